@@ -1,0 +1,107 @@
+"""Cluster an embedding, and estimate the number of clusters, without any label."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anndata as ad
+import numpy as np
+import scanpy as sc
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
+from sklearn.preprocessing import normalize
+
+from utils import UserError, log
+
+N_INIT = 10  # starts of k-means and of the mixture; the best by its own objective is kept
+MIXTURE_DIMS = 20  # leading PCs the mixture sees: a covariance of 2H dimensions cannot be estimated
+
+
+def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int) -> np.ndarray:
+    """Cluster rows of points [N, d] into n_clusters; integer labels [N], 0 the largest cluster.
+
+    method: 'kmeans' (cosine: on rows of unit length), 'gmm' (Gaussian mixture with
+    tied covariance on 20 PCs), 'leiden' (scanpy's graph of 15 neighbours, resolution
+    searched). A method may end with fewer clusters; that is logged.
+    Raises UserError where there are more clusters than points.
+    """
+    if n_clusters > len(points):
+        raise UserError(f"{n_clusters} clusters were asked for, but there are only {len(points)} cells; lower --n-clusters.")
+    labels = {"kmeans": _kmeans, "gmm": _mixture, "leiden": _leiden}[method](points, n_clusters, seed)
+    labels = by_size(labels)
+    if labels.max() + 1 != n_clusters:
+        log.info("%s found %d clusters where %d were asked for.", method, labels.max() + 1, n_clusters)
+    return labels
+
+
+def _kmeans(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    with _no_convergence_warning():
+        return KMeans(n_clusters, n_init=N_INIT, random_state=seed).fit_predict(normalize(points))
+
+
+def _mixture(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    reduced = leading_components(points, MIXTURE_DIMS)
+    with _no_convergence_warning():
+        return GaussianMixture(n_clusters, covariance_type="tied", n_init=N_INIT, max_iter=200, random_state=seed).fit_predict(reduced)
+
+
+def leading_components(points: np.ndarray, n_dims: int) -> np.ndarray:
+    """The first n_dims principal components in float64, scaled to unit variance in all."""
+    points = np.asarray(points, dtype=np.float64)
+    reduced = PCA(min(n_dims, *points.shape), svd_solver="covariance_eigh").fit_transform(points)
+    return reduced / max(reduced.std(), np.finfo(float).tiny)
+
+
+def _leiden(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """Leiden at the resolution whose number of clusters is nearest to the wanted one (bisection on its logarithm)."""
+    graph = neighbour_graph(points, seed)
+    low, high = -7.0, 5.0  # exp: 0.001 to 150
+    best = leiden(graph, 1.0, seed)
+    for _ in range(25):
+        if best.max() + 1 == n_clusters:
+            break
+        middle = (low + high) / 2
+        labels = leiden(graph, float(np.exp(middle)), seed)
+        low, high = (middle, high) if labels.max() + 1 < n_clusters else (low, middle)
+        best = min(best, labels, key=lambda found: abs(found.max() + 1 - n_clusters))
+    return best
+
+
+def neighbour_graph(points: np.ndarray, seed: int) -> ad.AnnData:
+    """scanpy's neighbour graph (15 neighbours, or what there are) of the rows of points."""
+    graph = ad.AnnData(obsm={"X": np.asarray(points, dtype=np.float32)})
+    sc.pp.neighbors(graph, n_neighbors=min(15, len(points) - 1), use_rep="X", random_state=seed)
+    return graph
+
+
+def leiden(graph: ad.AnnData, resolution: float, seed: int) -> np.ndarray:
+    """Integer Leiden labels (igraph's implementation, as scanpy recommends)."""
+    sc.tl.leiden(graph, resolution=resolution, flavor="igraph", n_iterations=2, directed=False, random_state=seed)
+    return graph.obs["leiden"].astype(int).to_numpy()
+
+
+def by_size(labels: np.ndarray) -> np.ndarray:
+    """The same clusters numbered 0, 1, ... by falling size."""
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    rank = np.empty(len(counts), dtype=int)
+    rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
+    return rank[inverse]
+
+
+def most_agreeing(labels: list[np.ndarray]) -> int:
+    """Which of several clusterings agrees best with the others (mean ARI among them; the first of equals)."""
+    agreement = [np.mean([adjusted_rand_score(a, b) for b in labels]) for a in labels]
+    return int(np.argmax(np.round(agreement, 12)))
+
+
+@contextmanager
+def _no_convergence_warning() -> Iterator[None]:
+    """An unfinished start, or fewer distinct points than clusters: cluster() says what it means for the result."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield

@@ -1,0 +1,210 @@
+"""Settings: one dataclass, YAML files that hold only what differs, command-line flags made from it.
+
+Order of precedence: dataclass defaults, then the YAML files, then flags.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from utils import UserError
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def setting(default: Any, group: str, help: str) -> Any:
+    """A field of a settings dataclass, with the group and the text that --help shows."""
+    factory = {"default_factory": lambda: list(default)} if isinstance(default, list) else {"default": default}
+    return field(**factory, metadata={"group": group, "help": help})
+
+
+@dataclass
+class SCConfig:
+    """Settings of a single-cell run; the defaults are the one recipe for all data sets."""
+
+    # Data
+    dataset: str = setting("pbmc68k_reduced", "data", "name in datasets/scdata, or path of an h5ad file")
+    label_key: str = setting("auto", "data", "obs column with known cell types, 'none' to ignore labels, 'auto' to look for the usual names")
+    layer: str = setting("auto", "data", "where the expression is: 'X', 'raw', a layer's name, or 'auto'")
+    # Preprocessing
+    n_top_genes: int = setting(2000, "preprocessing", "highly variable genes to keep")
+    encoder_input: Literal["scaled", "lognorm", "counts"] = setting(
+        "scaled", "preprocessing", "values the encoders see: zero-centred unit-variance log-normalised, log-normalised, or as read"
+    )
+    n_pcs: int = setting(50, "preprocessing", "principal components of the scaled genes")
+    # Graphs
+    graph_on: Literal["pcs", "genes"] = setting("pcs", "graphs", "space of the cell graph: PCs, or log-normalised genes (on PCs from 10,000 cells up)")
+    metric: Literal["euclidean", "cosine"] = setting("euclidean", "graphs", "distance of the cell graph")
+    n_neighbors: int = setting(15, "graphs", "nearest cells per cell, the cell itself included (as in scanpy)")
+    gene_neighbors: int = setting(5, "graphs", "nearest genes per gene, the gene itself included")
+    hops: list[int] = setting([0, 0], "graphs", "smoothing hops of the two views")
+    # Model
+    hidden: int = setting(256, "model", "hidden units H")
+    refined_width: int = setting(0, "model", "refined dimensions K', 0 for the number of clusters")
+    dropout: float = setting(0.1, "model", "dropout probability")
+    # Training
+    epochs: int = setting(150, "training", "full-batch epochs")
+    lr: float = setting(5e-4, "training", "learning rate of Adam")
+    weight_decay: float = setting(1e-3, "training", "L2 weight decay of Adam")
+    temperature: float = setting(1.0, "training", "temperature t of the softmax")
+    lambda1: float = setting(100.0, "training", "weight of the neighbourhood contrastive loss (NDC)")
+    lambda2: float = setting(1.0, "training", "weight of the cross-view consistency loss (CVC)")
+    # Clustering
+    n_clusters: str = setting("auto", "clustering", "a number, or 'auto': the number of known types if there are labels, else estimated")
+    embedding: Literal["encoder", "refined"] = setting("encoder", "clustering", "embedding to cluster: [E1|E2] or [Z1|Z2]")
+    cluster_method: Literal["gmm", "kmeans", "leiden"] = setting("gmm", "clustering", "tied-covariance Gaussian mixture, cosine k-means, or Leiden")
+    # Run
+    seeds: list[int] = setting([5], "run", "one run per seed")
+    device: str = setting("auto", "run", "auto, cpu, cuda, cuda:1 or mps; auto takes CUDA where there is one")
+    threads: int = setting(0, "run", "CPU threads, 0 for all")
+    output: str = setting("auto", "run", "folder of this run's results; auto is results/SC/DATASET")
+    figures: bool = setting(True, "run", "draw figures (UMAP takes the most time of them)")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+_POSITIVE = ("n_top_genes", "n_pcs", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
+_NOT_NEGATIVE = ("refined_width", "weight_decay", "lambda1", "lambda2", "threads", "hops", "seeds")
+
+
+def validate(config: Any) -> None:
+    """Raise UserError on the first setting of the wrong type or outside its range."""
+    hints = typing.get_type_hints(type(config))
+    for f in dataclasses.fields(config):
+        setattr(config, f.name, _coerce(f.name, getattr(config, f.name), hints[f.name]))
+    for name in _POSITIVE:
+        if getattr(config, name) <= 0:
+            raise UserError(f"{_flag(name)} must be above 0, not {getattr(config, name)}.")
+    for name in _NOT_NEGATIVE:
+        value = getattr(config, name)
+        if min(value if isinstance(value, list) else [value], default=-1) < 0:
+            raise UserError(f"{_flag(name)} must not be negative or empty, not {value}.")
+    if len(config.hops) != 2:
+        raise UserError(f"--hops takes two numbers, one per view, not {config.hops}.")
+    if len(set(config.seeds)) < len(config.seeds):
+        raise UserError(f"--seeds lists a seed twice: {config.seeds}.")
+    if not 0 <= config.dropout < 1:
+        raise UserError(f"--dropout must be at least 0 and below 1, not {config.dropout}.")
+    if config.n_neighbors < 2:
+        raise UserError("--n-neighbors counts the cell itself and must be at least 2.")
+    if config.n_clusters != "auto" and not (config.n_clusters.isdigit() and int(config.n_clusters) > 1):
+        raise UserError(f"--n-clusters must be 'auto' or a whole number above 1, not {config.n_clusters!r}.")
+
+
+def load(config_class: type, config: str | None, flags: dict[str, Any]) -> Any:
+    """Settings from the defaults, a YAML choice and flags (which win).
+
+    config: None, 'paper' (the published settings of this data set, or those for
+    any other set), 'paper/NAME' (the published settings of NAME), or a YAML
+    file, which may be the config.yaml of an earlier run.
+    """
+    values: dict[str, Any] = {}
+    dataset = str(flags.get("dataset", config_class().dataset))
+    for path in _config_files(config, dataset):
+        values |= read_yaml(path, config_class)
+    return config_class(**(values | flags))
+
+
+def _config_files(config: str | None, dataset: str) -> list[Path]:
+    if config is None:
+        return []
+    if config != "paper" and not config.startswith("paper/"):
+        return [Path(config)]
+    name = config.removeprefix("paper").removeprefix("/")
+    own = CONFIGS / "paper" / f"{Path(name or dataset).stem}.yaml"
+    if name and not own.exists():
+        known = ", ".join(sorted(p.stem for p in own.parent.glob("*.yaml")))
+        raise UserError(f"There are no published settings for {name!r}; there are some for {known}.")
+    return [CONFIGS / "paper" / "any_sc.yaml", *([own] if own.exists() else [])]
+
+
+def read_yaml(path: Path, config_class: type) -> dict[str, Any]:
+    """The settings in a YAML file: its top level, or under 'settings' (an earlier run's config.yaml)."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(f"The settings file {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"The settings file {path} is not valid YAML: {str(error).splitlines()[0]}.") from error
+    content = {} if content is None else content
+    if isinstance(content, dict) and set(content) == {"settings", "provenance"}:
+        content = content["settings"]
+    if not isinstance(content, dict):
+        raise UserError(f"The settings file {path} must hold 'name: value' lines.")
+    unknown = sorted(set(map(str, content)) - {f.name for f in dataclasses.fields(config_class)})
+    if unknown:
+        raise UserError(f"The settings file {path} has an unknown setting {unknown[0]!r}; --help lists all of them.")
+    return content
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> typing.NoReturn:
+        raise UserError(f"{message[0].upper()}{message[1:]}; --help lists all flags.")
+
+
+def build_parser(config_class: type, description: str, epilog: str) -> argparse.ArgumentParser:
+    """One flag per field of the dataclass, grouped; a flag not given is absent from the namespace."""
+    parser = _Parser(description=description, epilog=epilog, allow_abbrev=False, argument_default=argparse.SUPPRESS,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", metavar="FILE|paper|paper/NAME", default=None,
+                        help="YAML file with settings (a run's config.yaml repeats it), or the published settings")
+    groups: dict[str, Any] = {}
+    hints = typing.get_type_hints(config_class)
+    defaults = config_class()
+    for f in dataclasses.fields(config_class):
+        group = groups.setdefault(f.metadata["group"], parser.add_argument_group(f.metadata["group"]) if f.metadata["group"] not in groups else None)
+        default = getattr(defaults, f.name)
+        shown = " ".join(map(str, default)) if isinstance(default, list) else default
+        group.add_argument(*_flags(f.name), help=f"{f.metadata['help']} (default: {shown})", **_argument(hints[f.name], f.name))
+    return parser
+
+
+def _argument(hint: Any, name: str) -> dict[str, Any]:
+    """How argparse reads a field of this type."""
+    if typing.get_origin(hint) is Literal:
+        return {"choices": typing.get_args(hint)}
+    if typing.get_origin(hint) is list:
+        return {"type": typing.get_args(hint)[0], "nargs": "+", "metavar": "N"}
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    return {"type": hint, "metavar": {int: "N", float: "X"}.get(hint, name.upper())}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _flags(name: str) -> list[str]:
+    return ["--seeds", "--seed"] if name == "seeds" else [_flag(name)]
+
+
+def _coerce(name: str, value: Any, hint: Any) -> Any:
+    """value as the field's type, or UserError; YAML reads 1e-3 as text and 2 as int where float is meant."""
+    wrong = UserError(f"The setting {name} does not take the value {value!r}.")
+    if typing.get_origin(hint) is Literal:
+        if value not in typing.get_args(hint):
+            raise UserError(f"The setting {name} does not take the value {value!r}; it takes {', '.join(typing.get_args(hint))}.")
+        return value
+    if typing.get_origin(hint) is list:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return [_coerce(name, item, typing.get_args(hint)[0]) for item in items]
+    if hint is str and isinstance(value, (str, int, Path)) and not isinstance(value, bool):
+        return str(value)
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint in (int, float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise wrong from None
+        if number - number == 0 and (hint is float or number == int(number)):
+            return hint(number)
+    raise wrong

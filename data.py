@@ -1,0 +1,204 @@
+"""Find a data set, read it, and recognise where its expression values and labels are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from scipy import sparse
+
+from utils import UserError, log
+
+SC_FOLDER = Path(__file__).parent / "datasets" / "scdata"
+BUNDLED = "pbmc68k_reduced"  # real, labelled, inside the scanpy package
+LABEL_KEYS = ("cell_type1", "celltype", "cell_type")
+COUNT_LAYERS = ("counts", "count", "raw_counts")
+
+_CELL_BLAST = "https://cblast.gao-lab.org/download"
+_AUTHORS = "datasets/scdata/scdata.zip of https://github.com/THPengL/scRCL"
+DOWNLOADS = {
+    "Quake_Smart-seq2_Diaphragm": _CELL_BLAST,
+    "Quake_Smart-seq2_Lung": _CELL_BLAST,
+    "Quake_Smart-seq2_Trachea": _CELL_BLAST,
+    "Quake_10x_Bladder": _CELL_BLAST,
+    "Quake_10x_Limb_Muscle": _CELL_BLAST,
+    "Quake_10x_Spleen": _CELL_BLAST,
+    "Baron_human": _CELL_BLAST,
+    "li_tumor": _AUTHORS,
+    "human_ESC": _AUTHORS,
+    "Zeisel": _AUTHORS,
+}
+
+ValueKind = Literal["counts", "non-negative", "log-normalised", "log1p of counts", "scaled"]
+
+
+class Expression(NamedTuple):
+    """cells: AnnData with float32 CSR values in X and the input's obs and obsm.
+    kind: what the values are, after 'log1p of counts' has been undone.
+    source: where they were found, for people."""
+
+    cells: ad.AnnData
+    kind: ValueKind
+    source: str
+
+
+def dataset_name(dataset: str) -> str:
+    """The name that results are filed under: a file's name without .h5ad, or the name itself."""
+    return Path(dataset).name.removesuffix(".h5ad") or "dataset"
+
+
+def find_h5ad(dataset: str, folder: Path = SC_FOLDER) -> Path | None:
+    """Path of a data set given by path or by name in folder; None for the bundled set.
+
+    Raises UserError where there is no such file, naming what there is.
+    """
+    candidates = [Path(dataset), folder / f"{dataset}.h5ad"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    if dataset == BUNDLED:
+        return None
+    names = sorted(path.stem for path in folder.glob("*.h5ad"))
+    there = f"there are {', '.join(names)}" if names else "it holds no h5ad file yet"
+    if dataset in DOWNLOADS:
+        raise UserError(f"{candidates[1]} does not exist; download {dataset} from {DOWNLOADS[dataset]} and put it there.")
+    raise UserError(
+        f"There is no data set {dataset!r}: neither a file of that path nor {dataset}.h5ad in {folder} ({there}); "
+        f"published sets can be downloaded from {_CELL_BLAST} (Quake_*, Baron_human) and "
+        f"{_AUTHORS} (li_tumor, human_ESC, Zeisel)."
+    )
+
+
+def read(path: Path | None) -> ad.AnnData:
+    """Read an h5ad file, or the bundled set where path is None. Raises UserError for anything else."""
+    if path is None:
+        return _read_bundled()
+    if not h5py.is_hdf5(path):
+        raise UserError(f"{path} is not an h5ad file: it is no HDF5 file at all, or was cut off at its start.")
+    try:
+        return ad.read_h5ad(path)
+    except Exception as error:  # h5py and anndata raise many types for damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} cannot be read as h5ad ({reason}); it may be cut off, so download or save it again.") from error
+
+
+def _read_bundled() -> ad.AnnData:
+    adata = sc.datasets.pbmc68k_reduced()
+    adata.obs["cell_type"] = adata.obs["bulk_labels"]
+    return adata
+
+
+def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
+    """The values to work on, from X, a layer or .raw.
+
+    'auto' takes the first that holds counts among X, the layers counts, count and
+    raw_counts, and .raw; failing that, the first other non-negative values in the
+    same order. Values that were only stored as log1p of counts are turned back.
+    Raises UserError for empty or non-finite values, duplicate names, and where
+    there are only scaled values: standardising is not undone by any formula.
+    """
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise UserError(f"The data hold {adata.n_obs} cells and {adata.n_vars} genes; there is nothing to cluster.")
+    _require_unique(adata.obs_names, "cell barcode", "obs_names_make_unique")
+    found = None
+    for source in _sources(adata, layer):
+        matrix, var = _matrix(adata, source)
+        kind = value_kind(matrix, source)
+        if found is None or (found[2] == "scaled" and kind != "scaled"):
+            found = matrix, var, kind, source
+        if kind in ("counts", "log1p of counts"):
+            found = matrix, var, kind, source
+            break
+    matrix, var, kind, source = found
+    if kind == "scaled":
+        raise UserError(
+            f"The values in {source} are negative in places, so they were scaled or corrected, and no counts or log-normalised values "
+            "were found beside them; scaling cannot be undone, so save the file with raw counts in X, in layers['counts'] or in .raw."
+        )
+    _require_unique(var.index, "gene name", "var_names_make_unique")
+    if kind == "log1p of counts":
+        matrix.data = np.rint(np.expm1(matrix.data))
+        kind, source = "counts", f"{source}, turned back from log1p"
+    log.info("Values: %s, in %s.", kind, source)
+    cells = ad.AnnData(matrix, obs=adata.obs.copy(), var=var.copy(), obsm={key: adata.obsm[key] for key in adata.obsm})
+    return Expression(cells, kind, source)
+
+
+def _sources(adata: ad.AnnData, layer: str) -> list[str]:
+    layers = [f"layers['{name}']" for name in COUNT_LAYERS if name in adata.layers]
+    everything = ["X"] * (adata.X is not None) + layers + [".raw"] * (adata.raw is not None)
+    asked = {"X": "X", "raw": ".raw", ".raw": ".raw"}.get(layer, f"layers['{layer}']")
+    if layer == "auto":
+        if not everything:
+            raise UserError(f"The file has no X, no .raw and none of the layers {', '.join(COUNT_LAYERS)}; name its layer with --layer.")
+        return everything
+    if asked not in everything and layer not in adata.layers:
+        raise UserError(f"--layer {layer} is not in the data, which have {', '.join([*everything, *(f'the layer {name}' for name in adata.layers)])}.")
+    return [asked]
+
+
+def _matrix(adata: ad.AnnData, source: str) -> tuple[sparse.csr_matrix, pd.DataFrame]:
+    """A float32 CSR copy of the values at source, and their genes."""
+    if source == ".raw":
+        values, var = adata.raw.X, adata.raw.var
+    elif source == "X":
+        values, var = adata.X, adata.var
+    else:
+        values, var = adata.layers[source.removeprefix("layers['").removesuffix("']")], adata.var
+    with np.errstate(over="ignore"):  # too large for float32 becomes inf, and is refused as such
+        matrix = sparse.csr_matrix(values, dtype=np.float32, copy=True)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix, var
+
+
+def value_kind(matrix: sparse.csr_matrix, source: str) -> ValueKind:
+    """What the values are, from the values alone.
+
+    Negative values mean scaling; whole numbers are counts; fractions up to 25 are
+    logarithms (log2 of a million is 20), those that expm1 turns into whole numbers
+    being log1p of counts; larger fractions are TPM, RPKM or normalised counts.
+    """
+    values = matrix.data
+    if not np.isfinite(values).all():
+        raise UserError(f"There are NaN or infinite values in {source}; remove or impute them first.")
+    if (values < 0).any():
+        return "scaled"
+    if (values == np.rint(values)).all():
+        return "counts"
+    if values.max() > 25:
+        return "non-negative"
+    undone = np.expm1(values[:100_000].astype(np.float64))
+    return "log1p of counts" if (np.abs(undone - np.rint(undone)) <= 1e-5 * undone + 1e-5).all() else "log-normalised"
+
+
+def find_labels(obs: pd.DataFrame, label_key: str = "auto") -> pd.Series | None:
+    """Known cell types as strings, missing where unknown; None where there are no labels.
+
+    label_key: a column of obs, 'none', or 'auto' for the first of cell_type1,
+    celltype and cell_type. Raises UserError for a column that is not there.
+    """
+    if label_key == "none":
+        return None
+    if label_key != "auto" and label_key not in obs:
+        raise UserError(f"There is no obs column {label_key!r} to take labels from; the columns are {', '.join(map(str, obs.columns)) or 'none'}.")
+    key = label_key if label_key != "auto" else next((name for name in LABEL_KEYS if name in obs), None)
+    if key is None:
+        return None
+    labels = obs[key].astype(object)
+    if pd.api.types.is_float_dtype(obs[key].dtype) and (obs[key].dropna() % 1 == 0).all():
+        labels = obs[key].astype("Int64").astype(object)  # whole numbers with gaps are read as floats
+    labels = labels.where(labels.notna(), None).map(str, na_action="ignore").rename(key)
+    labels = labels.where(~labels.isin(["", "nan", "NaN", "<NA>"]), None)
+    return labels if labels.notna().any() else None
+
+
+def _require_unique(names: pd.Index, what: str, remedy: str) -> None:
+    if not names.is_unique:
+        twice = names[names.duplicated()]
+        raise UserError(f"The {what} {twice[0]!r} stands more than once ({len(twice)} repeats in all); make them unique, e.g. adata.{remedy}().")

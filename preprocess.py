@@ -1,0 +1,67 @@
+"""From values as read to log-normalised genes, highly variable genes and PCs."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import scanpy as sc
+
+from data import Expression
+from utils import UserError, log
+
+TARGET_SUM = 1e4  # counts per cell after normalisation, as published
+MAX_SCALED = 10  # standard deviations at which scaled values are clipped
+
+
+def preprocess(expression: Expression, n_top_genes: int, n_pcs: int, seed: int) -> ad.AnnData:
+    """Drop empty cells and genes, log-normalise, choose HVGs, compute PCs.
+
+    Returns a new AnnData of the cells with at least one count: X log-normalised
+    (all genes, sparse), layers['counts'] where the input holds counts,
+    var['highly_variable'], obsm['X_pca'] [N, n_pcs] of the scaled HVGs.
+    HVGs are those of scanpy's 'seurat' flavour, as published.
+    Raises UserError where fewer than 3 cells or 2 genes have a value.
+    """
+    cells, kind, _ = expression
+    n_all = cells.shape
+    cells = cells[cells.X.getnnz(axis=1) > 0].copy()
+    cells = cells[:, cells.X.getnnz(axis=0) > 0].copy()
+    if n_all[0] > cells.n_obs:
+        log.info("%d of %d cells have no counts at all: left out, without a label.", n_all[0] - cells.n_obs, n_all[0])
+    if cells.n_obs < 3 or cells.n_vars < 2:
+        raise UserError(f"Only {cells.n_obs} cells and {cells.n_vars} genes have a value above 0; at least 3 cells and 2 genes are needed.")
+    if kind == "counts":
+        cells.layers["counts"] = cells.X.copy()
+    if kind != "log-normalised":
+        sc.pp.normalize_total(cells, target_sum=TARGET_SUM)
+        sc.pp.log1p(cells)
+    mark_highly_variable(cells, n_top_genes)
+    scaled = encoder_values(cells, "scaled")
+    n_comps = min(n_pcs, min(scaled.shape) - 1)
+    cells.obsm["X_pca"] = sc.pp.pca(scaled, n_comps=n_comps, random_state=seed)
+    return cells
+
+
+def mark_highly_variable(cells: ad.AnnData, n_top_genes: int) -> None:
+    """Write var['highly_variable']: n_top_genes genes, or all where there are no more than that."""
+    if cells.n_vars > n_top_genes:
+        sc.pp.highly_variable_genes(cells, n_top_genes=n_top_genes, flavor="seurat")
+        return
+    if cells.n_vars < n_top_genes:
+        log.info("Only %d genes have a value, fewer than the %d highly variable ones asked for: all are used.", cells.n_vars, n_top_genes)
+    cells.var["highly_variable"] = True
+
+
+def encoder_values(cells: ad.AnnData, choice: str) -> np.ndarray:
+    """The highly variable genes as the encoders see them: [N, G] dense float32.
+
+    choice: 'scaled' (log-normalised, zero mean, unit variance, clipped at 10 sd),
+    'lognorm', or 'counts' (as published). Raises UserError for counts that are not there.
+    """
+    genes = cells[:, cells.var["highly_variable"]]
+    if choice == "counts" and "counts" not in cells.layers:
+        raise UserError("These settings feed raw counts to the encoders, but the data hold none; add --encoder-input lognorm, or use data with counts.")
+    values = (genes.layers["counts"] if choice == "counts" else genes.X).toarray()
+    if choice == "scaled":
+        values = sc.pp.scale(values, zero_center=True, max_value=MAX_SCALED, copy=True)
+    return np.asarray(values, dtype=np.float32)

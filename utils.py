@@ -1,0 +1,146 @@
+"""Small helpers that every module may use: errors, logging, time and memory, devices, safe files."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from threadpoolctl import threadpool_limits
+
+VERSION = "0.1.0"
+
+log = logging.getLogger("scrcl")
+
+
+class UserError(Exception):
+    """Bad input, in one sentence: what is wrong, where, and what to do. Scripts exit with code 2."""
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run an entry script: one sentence and exit code 2 for bad input, 130 after Ctrl-C."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    log.setLevel(logging.INFO)
+    try:
+        main()
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nInterrupted. Earlier results are untouched.", file=sys.stderr)
+        sys.exit(130)
+
+
+class Stopwatch:
+    """Wall-clock seconds per named stage; the same name adds up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def peak_memory_gib(device: torch.device) -> dict[str, float]:
+    """Highest memory of this process so far in GiB: 'cpu' (where the system tells) and 'cuda'."""
+    peak = {}
+    try:
+        import resource  # not on Windows
+
+        kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak["cpu"] = kib / (2**30 if sys.platform == "darwin" else 2**20)
+    except ImportError:
+        pass
+    if device.type == "cuda":
+        peak["cuda"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return peak
+
+
+def find_device(name: str) -> torch.device:
+    """The torch device of that name; 'auto' is CUDA where there is one, else CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device takes auto, cpu, cuda, cuda:1 or mps, not {name!r}.") from None
+    present = {
+        "cpu": lambda: device.index in (None, 0),
+        "cuda": lambda: torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available,
+    }
+    if device.type not in present or not present[device.type]():
+        raise UserError(f"The device {name!r} is not on this machine; use --device auto.")
+    return device
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Use that many CPU threads in torch, BLAS and OpenMP; 0 leaves them as they are."""
+    if threads == 0:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def staged_folder(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
+    """A temporary folder inside folder whose files replace those of folder when the block ends well.
+
+    Until then folder's own files stay whole. owned: every file name that a run may
+    write; those that this run did not write are removed at the end, so that no file
+    of an earlier run stands beside the results of this one. After an error nothing
+    has changed.
+    Raises UserError where the folder cannot be written or the disk is full.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    except OSError as error:
+        raise UserError(f"The output folder {folder} cannot be written: {error.strerror}; choose another with --output.") from error
+    try:
+        yield stage
+        for name in owned:
+            if (stage / name).exists():
+                os.replace(stage / name, folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"The results could not be written to {folder}: {error.strerror or error}; earlier results there are untouched.") from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A plain-text table: first column left-aligned, the others right-aligned."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+
+    return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
