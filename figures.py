@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pipeline import Result
 from score import matched_types
 
-FIGURES = ("umap.png", "losses.png", "confusion.png")
+FILES = ("umap.png", "losses.png", "confusion.png")
 DPI = 150
 
 

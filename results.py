@@ -16,7 +16,7 @@ from pipeline import Result, versions
 from score import METRICS
 from utils import format_table, sha256
 
-TABLES = ("labels.csv", "result.h5ad", "metrics.json", "config.yaml", "log.jsonl", "model.pt")
+FILES = ("labels.csv", "result.h5ad", "metrics.json", "config.yaml", "log.jsonl", "model.pt")
 
 
 def write(result: Result, folder: Path, source: Path | None) -> None:

@@ -11,9 +11,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import matplotlib
+
 import config
 import data
+import figures
 import pipeline
+import results
 from config import SCConfig
 from utils import Stopwatch, find_device, log, peak_memory_gib, run_script, staged_folder
 
@@ -23,34 +27,31 @@ RESULTS = Path(__file__).parent / "results" / "SC"
 def main() -> None:
     flags = vars(config.build_parser(SCConfig, "Find cell types in scRNA-seq data with scRCL.", __doc__).parse_args())
     settings = config.load(SCConfig, flags.pop("config"), flags)
-    folder = RESULTS / data.dataset_name(settings.dataset) if settings.output == "auto" else Path(settings.output)
+    device = find_device(settings.device)
     watch = Stopwatch()
-
     with watch("read"):
         source = data.find_h5ad(settings.dataset)
         adata = data.read(source)
-    log.info("%s: %d cells x %d genes.", data.dataset_name(settings.dataset), *adata.shape)
-    device = find_device(settings.device)
+    name = data.dataset_name(settings.dataset)
+    log.info("%s: %d cells x %d genes.", name, *adata.shape)
 
-    # Drawing comes after writing, so import what draws after the arguments were understood.
-    import figures
-    import results
-
-    with staged_folder(folder, results.TABLES) as stage:
+    folder = RESULTS / name if settings.output == "auto" else Path(settings.output)
+    with staged_folder(folder, results.FILES) as stage:
         with (stage / "log.jsonl").open("w") as lines:
-            result = pipeline.find_cell_types(adata, settings, on_epoch=lambda record: print(json.dumps(record), file=lines, flush=True), watch=watch)
+            result = pipeline.find_cell_types(adata, settings, watch=watch, on_epoch=lambda losses: print(json.dumps(losses), file=lines, flush=True))
         if settings.figures:
             with watch("umap"):
                 pipeline.add_umap(result.cells)
         with watch("write"):
             results.write(result, stage, source)
-    with staged_folder(folder, figures.FIGURES) as stage:
+    # Labels are in place before anything is drawn.
+    with staged_folder(folder, figures.FILES) as stage:
         if settings.figures:
             with watch("draw"):
                 figures.draw(result, stage)
-
     print(f"\n{results.summary(result, peak_memory_gib(device))}\nResults: {folder}")
 
 
 if __name__ == "__main__":
+    matplotlib.use("Agg")  # files only, no window
     run_script(main)

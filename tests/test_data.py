@@ -1,0 +1,173 @@
+"""Recognising values and labels, reading files, and every kind of bad input."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import simulate
+from scipy import sparse
+
+import data
+from utils import UserError
+
+
+def lognorm(counts: np.ndarray) -> np.ndarray:
+    return np.log1p(counts / counts.sum(1, keepdims=True) * 1e4)
+
+
+COUNTS = simulate(20, 12).X.toarray()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (COUNTS, "counts"),
+        (COUNTS * 1.7 + 30, "non-negative"),
+        (lognorm(COUNTS), "log-normalised"),
+        (np.log1p(COUNTS), "log1p of counts"),
+        (COUNTS - COUNTS.mean(0), "scaled"),
+    ],
+)
+def test_value_kind(values, kind):
+    assert data.value_kind(sparse.csr_matrix(values, dtype=np.float32), "X") == kind
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix, sparse.csc_matrix, lambda x: x.astype(np.int64), np.asfortranarray])
+def test_counts_are_found_in_any_storage(make):
+    found = data.find_expression(ad.AnnData(make(COUNTS)))
+    assert found.kind == "counts" and found.source == "X"
+    assert np.array_equal(found.cells.X.toarray(), COUNTS)
+
+
+def test_counts_are_preferred_over_normalised_values_in_x():
+    adata = ad.AnnData(lognorm(COUNTS), layers={"counts": COUNTS})
+    assert data.find_expression(adata).source == "layers['counts']"
+
+
+def test_raw_is_used_with_its_own_genes_when_x_is_scaled():
+    adata = ad.AnnData(lognorm(COUNTS))
+    adata.raw = adata
+    adata = adata[:, :5].copy()
+    adata.X = adata.X - adata.X.mean(0)
+    found = data.find_expression(adata)
+    assert (found.kind, found.source, found.cells.n_vars) == ("log-normalised", ".raw", COUNTS.shape[1])
+
+
+def test_log1p_of_counts_is_turned_back():
+    found = data.find_expression(ad.AnnData(np.log1p(COUNTS)))
+    assert found.kind == "counts" and np.array_equal(found.cells.X.toarray(), COUNTS)
+
+
+def test_a_named_layer_is_used():
+    adata = ad.AnnData(COUNTS, layers={"spliced": COUNTS + 1})
+    assert np.array_equal(data.find_expression(adata, "spliced").cells.X.toarray(), COUNTS + 1)
+
+
+def test_input_is_not_changed():
+    adata = ad.AnnData(np.log1p(COUNTS))
+    before = adata.X.copy()
+    data.find_expression(adata).cells.X.data[:] = 0
+    assert np.array_equal(adata.X, before)
+
+
+def with_value(value: float) -> ad.AnnData:
+    values = COUNTS.astype(np.float64)
+    values[2, 3] = value
+    return ad.AnnData(values)
+
+
+def with_names(cells: list[str] | None = None, genes: list[str] | None = None) -> ad.AnnData:
+    adata = ad.AnnData(COUNTS[:3, :3])
+    if cells:
+        adata.obs_names = cells
+    if genes:
+        adata.var_names = genes
+    return adata
+
+
+@pytest.mark.filterwarnings("ignore:.*names are not unique")
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: ad.AnnData(np.zeros((0, 5))), "0 cells and 5 genes"),
+        (lambda: ad.AnnData(np.zeros((5, 0))), "5 cells and 0 genes"),
+        (lambda: with_value(np.nan), "NaN or infinite values in X"),
+        (lambda: with_value(np.inf), "NaN or infinite values in X"),
+        (lambda: with_value(1e300), "NaN or infinite values in X"),
+        (lambda: with_value(-1), "negative"),
+        (lambda: with_names(cells=["a", "b", "a"]), "barcode 'a'"),
+        (lambda: with_names(genes=["x", "x", "y"]), "gene name 'x'"),
+    ],
+)
+def test_bad_values_and_names(make, says):
+    with pytest.raises(UserError, match=says):
+        data.find_expression(make())
+
+
+def test_a_layer_that_is_not_there_names_those_that_are():
+    with pytest.raises(UserError, match="the layer spliced"):
+        data.find_expression(ad.AnnData(COUNTS, layers={"spliced": COUNTS}), "unspliced")
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (["B", "T", None], ["B", "T", None]),
+        (["B", "", "nan"], ["B", None, None]),
+        ([1, 2, 10], ["1", "2", "10"]),
+        ([1.0, np.nan, 2.0], ["1", None, "2"]),
+        ([0.5, np.nan, 2.0], ["0.5", None, "2.0"]),
+        (pd.Categorical(["B", None, "T"], categories=["T", "B", "unused"]), ["B", None, "T"]),
+        ([True, False, True], ["True", "False", "True"]),
+    ],
+)
+def test_labels_of_every_type(column, expected):
+    labels = data.find_labels(pd.DataFrame({"celltype": column}, index=list("abc")))
+    assert [None if pd.isna(x) else x for x in labels] == expected
+
+
+def test_label_columns():
+    obs = pd.DataFrame({"mine": ["a", "b"], "cell_type": ["x", "y"]})
+    assert data.find_labels(obs).name == "cell_type"
+    assert data.find_labels(obs, "mine").name == "mine"
+    assert data.find_labels(obs, "none") is None
+    assert data.find_labels(obs[["mine"]]) is None
+    assert data.find_labels(pd.DataFrame({"celltype": [None, None]})) is None
+    with pytest.raises(UserError, match="'typo'.*mine, cell_type"):
+        data.find_labels(obs, "typo")
+
+
+def test_missing_files_say_what_there_is(tmp_path):
+    simulate(5, 4).write_h5ad(tmp_path / "here.h5ad")
+    assert data.find_h5ad("here", tmp_path) == tmp_path / "here.h5ad"
+    assert data.find_h5ad(str(tmp_path / "here.h5ad"), tmp_path) == tmp_path / "here.h5ad"
+    with pytest.raises(UserError, match="there are here"):
+        data.find_h5ad("gone", tmp_path)
+    with pytest.raises(UserError, match="download Zeisel from .*scRCL"):
+        data.find_h5ad("Zeisel", tmp_path)
+
+
+def test_damaged_files(tmp_path):
+    good, bad = tmp_path / "good.h5ad", tmp_path / "bad.h5ad"
+    simulate().write_h5ad(good)
+    content = good.read_bytes()
+    bad.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="cut off"):
+        data.read(bad)
+    bad.write_text("no HDF5")
+    with pytest.raises(UserError, match="not an h5ad file"):
+        data.read(bad)
+    import h5py
+
+    with h5py.File(bad, "w") as file:
+        file["something"] = [1]
+    with pytest.raises(UserError, match="h5ad"):
+        data.find_expression(data.read(bad))
+
+
+def test_names_of_results():
+    assert data.dataset_name("/a/b/Zeisel.h5ad") == "Zeisel"
+    assert data.dataset_name("Zeisel") == "Zeisel"
+    assert data.dataset_name("with.dot.h5ad") == "with.dot"

@@ -1,0 +1,259 @@
+"""Whole runs on small data: results, repetition, odd input, and no influence of labels."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import simulate
+from sklearn.metrics import adjusted_rand_score
+
+import data
+import figures
+import pipeline
+import results
+import runSC
+import train
+from pipeline import find_cell_types
+from utils import UserError, run_script
+
+
+def test_cell_types_of_simulated_data_are_found(counts):
+    result = find_cell_types(counts, epochs=30, hidden=32, n_top_genes=60, n_pcs=10)
+    assert result.scores["scrcl"]["ARI"] > 0.95
+    assert result.n_clusters == 3 and "cell_type1" in result.n_clusters_from
+
+
+def test_keys_in_the_callers_anndata(counts, fast):
+    before = counts.X.copy()
+    result = find_cell_types(counts, seeds=[1, 2], **fast)
+    assert list(counts.obs) == ["cell_type1", "scrcl_seed_1", "scrcl_seed_2", "scrcl"]
+    assert isinstance(counts.obs["scrcl"].dtype, pd.CategoricalDtype) and all(isinstance(c, str) for c in counts.obs["scrcl"].cat.categories)
+    assert counts.obsm["X_scrcl"].shape[0] == counts.n_obs and counts.obsp["scrcl_graph"].shape == (counts.n_obs, counts.n_obs)
+    assert counts.uns["scrcl"]["params"]["seeds"] == [1, 2] and "torch" in counts.uns["scrcl"]["versions"]
+    assert (counts.X != before).nnz == 0
+    assert np.array_equal(result.cells.layers["counts"].toarray(), counts[:, result.cells.var_names].X.toarray())
+
+
+def test_same_seed_same_result_and_another_seed_another(counts, fast):
+    runs = [find_cell_types(counts.copy(), seeds=[seed], **fast) for seed in (5, 5, 6)]
+    assert np.array_equal(runs[0].cells.obsm["X_scrcl"], runs[1].cells.obsm["X_scrcl"])
+    assert runs[0].labels.equals(runs[1].labels)
+    assert not np.array_equal(runs[0].cells.obsm["X_scrcl"], runs[2].cells.obsm["X_scrcl"])
+
+
+def test_a_seed_gives_the_same_alone_and_in_a_list(counts, fast):
+    alone = find_cell_types(counts.copy(), seeds=[6], **fast)
+    listed = find_cell_types(counts.copy(), seeds=[5, 6], **fast)
+    assert alone.labels["seed_6"].equals(listed.labels["seed_6"])
+
+
+def test_torchs_random_state_is_left_alone(counts, fast):
+    before = torch.get_rng_state()
+    find_cell_types(counts, **fast)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_labels_touch_nothing_but_the_number_of_clusters(counts, fast):
+    """Shuffled, renamed or absent labels, with the same number of clusters: identical results."""
+    runs = []
+    for labels in (counts.obs["cell_type1"], counts.obs["cell_type1"].sample(frac=1, random_state=0).to_numpy(), None):
+        other = counts.copy()
+        other.obs["cell_type1"] = labels
+        runs.append(find_cell_types(other, n_clusters=3, seeds=[1, 2], **fast))
+    assert runs[0].labels.equals(runs[1].labels) and runs[0].labels.equals(runs[2].labels)
+    assert runs[2].scores == {} and runs[0].scores["scrcl"]["ARI"] != runs[1].scores["scrcl"]["ARI"]
+
+
+def test_without_labels_the_number_is_estimated(counts, fast):
+    result = find_cell_types(counts, label_key="none", **fast)
+    assert result.n_clusters_from == "estimated without labels" and result.scores == {}
+
+
+def test_partly_labelled_cells_are_all_clustered(counts, fast):
+    counts.obs.loc[counts.obs_names[:50], "cell_type1"] = None
+    result = find_cell_types(counts, **fast)
+    assert result.labels["scrcl"].notna().all() and result.scores["scrcl"]["n_scored"] == counts.n_obs - 50
+
+
+def test_cells_without_counts_keep_their_row(counts, fast):
+    counts.X = counts.X.toarray()
+    counts.X[[0, 7]] = 0
+    result = find_cell_types(counts, **fast)
+    assert result.labels.index.equals(counts.obs_names)
+    assert result.labels["scrcl"].isna().sum() == 2 and result.labels["scrcl"].isna().iloc[[0, 7]].all()
+    assert counts.obs["scrcl"].isna().sum() == 2 and np.isnan(counts.obsm["X_scrcl"][[0, 7]]).all()
+    assert result.cells.n_obs == counts.n_obs - 2
+
+
+@pytest.mark.parametrize("kind", ["TPM", "log-normalised", "dense", "few genes"])
+def test_other_input(counts, fast, kind):
+    values = counts.X.toarray()
+    if kind == "TPM":
+        values = values / values.sum(1, keepdims=True) * 1e6
+    if kind == "log-normalised":
+        values = np.log1p(values / values.sum(1, keepdims=True) * 1e4)
+    other = ad.AnnData(values, obs=counts.obs)
+    result = find_cell_types(other, **(fast | {"n_top_genes": 500 if kind == "few genes" else 60}))
+    assert result.labels["scrcl"].notna().all()
+    assert ("counts" in result.cells.layers) == (kind in ("dense", "few genes"))
+
+
+@pytest.mark.parametrize("settings", [{"embedding": "refined"}, {"embedding": "encoder"}, {"cluster_method": "kmeans"}, {"cluster_method": "leiden"},
+                                      {"encoder_input": "counts"}, {"graph_on": "genes", "metric": "cosine"}, {"hops": [2, 1]}, {"refined_width": 7}])
+def test_every_choice_runs_and_changes_the_embedding(counts, fast, settings):
+    plain = find_cell_types(counts.copy(), **fast)
+    other = find_cell_types(counts.copy(), **(fast | settings))
+    same = plain.cells.obsm["X_scrcl"].shape == other.cells.obsm["X_scrcl"].shape and np.allclose(plain.cells.obsm["X_scrcl"], other.cells.obsm["X_scrcl"])
+    assert same == ("cluster_method" in settings)
+    assert other.labels["scrcl"].nunique() == 3
+
+
+def test_counts_asked_for_but_not_there(counts, fast):
+    values = counts.X.toarray()
+    with pytest.raises(UserError, match="raw counts"):
+        find_cell_types(ad.AnnData(np.log1p(values / values.sum(1, keepdims=True) * 1e4)), encoder_input="counts", **fast)
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "says"),
+    [
+        (lambda: simulate(10), {}, "10 cells, too few"),
+        (lambda: simulate(40), {"n_clusters": 41}, "only 40 cells"),
+        (lambda: ad.AnnData(np.eye(2)), {}, "at least 3 cells"),
+        (lambda: ad.AnnData(np.zeros((30, 30))), {}, "Only 0 cells"),
+        (lambda: simulate(), {"device": "cuda:99"}, "not on this machine"),
+        (lambda: simulate(), {"device": "abacus"}, "--device takes"),
+        (lambda: simulate(), {"lr": 1e30, "encoder_input": "counts"}, "no longer a finite number"),
+    ],
+)
+def test_input_that_cannot_be_used(fast, make, settings, says):
+    with pytest.raises(UserError, match=says):
+        find_cell_types(make(), **(fast | settings))
+
+
+# The command line
+
+
+def run(monkeypatch, capsys, *argv: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of `python runSC.py argv`."""
+    monkeypatch.setattr(sys, "argv", ["runSC.py", *map(str, argv)])
+    code = 0
+    try:
+        run_script(runSC.main)
+    except SystemExit as end:
+        code = end.code
+    return code, *capsys.readouterr()
+
+
+FAST = ["--epochs", 5, "--hidden", 16, "--n-top-genes", 60, "--n-pcs", 10]
+
+
+def test_files_of_a_run(monkeypatch, capsys, tmp_path, counts):
+    counts.X = counts.X.toarray()
+    counts.X[3] = 0
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    out = tmp_path / "out"
+    code, text, _ = run(monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", out, "--seeds", 5, 15, *FAST)
+    assert code == 0 and "mean ± sd" in text and "Peak memory" in text
+    assert {path.name for path in out.iterdir()} == {*results.FILES, *figures.FILES}
+    labels = pd.read_csv(out / "labels.csv")
+    assert list(labels) == ["barcode", "seed_5", "seed_15", "scrcl"] and list(labels["barcode"]) == list(counts.obs_names)
+    assert labels["scrcl"].isna().sum() == 1
+    saved = ad.read_h5ad(out / "result.h5ad")
+    assert {"X_scrcl", "X_pca", "X_umap"} <= set(saved.obsm) and "scrcl_graph" in saved.obsp and "counts" in saved.layers
+    assert saved.uns["scrcl"]["n_clusters"] == 3
+    scores = json.loads((out / "metrics.json").read_text())
+    assert scores["mean"]["ARI"] == pytest.approx(np.mean([scores["scores"][f"seed_{s}"]["ARI"] for s in (5, 15)]))
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert len(lines) == 10 and set(lines[0]) == {"seed", "epoch", "hea_global", "hea_cell", "ndc", "cvc", "total"}
+    state = torch.load(out / "model.pt", weights_only=True)
+    assert "projector.weight" in state
+
+
+def test_config_yaml_repeats_the_run(monkeypatch, capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    first, second = tmp_path / "first", tmp_path / "second"
+    run(monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", first, "--seed", 7, "--no-figures", *FAST)
+    recorded = yaml.safe_load((first / "config.yaml").read_text())
+    assert recorded["provenance"]["input"]["sha256"] and recorded["settings"]["seeds"] == [7]
+    code, *_ = run(monkeypatch, capsys, "--config", first / "config.yaml", "--output", second)
+    assert code == 0
+    assert (first / "labels.csv").read_bytes() == (second / "labels.csv").read_bytes()
+
+
+def test_a_later_run_leaves_no_figure_of_an_earlier_one(monkeypatch, capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    (tmp_path / "confusion.png").write_text("old")
+    (tmp_path / "notes.txt").write_text("the user's own")
+    run(monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", tmp_path, "--label-key", "none", "--n-clusters", 3, "--no-figures", *FAST)
+    assert not (tmp_path / "confusion.png").exists() and (tmp_path / "notes.txt").exists()
+
+
+def broken_file(path):
+    path.write_bytes(b"not HDF5 at all")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--dataset", "nowhere"], "There is no data set 'nowhere'"),
+        (["--dataset", "Baron_human"], "download Baron_human from"),
+        (["--unknown-flag"], "Unrecognized arguments: --unknown-flag"),
+        (["--device", "cuda:7"], "not on this machine"),
+        (["--label-key", "typo"], "no obs column 'typo'"),
+        (["--output", "/proc/nothing/can/be/here"], "cannot be written"),
+        (["--n-clusters", "701"], "only 700 cells"),
+    ],
+)
+def test_one_sentence_and_exit_code_2(monkeypatch, capsys, argv, says):
+    code, out, err = run(monkeypatch, capsys, *argv)
+    assert code == 2 and says in err and "Traceback" not in err and out == ""
+    assert err.strip().splitlines()[-1].startswith("Error: ")
+
+
+@pytest.mark.parametrize("failure", [UserError("no more"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_run_that_ends_early_leaves_earlier_results_whole(monkeypatch, capsys, tmp_path, counts, failure):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    out = tmp_path / "out"
+    argv = ["--dataset", tmp_path / "in.h5ad", "--output", out, "--no-figures", *FAST]
+    assert run(monkeypatch, capsys, *argv)[0] == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def fail(*args, **kwargs):
+        raise failure
+
+    where = (results, "provenance") if isinstance(failure, OSError) else (train, "step")
+    monkeypatch.setattr(*where, fail)
+    code, _, err = run(monkeypatch, capsys, *argv, "--seed", 99)
+    assert code == (130 if isinstance(failure, KeyboardInterrupt) else 2)
+    assert "No space left" in err or not isinstance(failure, OSError)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_the_bundled_set_is_real_and_labelled():
+    adata = data.read(None)
+    assert adata.shape == (700, 765) and data.find_labels(adata.obs).nunique() == 10
+    assert data.find_expression(adata).source == ".raw"
+
+
+def test_a_confusion_table_with_unlabelled_and_lost_types(counts, fast):
+    counts.obs["cell_type1"] = counts.obs["cell_type1"].where(np.arange(counts.n_obs) > 20, None)
+    result = find_cell_types(counts, n_clusters=2, **fast)
+    figure = figures.confusion_figure(result.labels["scrcl"], result.known)
+    assert len(figure.axes[0].get_yticks()) == 3 and len(figure.axes[0].get_xticks()) == result.labels["scrcl"].nunique()
+
+
+def test_final_labels_are_those_of_the_most_agreeing_seed(counts, fast):
+    result = find_cell_types(counts, seeds=[1, 2, 3], **fast)
+    assert result.labels["scrcl"].equals(result.labels[f"seed_{result.final_seed}"].rename("scrcl"))
+    agreement = {name: np.mean([adjusted_rand_score(result.labels[name], result.labels[other]) for other in result.seeds]) for name in result.seeds}
+    assert agreement[f"seed_{result.final_seed}"] == pytest.approx(max(agreement.values()))
+    assert pipeline.versions()["scrcl"]
