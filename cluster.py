@@ -41,7 +41,9 @@ def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int) -> np.n
     Raises UserError where there are more clusters than points.
     """
     if n_clusters > len(points):
-        raise UserError(f"{n_clusters} clusters were asked for, but there are only {len(points)} cells; lower --n-clusters.")
+        raise UserError(
+            f"{n_clusters} clusters were asked for, but there are only {len(points)} cells; lower --n-clusters."
+        )
     labels = {"kmeans": _kmeans, "gmm": _mixture, "leiden": _leiden}[method](points, n_clusters, seed)
     labels = by_size(labels)
     if labels.max() + 1 != n_clusters:
@@ -57,7 +59,9 @@ def _kmeans(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
 def _mixture(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     reduced = leading_components(points, MIXTURE_DIMS)
     with _no_convergence_warning():
-        return GaussianMixture(n_clusters, covariance_type="tied", n_init=N_INIT, max_iter=200, random_state=seed).fit_predict(reduced)
+        return GaussianMixture(
+            n_clusters, covariance_type="tied", n_init=N_INIT, max_iter=200, random_state=seed
+        ).fit_predict(reduced)
 
 
 def leading_components(points: np.ndarray, n_dims: int) -> np.ndarray:

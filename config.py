@@ -31,16 +31,22 @@ class SCConfig:
 
     # Data
     dataset: str = setting("pbmc68k_reduced", "data", "name in datasets/scdata, or path of an h5ad file")
-    label_key: str = setting("auto", "data", "obs column with known cell types, 'none' to ignore labels, 'auto' to look for the usual names")
+    label_key: str = setting(
+        "auto", "data", "obs column with known cell types, 'none' to ignore labels, 'auto' to look for the usual names"
+    )
     layer: str = setting("auto", "data", "where the expression is: 'X', 'raw', a layer's name, or 'auto'")
     # Preprocessing
     n_top_genes: int = setting(2000, "preprocessing", "highly variable genes to keep")
     encoder_input: Literal["scaled", "lognorm", "counts"] = setting(
-        "scaled", "preprocessing", "values the encoders see: zero-centred unit-variance log-normalised, log-normalised, or as read"
+        "scaled",
+        "preprocessing",
+        "values the encoders see: zero-centred unit-variance log-normalised, log-normalised, or as read",
     )
     n_pcs: int = setting(50, "preprocessing", "principal components of the scaled genes")
     # Graphs
-    graph_on: Literal["pcs", "genes"] = setting("pcs", "graphs", "space of the cell graph: PCs, or log-normalised genes (on PCs from 10,000 cells up)")
+    graph_on: Literal["pcs", "genes"] = setting(
+        "pcs", "graphs", "space of the cell graph: PCs, or log-normalised genes (on PCs from 10,000 cells up)"
+    )
     metric: Literal["euclidean", "cosine"] = setting("euclidean", "graphs", "distance of the cell graph")
     n_neighbors: int = setting(15, "graphs", "nearest cells per cell, the cell itself included (as in scanpy)")
     gene_neighbors: int = setting(5, "graphs", "nearest genes per gene, the gene itself included")
@@ -57,9 +63,15 @@ class SCConfig:
     lambda1: float = setting(100.0, "training", "weight of the neighbourhood contrastive loss (NDC)")
     lambda2: float = setting(1.0, "training", "weight of the cross-view consistency loss (CVC)")
     # Clustering
-    n_clusters: str = setting("auto", "clustering", "a number, or 'auto': the number of known types if there are labels, else estimated")
-    embedding: Literal["encoder", "refined"] = setting("encoder", "clustering", "embedding to cluster: [E1|E2] or [Z1|Z2]")
-    cluster_method: Literal["gmm", "kmeans", "leiden"] = setting("gmm", "clustering", "tied-covariance Gaussian mixture, cosine k-means, or Leiden")
+    n_clusters: str = setting(
+        "auto", "clustering", "a number, or 'auto': the number of known types if there are labels, else estimated"
+    )
+    embedding: Literal["encoder", "refined"] = setting(
+        "encoder", "clustering", "embedding to cluster: [E1|E2] or [Z1|Z2]"
+    )
+    cluster_method: Literal["gmm", "kmeans", "leiden"] = setting(
+        "gmm", "clustering", "tied-covariance Gaussian mixture, cosine k-means, or Leiden"
+    )
     # Run
     seeds: list[int] = setting([5], "run", "one run per seed")
     device: str = setting("auto", "run", "auto, cpu, cuda, cuda:1 or mps; auto takes CUDA where there is one")
@@ -152,18 +164,32 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser(config_class: type, description: str, epilog: str) -> argparse.ArgumentParser:
     """One flag per field of the dataclass, grouped; a flag not given is absent from the namespace."""
-    parser = _Parser(description=description, epilog=epilog, allow_abbrev=False, argument_default=argparse.SUPPRESS,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", metavar="FILE|paper|paper/NAME", default=None,
-                        help="YAML file with settings (a run's config.yaml repeats it), or the published settings")
+    parser = _Parser(
+        description=description,
+        epilog=epilog,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE|paper|paper/NAME",
+        default=None,
+        help="YAML file with settings (a run's config.yaml repeats it), or the published settings",
+    )
     groups: dict[str, Any] = {}
     hints = typing.get_type_hints(config_class)
     defaults = config_class()
     for f in dataclasses.fields(config_class):
-        group = groups.setdefault(f.metadata["group"], parser.add_argument_group(f.metadata["group"]) if f.metadata["group"] not in groups else None)
+        group = groups.setdefault(
+            f.metadata["group"],
+            parser.add_argument_group(f.metadata["group"]) if f.metadata["group"] not in groups else None,
+        )
         default = getattr(defaults, f.name)
         shown = " ".join(map(str, default)) if isinstance(default, list) else default
-        group.add_argument(*_flags(f.name), help=f"{f.metadata['help']} (default: {shown})", **_argument(hints[f.name], f.name))
+        group.add_argument(
+            *_flags(f.name), help=f"{f.metadata['help']} (default: {shown})", **_argument(hints[f.name], f.name)
+        )
     return parser
 
 
@@ -191,7 +217,9 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
     wrong = UserError(f"The setting {name} does not take the value {value!r}.")
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
-            raise UserError(f"The setting {name} does not take the value {value!r}; it takes {', '.join(typing.get_args(hint))}.")
+            raise UserError(
+                f"The setting {name} does not take the value {value!r}; it takes {', '.join(typing.get_args(hint))}."
+            )
         return value
     if typing.get_origin(hint) is list:
         items = value if isinstance(value, (list, tuple)) else [value]

@@ -66,7 +66,9 @@ def find_h5ad(dataset: str, folder: Path = SC_FOLDER) -> Path | None:
     names = sorted(path.stem for path in folder.glob("*.h5ad"))
     there = f"there are {', '.join(names)}" if names else "it holds no h5ad file yet"
     if dataset in DOWNLOADS:
-        raise UserError(f"{candidates[1]} does not exist; download {dataset} from {DOWNLOADS[dataset]} and put it there.")
+        raise UserError(
+            f"{candidates[1]} does not exist; download {dataset} from {DOWNLOADS[dataset]} and put it there."
+        )
     raise UserError(
         f"There is no data set {dataset!r}: neither a file of that path nor {dataset}.h5ad in {folder} ({there}); "
         f"published sets can be downloaded from {_CELL_BLAST} (Quake_*, Baron_human) and "
@@ -84,7 +86,9 @@ def read(path: Path | None) -> ad.AnnData:
         return ad.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many types for damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be read as h5ad ({reason}); it may be cut off, so download or save it again.") from error
+        raise UserError(
+            f"{path} cannot be read as h5ad ({reason}); it may be cut off, so download or save it again."
+        ) from error
 
 
 def _read_bundled() -> ad.AnnData:
@@ -135,10 +139,14 @@ def _sources(adata: ad.AnnData, layer: str) -> list[str]:
     asked = {"X": "X", "raw": ".raw", ".raw": ".raw"}.get(layer, f"layers['{layer}']")
     if layer == "auto":
         if not everything:
-            raise UserError(f"The file has no X, no .raw and none of the layers {', '.join(COUNT_LAYERS)}; name its layer with --layer.")
+            raise UserError(
+                f"The file has no X, no .raw and none of the layers {', '.join(COUNT_LAYERS)}; name its layer with --layer."
+            )
         return everything
     if asked not in everything and layer not in adata.layers:
-        raise UserError(f"--layer {layer} is not in the data, which have {', '.join([*everything, *(f'the layer {name}' for name in adata.layers)])}.")
+        raise UserError(
+            f"--layer {layer} is not in the data, which have {', '.join([*everything, *(f'the layer {name}' for name in adata.layers)])}."
+        )
     return [asked]
 
 
@@ -186,7 +194,9 @@ def find_labels(obs: pd.DataFrame, label_key: str = "auto") -> pd.Series | None:
     if label_key == "none":
         return None
     if label_key != "auto" and label_key not in obs:
-        raise UserError(f"There is no obs column {label_key!r} to take labels from; the columns are {', '.join(map(str, obs.columns)) or 'none'}.")
+        raise UserError(
+            f"There is no obs column {label_key!r} to take labels from; the columns are {', '.join(map(str, obs.columns)) or 'none'}."
+        )
     key = label_key if label_key != "auto" else next((name for name in LABEL_KEYS if name in obs), None)
     if key is None:
         return None
@@ -201,4 +211,6 @@ def find_labels(obs: pd.DataFrame, label_key: str = "auto") -> pd.Series | None:
 def _require_unique(names: pd.Index, what: str, remedy: str) -> None:
     if not names.is_unique:
         twice = names[names.duplicated()]
-        raise UserError(f"The {what} {twice[0]!r} stands more than once ({len(twice)} repeats in all); make them unique, e.g. adata.{remedy}().")
+        raise UserError(
+            f"The {what} {twice[0]!r} stands more than once ({len(twice)} repeats in all); make them unique, e.g. adata.{remedy}()."
+        )

@@ -33,7 +33,10 @@ def umap_figure(cells: ad.AnnData, known: pd.Series | None) -> Figure:
     # A bare copy: scanpy stores the colours it picks in the object it draws.
     bare = ad.AnnData(obs=pd.DataFrame(panels, index=cells.obs_names), obsm={"X_umap": cells.obsm["X_umap"]})
     legend_columns = [1 + (values.nunique() - 1) // 18 for values in panels.values()]
-    widths = [5 + 1.2 * columns + 0.08 * values.astype(str).str.len().max() for columns, values in zip(legend_columns, panels.values())]
+    widths = [
+        5 + 1.2 * columns + 0.08 * values.astype(str).str.len().max()
+        for columns, values in zip(legend_columns, panels.values())
+    ]
     figure = Figure(figsize=(sum(widths), 5), layout="constrained")
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(panels), width_ratios=widths)), panels):
         sc.pl.umap(bare, color=name, ax=axes, show=False, frameon=False, legend_fontsize=9, na_in_legend=True)
@@ -43,7 +46,13 @@ def umap_figure(cells: ad.AnnData, known: pd.Series | None) -> Figure:
 
 def loss_figure(history: pd.DataFrame) -> Figure:
     """Each loss term against the epoch, one line per seed."""
-    names = {"hea_global": "HEA, global", "hea_cell": "HEA, cell", "ndc": "NDC", "cvc": "CVC", "total": "weighted total"}
+    names = {
+        "hea_global": "HEA, global",
+        "hea_cell": "HEA, cell",
+        "ndc": "NDC",
+        "cvc": "CVC",
+        "total": "weighted total",
+    }
     figure = Figure(figsize=(15, 3.2), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, len(names)), names.items()):
         for seed, run in history.groupby("seed"):
@@ -69,7 +78,15 @@ def confusion_figure(predicted: pd.Series, known: pd.Series) -> Figure:
     image = axes.imshow(share, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for (i, j), value in np.ndenumerate(share.to_numpy()):
         if value >= 0.005:
-            axes.text(j, i, f"{value:.0%}".rstrip("%"), ha="center", va="center", fontsize=7, color="white" if value > 0.55 else "black")
+            axes.text(
+                j,
+                i,
+                f"{value:.0%}".rstrip("%"),
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if value > 0.55 else "black",
+            )
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), [f"{name} ({table.loc[name].sum()})" for name in rows])
     axes.set(xlabel="scRCL cluster", ylabel=f"given: {known.name} (cells)")

@@ -31,7 +31,9 @@ def nearest_neighbors(points: np.ndarray, k: int, metric: str, seed: int) -> spa
     rows = np.repeat(np.arange(n), neighbours.shape[1])
     keep = (neighbours.ravel() != rows) & (neighbours.ravel() >= 0)
     shape = (n, n)
-    return sparse.csr_matrix((np.ones(keep.sum(), dtype=np.float32), (rows[keep], neighbours.ravel()[keep])), shape=shape)
+    return sparse.csr_matrix(
+        (np.ones(keep.sum(), dtype=np.float32), (rows[keep], neighbours.ravel()[keep])), shape=shape
+    )
 
 
 def _approximate(points: np.ndarray, k: int, metric: str, seed: int) -> np.ndarray:

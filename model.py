@@ -138,7 +138,9 @@ class ScRCL(nn.Module):
         return normalize(h @ (weight.T @ q) + bias @ q)
 
 
-def alignment_losses(e1: Tensor, e2: Tensor, neighbourhood: Tensor, degree: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+def alignment_losses(
+    e1: Tensor, e2: Tensor, neighbourhood: Tensor, degree: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """HEA (global, cell) and NDC from D_ij = KL(p_i || q_j) + KL(q_j || p_i).
 
     e1, e2: [N, H]; neighbourhood: [N, N] sparse 0/1, A + I; degree: [N], its row sums.
@@ -168,7 +170,9 @@ def alignment_losses(e1: Tensor, e2: Tensor, neighbourhood: Tensor, degree: Tens
     near = degree * pu + symmetric_product(neighbourhood, qv[:, None])[:, 0]
     near = near - _row_dot(p, symmetric_product(neighbourhood, v)) - _row_dot(u, symmetric_product(neighbourhood, q))
     far = n_cells * pu + qv.sum() - p @ v.sum(0) - u @ q.sum(0) - own
-    far = (far / max(n_cells - 1, 1)).clamp_min(torch.finfo(e1.dtype).tiny ** 0.5)  # all cells alike: 0 / tiny, not 0 / 0
+    far = (far / max(n_cells - 1, 1)).clamp_min(
+        torch.finfo(e1.dtype).tiny ** 0.5
+    )  # all cells alike: 0 / tiny, not 0 / 0
     ndc = (near / degree / far).mean()
     return hea_global, hea_cell, ndc
 

@@ -97,7 +97,9 @@ def find_cell_types(
             values = preprocess.encoder_values(cells, config.encoder_input)
         known = None if known is None else known.loc[cells.obs_names]
         with watch("graphs"):
-            cells.obsp["scrcl_graph"] = graphs.cell_graph(_graph_points(cells, config), config.n_neighbors, config.metric, seed=0)
+            cells.obsp["scrcl_graph"] = graphs.cell_graph(
+                _graph_points(cells, config), config.n_neighbors, config.metric, seed=0
+            )
         with watch("number of clusters"):
             n_clusters, origin = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca"])
         result = train_and_cluster(cells, values, known, n_clusters, config, device, on_epoch, watch)
@@ -119,11 +121,16 @@ def choose_n_clusters(asked: str, known: pd.Series | None, points: np.ndarray) -
     if asked != "auto":
         number, origin = int(asked), "as asked for"
     elif known is not None and known.nunique() > 1:
-        number, origin = known.nunique(), f"the number of known types in obs[{known.name!r}], as the published protocol does"
+        number, origin = (
+            known.nunique(),
+            f"the number of known types in obs[{known.name!r}], as the published protocol does",
+        )
     else:
         number, origin = cluster.estimate_n_clusters(points, seed=0), "estimated without labels"
     if number > len(points):
-        raise UserError(f"{number} clusters were asked for, but only {len(points)} cells have counts; lower --n-clusters.")
+        raise UserError(
+            f"{number} clusters were asked for, but only {len(points)} cells have counts; lower --n-clusters."
+        )
     log.info("Clusters: %d, %s.", number, origin)
     return number, origin
 
@@ -144,11 +151,19 @@ def train_and_cluster(
     The final labels are those of the seed whose labels agree best with the other seeds'.
     """
     with watch("graphs"):
-        inputs = train.graph_inputs(values, cells.obsp["scrcl_graph"], graphs.gene_graph(values, config.gene_neighbors), config.hops, device)
+        inputs = train.graph_inputs(
+            values, cells.obsp["scrcl_graph"], graphs.gene_graph(values, config.gene_neighbors), config.hops, device
+        )
     history, labels, best = [], {}, {}
     for seed in config.seeds:
         with watch("train"):
-            fitted = train.fit(inputs, seed=seed, refined_width=config.refined_width or n_clusters, on_epoch=on_epoch, **_training_settings(config))
+            fitted = train.fit(
+                inputs,
+                seed=seed,
+                refined_width=config.refined_width or n_clusters,
+                on_epoch=on_epoch,
+                **_training_settings(config),
+            )
         with watch("cluster"):
             points = embedding(fitted, cells.obsm["X_pca"], config.embedding)
             labels[f"seed_{seed}"] = cluster.cluster(points, n_clusters, config.cluster_method, seed)
@@ -162,7 +177,9 @@ def train_and_cluster(
         cells.obs["scrcl" if name == "scrcl" else f"scrcl_{name}"] = as_categories(labels[name])
     with watch("score"):
         scores = {} if known is None else {name: score.score(labels[name], known) for name in labels}
-    return Result(config, cells, labels, known, n_clusters, "", "", final, str(device), state_dict, history, scores, watch.seconds)
+    return Result(
+        config, cells, labels, known, n_clusters, "", "", final, str(device), state_dict, history, scores, watch.seconds
+    )
 
 
 def _training_settings(config: SCConfig) -> dict[str, Any]:
@@ -213,6 +230,8 @@ def annotate(adata: ad.AnnData, result: Result) -> None:
     points = np.full((adata.n_obs, result.cells.obsm["X_scrcl"].shape[1]), np.nan, dtype=np.float32)
     points[where] = result.cells.obsm["X_scrcl"]
     adata.obsm["X_scrcl"] = points
-    place = sparse.csr_matrix((np.ones(len(where), np.float32), (where, np.arange(len(where)))), shape=(adata.n_obs, len(where)))
+    place = sparse.csr_matrix(
+        (np.ones(len(where), np.float32), (where, np.arange(len(where)))), shape=(adata.n_obs, len(where))
+    )
     adata.obsp["scrcl_graph"] = (place @ result.cells.obsp["scrcl_graph"] @ place.T).tocsr()
     adata.uns["scrcl"] = result.cells.uns["scrcl"]

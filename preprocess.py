@@ -29,7 +29,9 @@ def preprocess(expression: Expression, n_top_genes: int, n_pcs: int, seed: int) 
     if n_all[0] > cells.n_obs:
         log.info("%d of %d cells have no counts at all: left out, without a label.", n_all[0] - cells.n_obs, n_all[0])
     if cells.n_obs < 3 or cells.n_vars < 2:
-        raise UserError(f"Only {cells.n_obs} cells and {cells.n_vars} genes have a value above 0; at least 3 cells and 2 genes are needed.")
+        raise UserError(
+            f"Only {cells.n_obs} cells and {cells.n_vars} genes have a value above 0; at least 3 cells and 2 genes are needed."
+        )
     if kind == "counts":
         cells.layers["counts"] = cells.X.copy()
     if kind != "log-normalised":
@@ -48,7 +50,11 @@ def mark_highly_variable(cells: ad.AnnData, n_top_genes: int) -> None:
         sc.pp.highly_variable_genes(cells, n_top_genes=n_top_genes, flavor="seurat")
         return
     if cells.n_vars < n_top_genes:
-        log.info("Only %d genes have a value, fewer than the %d highly variable ones asked for: all are used.", cells.n_vars, n_top_genes)
+        log.info(
+            "Only %d genes have a value, fewer than the %d highly variable ones asked for: all are used.",
+            cells.n_vars,
+            n_top_genes,
+        )
     cells.var["highly_variable"] = True
 
 
@@ -60,7 +66,9 @@ def encoder_values(cells: ad.AnnData, choice: str) -> np.ndarray:
     """
     genes = cells[:, cells.var["highly_variable"]]
     if choice == "counts" and "counts" not in cells.layers:
-        raise UserError("These settings feed raw counts to the encoders, but the data hold none; add --encoder-input lognorm, or use data with counts.")
+        raise UserError(
+            "These settings feed raw counts to the encoders, but the data hold none; add --encoder-input lognorm, or use data with counts."
+        )
     values = (genes.layers["counts"] if choice == "counts" else genes.X).toarray()
     if choice == "scaled":
         values = sc.pp.scale(values, zero_center=True, max_value=MAX_SCALED, copy=True)

@@ -71,19 +71,37 @@ def summary(result: Result, peak_memory: dict[str, float]) -> str:
     last_loss = {f"seed_{record['seed']}": record["total"] for record in result.history}
     scored = METRICS if result.scores else ()
     rows = [
-        [name.replace("_", " "), str(result.labels[name].nunique()), f"{last_loss[name]:.4g}", *(f"{result.scores[name][m]:.3f}" for m in scored)]
+        [
+            name.replace("_", " "),
+            str(result.labels[name].nunique()),
+            f"{last_loss[name]:.4g}",
+            *(f"{result.scores[name][m]:.3f}" for m in scored),
+        ]
         for name in result.seeds
     ]
     if len(result.seeds) > 1:
-        single = np.array([[result.scores[name][m] for m in scored] for name in result.seeds]).reshape(len(result.seeds), -1)
-        rows.append(["mean ± sd", "", "", *(f"{a:.3f} ± {b:.3f}" for a, b in zip(single.mean(0), single.std(0, ddof=1)))])
-    rows.append([f"final (seed {result.final_seed})", str(result.labels["scrcl"].nunique()), "", *(f"{result.scores['scrcl'][m]:.3f}" for m in scored)])
+        single = np.array([[result.scores[name][m] for m in scored] for name in result.seeds]).reshape(
+            len(result.seeds), -1
+        )
+        rows.append(
+            ["mean ± sd", "", "", *(f"{a:.3f} ± {b:.3f}" for a, b in zip(single.mean(0), single.std(0, ddof=1)))]
+        )
+    rows.append(
+        [
+            f"final (seed {result.final_seed})",
+            str(result.labels["scrcl"].nunique()),
+            "",
+            *(f"{result.scores['scrcl'][m]:.3f}" for m in scored),
+        ]
+    )
     lines = [format_table(["", "clusters", "loss", *scored], rows), ""]
     if len(result.seeds) > 1:
         lines.append("Final labels: of the seed that agrees best with the others; no known type had a part in it.")
     lines.append(f"Number of clusters: {result.n_clusters}, {result.n_clusters_from}.")
     if result.scores:
-        lines.append(f"Scores: against obs[{result.known.name!r}], {result.scores['scrcl']['n_scored']} cells, after the last epoch.")
+        lines.append(
+            f"Scores: against obs[{result.known.name!r}], {result.scores['scrcl']['n_scored']} cells, after the last epoch."
+        )
     lines.append("Seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result.seconds.items()) + ".")
     lines.append("Peak memory: " + ", ".join(f"{gib:.2f} GiB {where}" for where, gib in peak_memory.items()) + ".")
     return "\n".join(lines)

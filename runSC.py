@@ -1,9 +1,9 @@
 """Find cell types in scRNA-seq data.
 
-    python runSC.py                                    # a small real set that comes with scanpy
-    python runSC.py --dataset my_cells.h5ad            # labels are not needed
-    python runSC.py --dataset Zeisel --seeds 5 15 25   # datasets/scdata/Zeisel.h5ad
-    python runSC.py --dataset Zeisel --config paper    # the published settings
+python runSC.py                                    # a small real set that comes with scanpy
+python runSC.py --dataset my_cells.h5ad            # labels are not needed
+python runSC.py --dataset Zeisel --seeds 5 15 25   # datasets/scdata/Zeisel.h5ad
+python runSC.py --dataset Zeisel --config paper    # the published settings
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def main() -> None:
     folder = RESULTS / name if settings.output == "auto" else Path(settings.output)
     with staged_folder(folder, results.FILES) as stage:
         with (stage / "log.jsonl").open("w") as lines:
-            result = pipeline.find_cell_types(adata, settings, watch=watch, on_epoch=lambda losses: print(json.dumps(losses), file=lines, flush=True))
+            result = pipeline.find_cell_types(
+                adata, settings, watch=watch, on_epoch=lambda losses: print(json.dumps(losses), file=lines, flush=True)
+            )
         if settings.figures:
             with watch("umap"):
                 pipeline.add_umap(result.cells)

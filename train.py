@@ -27,7 +27,12 @@ class Fitted(NamedTuple):
 
 
 def graph_inputs(
-    values: np.ndarray, cells: sparse.spmatrix, genes: sparse.spmatrix, hops: tuple[int, int], device: torch.device, dtype: torch.dtype = torch.float32
+    values: np.ndarray,
+    cells: sparse.spmatrix,
+    genes: sparse.spmatrix,
+    hops: tuple[int, int],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> GraphInputs:
     """Everything that stays constant over training, computed once and moved to the device.
 
@@ -90,20 +95,33 @@ def fit(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = ScRCL(*inputs.view1.shape, hidden, refined_width, dropout).to(device, inputs.view1.dtype)
-        optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay, fused=device.type in ("cpu", "cuda"))
-        progress = tqdm(range(1, epochs + 1), desc=f"seed {seed}", unit="epoch", disable=None)  # none where stderr is a file
+        optimizer = torch.optim.Adam(
+            model.parameters(), lr=lr, weight_decay=weight_decay, fused=device.type in ("cpu", "cuda")
+        )
+        progress = tqdm(
+            range(1, epochs + 1), desc=f"seed {seed}", unit="epoch", disable=None
+        )  # none where stderr is a file
         for epoch in progress:
             terms = step(model, inputs, optimizer, temperature, lambda1, lambda2)
             record = {"seed": seed, "epoch": epoch, **terms}
             if not math.isfinite(record["total"]):
-                raise UserError(f"The loss is no longer a finite number in epoch {epoch} of seed {seed} ({terms}); lower --lr or raise --temperature.")
+                raise UserError(
+                    f"The loss is no longer a finite number in epoch {epoch} of seed {seed} ({terms}); lower --lr or raise --temperature."
+                )
             history.append(record)
             on_epoch(record)
             progress.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
     return Fitted(*embed(model, inputs), model, history)
 
 
-def step(model: ScRCL, inputs: GraphInputs, optimizer: torch.optim.Optimizer, temperature: float, lambda1: float, lambda2: float) -> dict[str, float]:
+def step(
+    model: ScRCL,
+    inputs: GraphInputs,
+    optimizer: torch.optim.Optimizer,
+    temperature: float,
+    lambda1: float,
+    lambda2: float,
+) -> dict[str, float]:
     """One full-batch step; the losses before it, with their weighted total."""
     model.train()
     optimizer.zero_grad(set_to_none=True)

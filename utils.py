@@ -122,7 +122,9 @@ def staged_folder(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
     except OSError as error:
-        raise UserError(f"The output folder {folder} cannot be written: {error.strerror}; choose another with --output.") from error
+        raise UserError(
+            f"The output folder {folder} cannot be written: {error.strerror}; choose another with --output."
+        ) from error
     try:
         yield stage
         for name in owned:
@@ -131,7 +133,9 @@ def staged_folder(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
             else:
                 (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"The results could not be written to {folder}: {error.strerror or error}; earlier results there are untouched.") from error
+        raise UserError(
+            f"The results could not be written to {folder}: {error.strerror or error}; earlier results there are untouched."
+        ) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

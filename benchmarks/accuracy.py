@@ -69,7 +69,9 @@ def run(datasets: list[str], seeds: list[int], methods: list[str], csv: Path) ->
                 if (name, method, seed) in known_runs:
                     continue
                 found = score(*labels_of(method, path, seed))
-                row = pd.DataFrame([{"dataset": name, "method": method, "seed": seed, **{m: round(found[m], 4) for m in METRICS}}])
+                row = pd.DataFrame(
+                    [{"dataset": name, "method": method, "seed": seed, **{m: round(found[m], 4) for m in METRICS}}]
+                )
                 row.to_csv(csv, mode="a", header=not csv.exists(), index=False)
                 log.info("%s", row.to_string(header=False, index=False))
     return pd.read_csv(csv)
@@ -83,17 +85,24 @@ def table(rows: pd.DataFrame, metric: str) -> str:
     lines = [f"| {metric} | " + " | ".join(order) + " |", "|---|" + "---|" * len(order)]
     for name in dict.fromkeys(rows["dataset"]):
         best = mean.loc[name].max()
-        cells = [f"{'**' if mean.loc[name, m] == best else ''}{mean.loc[name, m]:.3f}{'**' if mean.loc[name, m] == best else ''} ± {sd.loc[name, m]:.3f}" for m in order]
+        cells = [
+            f"{'**' if mean.loc[name, m] == best else ''}{mean.loc[name, m]:.3f}{'**' if mean.loc[name, m] == best else ''} ± {sd.loc[name, m]:.3f}"
+            for m in order
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines.append("| mean | " + " | ".join(f"{mean[m].mean():.3f}" for m in order) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--datasets", nargs="+", required=True, metavar="NAME|PATH")
     parser.add_argument("--seeds", nargs="+", type=int, default=[5, 15, 25])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD", help=f"of {', '.join(METHODS)}")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=METHODS, metavar="METHOD", help=f"of {', '.join(METHODS)}"
+    )
     parser.add_argument("--csv", type=Path, required=True)
     args = parser.parse_args()
     rows = run(args.datasets, args.seeds, args.methods, args.csv)

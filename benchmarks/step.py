@@ -93,13 +93,26 @@ def measure(form: str, n_cells: int, n_genes: int, hidden: int) -> dict[str, flo
 
 
 def in_new_process(form: str, n_cells: int, n_genes: int, hidden: int) -> dict[str, float]:
-    argv = [sys.executable, __file__, "--single", form, "--cells", str(n_cells), "--genes", str(n_genes), "--hidden", str(hidden)]
+    argv = [
+        sys.executable,
+        __file__,
+        "--single",
+        form,
+        "--cells",
+        str(n_cells),
+        "--genes",
+        str(n_genes),
+        "--hidden",
+        str(hidden),
+    ]
     done = subprocess.run(argv, capture_output=True, text=True)
     return json.loads(done.stdout) if done.returncode == 0 else {"seconds": np.nan, "gib": np.nan}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--cells", type=int, nargs="+", default=[500, 1000, 2000, 3000, 5000])
     parser.add_argument("--genes", type=int, default=1500)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 1500])
@@ -117,12 +130,21 @@ def main() -> None:
             for form in args.forms:
                 row += [f"{found[form]['seconds']:.3f}", f"{found[form]['gib']:.2f}"]
             for other in ("dense", "products"):
-                ratio = found[other]["seconds"] / found["linear"]["seconds"] if {other, "linear"} <= set(found) else np.nan
+                ratio = (
+                    found[other]["seconds"] / found["linear"]["seconds"] if {other, "linear"} <= set(found) else np.nan
+                )
                 row.append(f"{ratio if other == 'dense' else 1 / ratio:.2f}")
             rows.append(row)
             print(*row, flush=True)
-    header = ["cells x genes", *(f"{form} {unit}" for form in args.forms for unit in ("s", "GiB")), "dense/linear", "linear/products"]
-    print(f"\n{torch.get_num_threads()} threads, torch {torch.__version__}; seconds per step, peak memory of the process\n")
+    header = [
+        "cells x genes",
+        *(f"{form} {unit}" for form in args.forms for unit in ("s", "GiB")),
+        "dense/linear",
+        "linear/products",
+    ]
+    print(
+        f"\n{torch.get_num_threads()} threads, torch {torch.__version__}; seconds per step, peak memory of the process\n"
+    )
     print(format_table(header, rows))
 
 

@@ -25,7 +25,9 @@ def symmetric_kl(a: Tensor, b: Tensor) -> Tensor:
     return ((a.exp() - b.exp()) * (a - b)).sum()
 
 
-def dense_losses(e1: Tensor, e2: Tensor, z1: Tensor, z2: Tensor, adjacency: Tensor, temperature: float) -> dict[str, Tensor]:
+def dense_losses(
+    e1: Tensor, e2: Tensor, z1: Tensor, z2: Tensor, adjacency: Tensor, temperature: float
+) -> dict[str, Tensor]:
     """All losses; adjacency: [N, N] 0/1, zero diagonal."""
     n = len(e1)
     u, v = e1 / temperature, e2 / temperature

@@ -55,8 +55,22 @@ def test_published_files_load_and_hold_only_what_differs(name):
 def test_published_settings_by_data_set_name():
     """Zeisel's row of the published table, and the row for any other set."""
     zeisel = parse("--dataset", "Zeisel", "--config", "paper")
-    expected = {"hops": [4, 2], "dropout": 0.3, "weight_decay": 0.1, "lr": 5e-5, "n_top_genes": 1500, "lambda1": 100, "lambda2": 0.01, "n_neighbors": 15,
-                "temperature": 0.1, "hidden": 1500, "epochs": 500, "refined_width": 0, "encoder_input": "counts", "embedding": "refined"}
+    expected = {
+        "hops": [4, 2],
+        "dropout": 0.3,
+        "weight_decay": 0.1,
+        "lr": 5e-5,
+        "n_top_genes": 1500,
+        "lambda1": 100,
+        "lambda2": 0.01,
+        "n_neighbors": 15,
+        "temperature": 0.1,
+        "hidden": 1500,
+        "epochs": 500,
+        "refined_width": 0,
+        "encoder_input": "counts",
+        "embedding": "refined",
+    }
     assert {key: getattr(zeisel, key) for key in expected} == expected
     other = parse("--dataset", "some/where/mine.h5ad", "--config", "paper")
     assert (other.n_top_genes, other.lambda2, other.lr) == (2000, 1, 1e-4)

@@ -34,7 +34,9 @@ def test_value_kind(values, kind):
     assert data.value_kind(sparse.csr_matrix(values, dtype=np.float32), "X") == kind
 
 
-@pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix, sparse.csc_matrix, lambda x: x.astype(np.int64), np.asfortranarray])
+@pytest.mark.parametrize(
+    "make", [np.asarray, sparse.csr_matrix, sparse.csc_matrix, lambda x: x.astype(np.int64), np.asfortranarray]
+)
 def test_counts_are_found_in_any_storage(make):
     found = data.find_expression(ad.AnnData(make(COUNTS)))
     assert found.kind == "counts" and found.source == "X"

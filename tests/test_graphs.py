@@ -43,7 +43,9 @@ def test_smoothing_by_hand():
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(st.integers(0, 1000), st.integers(6, 40), st.integers(2, 6), st.sampled_from(["euclidean", "cosine"]), st.booleans())
+@given(
+    st.integers(0, 1000), st.integers(6, 40), st.integers(2, 6), st.sampled_from(["euclidean", "cosine"]), st.booleans()
+)
 def test_every_cell_graph(seed, n, k, metric, duplicates):
     points = np.random.default_rng(seed).normal(size=(n, 5))
     if duplicates:

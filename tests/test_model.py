@@ -50,7 +50,9 @@ def golden_inputs(dtype: torch.dtype) -> GraphInputs:
 
 def golden_model(dtype: torch.dtype) -> ScRCL:
     model = ScRCL(60, 40, 16, 5, dropout=0.0).to(dtype)
-    model.load_state_dict({ours: torch.as_tensor(GOLDEN[f"param/{theirs}"], dtype=dtype) for ours, theirs in PUBLISHED_NAMES.items()})
+    model.load_state_dict(
+        {ours: torch.as_tensor(GOLDEN[f"param/{theirs}"], dtype=dtype) for ours, theirs in PUBLISHED_NAMES.items()}
+    )
     return model
 
 
@@ -137,7 +139,13 @@ def random_case(seed: int, n: int, hidden: int, width: int, dtype=torch.float64)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.integers(0, 10**6), st.integers(2, 30), st.integers(3, 12), st.integers(1, 6), st.sampled_from([0.05, 0.1, 0.5, 1.0, 10.0]))
+@given(
+    st.integers(0, 10**6),
+    st.integers(2, 30),
+    st.integers(3, 12),
+    st.integers(1, 6),
+    st.sampled_from([0.05, 0.1, 0.5, 1.0, 10.0]),
+)
 def test_linear_forms_equal_dense_forms(seed, n, hidden, width, temperature):
     embeddings, adjacency = random_case(seed, n, hidden, width)
     near = sparse_tensor(graphs.with_self_loops(sparse.csr_matrix(adjacency)), CPU, torch.float64)
@@ -198,8 +206,14 @@ def test_same_network_as_the_published_order():
     torch.manual_seed(0)
     plain = PublishedOrder(30, 20, 8, 4, 0.0).double()
     ours = ScRCL(30, 20, 8, 4, 0.0).double()
-    names = {"gcn1.lin.weight": "graph_encoder.gcn1.weight", "gcn1.bias": "graph_encoder.gcn1.bias", "gcn2.lin.weight": "graph_encoder.gcn2.lin.weight",
-             "gcn2.bias": "graph_encoder.gcn2.bias", "out.weight": "graph_encoder.out.weight", "out.bias": "graph_encoder.out.bias"}
+    names = {
+        "gcn1.lin.weight": "graph_encoder.gcn1.weight",
+        "gcn1.bias": "graph_encoder.gcn1.bias",
+        "gcn2.lin.weight": "graph_encoder.gcn2.lin.weight",
+        "gcn2.bias": "graph_encoder.gcn2.bias",
+        "out.weight": "graph_encoder.out.weight",
+        "out.bias": "graph_encoder.out.bias",
+    }
     ours.load_state_dict({names.get(name, name): value for name, value in plain.state_dict().items()})
     x = torch.as_tensor(values, dtype=torch.float64)
     edges, gene_edges = (torch.as_tensor(np.array(graph.nonzero())) for graph in (adjacency, genes))

@@ -34,8 +34,13 @@ def test_keys_in_the_callers_anndata(counts, fast):
     before = counts.X.copy()
     result = find_cell_types(counts, seeds=[1, 2], **fast)
     assert list(counts.obs) == ["cell_type1", "scrcl_seed_1", "scrcl_seed_2", "scrcl"]
-    assert isinstance(counts.obs["scrcl"].dtype, pd.CategoricalDtype) and all(isinstance(c, str) for c in counts.obs["scrcl"].cat.categories)
-    assert counts.obsm["X_scrcl"].shape[0] == counts.n_obs and counts.obsp["scrcl_graph"].shape == (counts.n_obs, counts.n_obs)
+    assert isinstance(counts.obs["scrcl"].dtype, pd.CategoricalDtype) and all(
+        isinstance(c, str) for c in counts.obs["scrcl"].cat.categories
+    )
+    assert counts.obsm["X_scrcl"].shape[0] == counts.n_obs and counts.obsp["scrcl_graph"].shape == (
+        counts.n_obs,
+        counts.n_obs,
+    )
     assert counts.uns["scrcl"]["params"]["seeds"] == [1, 2] and "torch" in counts.uns["scrcl"]["versions"]
     assert (counts.X != before).nnz == 0
     assert np.array_equal(result.cells.layers["counts"].toarray(), counts[:, result.cells.var_names].X.toarray())
@@ -105,12 +110,25 @@ def test_other_input(counts, fast, kind):
     assert ("counts" in result.cells.layers) == (kind in ("dense", "few genes"))
 
 
-@pytest.mark.parametrize("settings", [{"embedding": "refined"}, {"embedding": "encoder"}, {"cluster_method": "kmeans"}, {"cluster_method": "leiden"},
-                                      {"encoder_input": "counts"}, {"graph_on": "genes", "metric": "cosine"}, {"hops": [2, 1]}, {"refined_width": 7}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"embedding": "refined"},
+        {"embedding": "encoder"},
+        {"cluster_method": "kmeans"},
+        {"cluster_method": "leiden"},
+        {"encoder_input": "counts"},
+        {"graph_on": "genes", "metric": "cosine"},
+        {"hops": [2, 1]},
+        {"refined_width": 7},
+    ],
+)
 def test_every_choice_runs_and_changes_the_embedding(counts, fast, settings):
     plain = find_cell_types(counts.copy(), **fast)
     other = find_cell_types(counts.copy(), **(fast | settings))
-    same = plain.cells.obsm["X_scrcl"].shape == other.cells.obsm["X_scrcl"].shape and np.allclose(plain.cells.obsm["X_scrcl"], other.cells.obsm["X_scrcl"])
+    same = plain.cells.obsm["X_scrcl"].shape == other.cells.obsm["X_scrcl"].shape and np.allclose(
+        plain.cells.obsm["X_scrcl"], other.cells.obsm["X_scrcl"]
+    )
     assert same == ("cluster_method" in settings)
     assert other.labels["scrcl"].nunique() == 3
 
@@ -118,7 +136,9 @@ def test_every_choice_runs_and_changes_the_embedding(counts, fast, settings):
 def test_counts_asked_for_but_not_there(counts, fast):
     values = counts.X.toarray()
     with pytest.raises(UserError, match="raw counts"):
-        find_cell_types(ad.AnnData(np.log1p(values / values.sum(1, keepdims=True) * 1e4)), encoder_input="counts", **fast)
+        find_cell_types(
+            ad.AnnData(np.log1p(values / values.sum(1, keepdims=True) * 1e4)), encoder_input="counts", **fast
+        )
 
 
 @pytest.mark.parametrize(
@@ -160,14 +180,20 @@ def test_files_of_a_run(monkeypatch, capsys, tmp_path, counts):
     counts.X[3] = 0
     counts.write_h5ad(tmp_path / "in.h5ad")
     out = tmp_path / "out"
-    code, text, _ = run(monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", out, "--seeds", 5, 15, *FAST)
+    code, text, _ = run(
+        monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", out, "--seeds", 5, 15, *FAST
+    )
     assert code == 0 and "mean ± sd" in text and "Peak memory" in text
     assert {path.name for path in out.iterdir()} == {*results.FILES, *figures.FILES}
     labels = pd.read_csv(out / "labels.csv")
-    assert list(labels) == ["barcode", "seed_5", "seed_15", "scrcl"] and list(labels["barcode"]) == list(counts.obs_names)
+    assert list(labels) == ["barcode", "seed_5", "seed_15", "scrcl"] and list(labels["barcode"]) == list(
+        counts.obs_names
+    )
     assert labels["scrcl"].isna().sum() == 1
     saved = ad.read_h5ad(out / "result.h5ad")
-    assert {"X_scrcl", "X_pca", "X_umap"} <= set(saved.obsm) and "scrcl_graph" in saved.obsp and "counts" in saved.layers
+    assert (
+        {"X_scrcl", "X_pca", "X_umap"} <= set(saved.obsm) and "scrcl_graph" in saved.obsp and "counts" in saved.layers
+    )
     assert saved.uns["scrcl"]["n_clusters"] == 3
     scores = json.loads((out / "metrics.json").read_text())
     assert scores["mean"]["ARI"] == pytest.approx(np.mean([scores["scores"][f"seed_{s}"]["ARI"] for s in (5, 15)]))
@@ -192,7 +218,20 @@ def test_a_later_run_leaves_no_figure_of_an_earlier_one(monkeypatch, capsys, tmp
     counts.write_h5ad(tmp_path / "in.h5ad")
     (tmp_path / "confusion.png").write_text("old")
     (tmp_path / "notes.txt").write_text("the user's own")
-    run(monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", tmp_path, "--label-key", "none", "--n-clusters", 3, "--no-figures", *FAST)
+    run(
+        monkeypatch,
+        capsys,
+        "--dataset",
+        tmp_path / "in.h5ad",
+        "--output",
+        tmp_path,
+        "--label-key",
+        "none",
+        "--n-clusters",
+        3,
+        "--no-figures",
+        *FAST,
+    )
     assert not (tmp_path / "confusion.png").exists() and (tmp_path / "notes.txt").exists()
 
 
@@ -248,12 +287,17 @@ def test_a_confusion_table_with_unlabelled_and_lost_types(counts, fast):
     counts.obs["cell_type1"] = counts.obs["cell_type1"].where(np.arange(counts.n_obs) > 20, None)
     result = find_cell_types(counts, n_clusters=2, **fast)
     figure = figures.confusion_figure(result.labels["scrcl"], result.known)
-    assert len(figure.axes[0].get_yticks()) == 3 and len(figure.axes[0].get_xticks()) == result.labels["scrcl"].nunique()
+    assert (
+        len(figure.axes[0].get_yticks()) == 3 and len(figure.axes[0].get_xticks()) == result.labels["scrcl"].nunique()
+    )
 
 
 def test_final_labels_are_those_of_the_most_agreeing_seed(counts, fast):
     result = find_cell_types(counts, seeds=[1, 2, 3], **fast)
     assert result.labels["scrcl"].equals(result.labels[f"seed_{result.final_seed}"].rename("scrcl"))
-    agreement = {name: np.mean([adjusted_rand_score(result.labels[name], result.labels[other]) for other in result.seeds]) for name in result.seeds}
+    agreement = {
+        name: np.mean([adjusted_rand_score(result.labels[name], result.labels[other]) for other in result.seeds])
+        for name in result.seeds
+    }
     assert agreement[f"seed_{result.final_seed}"] == pytest.approx(max(agreement.values()))
     assert pipeline.versions()["scrcl"]
