@@ -40,15 +40,20 @@ def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int) -> np.n
     searched). A method may end with fewer clusters; that is logged.
     Raises UserError where there are more clusters than points.
     """
-    if n_clusters > len(points):
-        raise UserError(
-            f"{n_clusters} clusters were asked for, but there are only {len(points)} cells; lower --n-clusters."
-        )
+    require_enough(points, n_clusters)
     labels = {"kmeans": _kmeans, "gmm": _mixture, "leiden": _leiden}[method](points, n_clusters, seed)
     labels = by_size(labels)
     if labels.max() + 1 != n_clusters:
         log.info("%s found %d clusters where %d were asked for.", method, labels.max() + 1, n_clusters)
     return labels
+
+
+def require_enough(points: np.ndarray, n_clusters: int) -> None:
+    """Raise UserError where there are more clusters than points."""
+    if n_clusters > len(points):
+        raise UserError(
+            f"{n_clusters} clusters were asked for, but there are only {len(points)} cells with counts; lower --n-clusters."
+        )
 
 
 def _kmeans(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:

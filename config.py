@@ -66,8 +66,8 @@ class SCConfig:
     n_clusters: str = setting(
         "auto", "clustering", "a number, or 'auto': the number of known types if there are labels, else estimated"
     )
-    embedding: Literal["encoder", "refined"] = setting(
-        "encoder", "clustering", "embedding to cluster: [E1|E2] or [Z1|Z2]"
+    embedding: Literal["joint", "encoder", "refined"] = setting(
+        "joint", "clustering", "what to cluster: [E1|E2] beside the PCs at equal variance, [E1|E2] alone, or [Z1|Z2]"
     )
     cluster_method: Literal["gmm", "kmeans", "leiden"] = setting(
         "gmm", "clustering", "tied-covariance Gaussian mixture, cosine k-means, or Leiden"

@@ -19,10 +19,10 @@ DPI = 150
 
 def draw(result: Result, folder: Path) -> None:
     """Draw umap.png, losses.png and, with known types, confusion.png into folder."""
-    _save(umap_figure(result.cells, result.known), folder / "umap.png")
+    _save(umap_figure(result.cells, result.prepared.known), folder / "umap.png")
     _save(loss_figure(pd.DataFrame(result.history)), folder / "losses.png")
-    if result.known is not None:
-        _save(confusion_figure(result.labels["scrcl"], result.known), folder / "confusion.png")
+    if result.prepared.known is not None:
+        _save(confusion_figure(result.labels["scrcl"], result.prepared.known), folder / "confusion.png")
 
 
 def umap_figure(cells: ad.AnnData, known: pd.Series | None) -> Figure:
@@ -32,15 +32,12 @@ def umap_figure(cells: ad.AnnData, known: pd.Series | None) -> Figure:
         panels[f"given: {known.name}"] = known.astype("category")
     # A bare copy: scanpy stores the colours it picks in the object it draws.
     bare = ad.AnnData(obs=pd.DataFrame(panels, index=cells.obs_names), obsm={"X_umap": cells.obsm["X_umap"]})
-    legend_columns = [1 + (values.nunique() - 1) // 18 for values in panels.values()]
-    widths = [
-        5 + 1.2 * columns + 0.08 * values.astype(str).str.len().max()
-        for columns, values in zip(legend_columns, panels.values())
+    legends = [
+        0.08 * values.astype(str).str.len().max() + 1.2 * (1 + values.nunique() // 18) for values in panels.values()
     ]
-    figure = Figure(figsize=(sum(widths), 5), layout="constrained")
-    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(panels), width_ratios=widths)), panels):
+    figure = Figure(figsize=(5 * len(panels) + sum(legends), 5), layout="constrained")
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels):
         sc.pl.umap(bare, color=name, ax=axes, show=False, frameon=False, legend_fontsize=9, na_in_legend=True)
-        axes.set_aspect("equal", adjustable="datalim")
     return figure
 
 

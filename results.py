@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import yaml
 
-from pipeline import Result, versions
+from pipeline import Result
 from score import METRICS
 from utils import format_table, sha256
 
@@ -32,13 +32,13 @@ def write(result: Result, folder: Path, source: Path | None) -> None:
 
 
 def metrics(result: Result) -> dict:
-    """Scores per seed, their mean and sd, those of the final labels; sizes, times; JSON-ready."""
+    """Scores per seed, their mean and sd, those of the final labels; sizes and times. JSON-ready."""
     single = [result.scores[name] for name in result.seeds if name in result.scores]
     return {
         "n_cells": len(result.labels),
         "n_without_counts": int(result.labels["scrcl"].isna().sum()),
-        "n_clusters": result.n_clusters,
-        "n_clusters_from": result.n_clusters_from,
+        "n_clusters": result.prepared.n_clusters,
+        "n_clusters_from": result.prepared.n_clusters_from,
         "final_seed": result.final_seed,
         "scores": result.scores,
         "mean": {name: float(np.mean([s[name] for s in single])) for name in METRICS} if single else {},
@@ -50,58 +50,44 @@ def metrics(result: Result) -> dict:
 def provenance(result: Result, source: Path | None) -> dict:
     """Everything needed to repeat the run: `--config config.yaml` reads the settings back."""
     settings = dataclasses.asdict(result.config)
-    if source is not None:
+    facts = {name: value for name, value in result.cells.uns["scrcl"].items() if name != "params"}
+    if source is None:
+        origin = {"file": "comes with scanpy"}
+    else:
         settings["dataset"] = str(source.resolve())
+        origin = {"file": str(source), "sha256": sha256(source)}
     return {
         "settings": settings,
-        "provenance": {
-            "command": shlex.join(["python", *sys.argv]),
-            "input": {"file": str(source), "sha256": sha256(source)} if source else {"file": "comes with scanpy"},
-            "values": result.values,
-            "n_clusters": result.n_clusters,
-            "n_clusters_from": result.n_clusters_from,
-            "device": result.device,
-            "versions": versions(),
-        },
+        "provenance": {"command": shlex.join(["python", *sys.argv]), "input": origin, **facts},
     }
 
 
 def summary(result: Result, peak_memory: dict[str, float]) -> str:
     """The table that ends a run: per seed, mean ± sd, the final labels; times and memory."""
-    last_loss = {f"seed_{record['seed']}": record["total"] for record in result.history}
     scored = METRICS if result.scores else ()
-    rows = [
-        [
-            name.replace("_", " "),
-            str(result.labels[name].nunique()),
-            f"{last_loss[name]:.4g}",
-            *(f"{result.scores[name][m]:.3f}" for m in scored),
-        ]
-        for name in result.seeds
-    ]
-    if len(result.seeds) > 1:
-        single = np.array([[result.scores[name][m] for m in scored] for name in result.seeds]).reshape(
-            len(result.seeds), -1
-        )
-        rows.append(
-            ["mean ± sd", "", "", *(f"{a:.3f} ± {b:.3f}" for a, b in zip(single.mean(0), single.std(0, ddof=1)))]
-        )
-    rows.append(
-        [
-            f"final (seed {result.final_seed})",
-            str(result.labels["scrcl"].nunique()),
-            "",
-            *(f"{result.scores['scrcl'][m]:.3f}" for m in scored),
-        ]
-    )
+    rows = _score_rows(result, scored)
+    several = len(result.seeds) > 1
     lines = [format_table(["", "clusters", "loss", *scored], rows), ""]
-    if len(result.seeds) > 1:
-        lines.append("Final labels: of the seed that agrees best with the others; no known type had a part in it.")
-    lines.append(f"Number of clusters: {result.n_clusters}, {result.n_clusters_from}.")
+    if several:
+        lines.append("Final labels: of the seed that agrees best with the other seeds; known types have no part in it.")
+    lines.append(f"Number of clusters: {result.prepared.n_clusters}, {result.prepared.n_clusters_from}.")
     if result.scores:
-        lines.append(
-            f"Scores: against obs[{result.known.name!r}], {result.scores['scrcl']['n_scored']} cells, after the last epoch."
-        )
+        n_scored, key = result.scores["scrcl"]["n_scored"], result.prepared.known.name
+        lines.append(f"Scores: against obs[{key!r}], {n_scored} cells, after the last epoch.")
     lines.append("Seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result.seconds.items()) + ".")
     lines.append("Peak memory: " + ", ".join(f"{gib:.2f} GiB {where}" for where, gib in peak_memory.items()) + ".")
     return "\n".join(lines)
+
+
+def _score_rows(result: Result, scored: tuple[str, ...]) -> list[list[str]]:
+    last_loss = {f"seed_{record['seed']}": record["total"] for record in result.history}
+
+    def row(title: str, name: str, loss: str) -> list[str]:
+        return [title, str(result.labels[name].nunique()), loss, *(f"{result.scores[name][m]:.3f}" for m in scored)]
+
+    rows = [row(name.replace("_", " "), name, f"{last_loss[name]:.4g}") for name in result.seeds]
+    if len(rows) > 1:
+        mean, sd = metrics(result)["mean"], metrics(result)["sd"]
+        rows.append(["mean ± sd", "", "", *(f"{mean[m]:.3f} ± {sd[m]:.3f}" for m in scored)])
+        rows.append(row(f"final (seed {result.final_seed})", "scrcl", ""))
+    return rows

@@ -49,7 +49,7 @@ def labels_of(method: str, path: str, seed: int) -> tuple[pd.Series, pd.Series]:
     adata = data.read(data.find_h5ad(path))
     if method == RECIPE:
         result = pipeline.find_cell_types(adata, SCConfig(dataset=path, seeds=[seed]))
-        return result.labels["scrcl"], result.known
+        return result.labels["scrcl"], result.prepared.known
     defaults = SCConfig()
     cells = preprocess.preprocess(data.find_expression(adata), defaults.n_top_genes, defaults.n_pcs, seed=0)
     known = data.find_labels(cells.obs)

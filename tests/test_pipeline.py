@@ -27,7 +27,7 @@ from utils import UserError, run_script
 def test_cell_types_of_simulated_data_are_found(counts):
     result = find_cell_types(counts, epochs=30, hidden=32, n_top_genes=60, n_pcs=10)
     assert result.scores["scrcl"]["ARI"] > 0.95
-    assert result.n_clusters == 3 and "cell_type1" in result.n_clusters_from
+    assert result.prepared.n_clusters == 3 and "cell_type1" in result.prepared.n_clusters_from
 
 
 def test_keys_in_the_callers_anndata(counts, fast):
@@ -78,7 +78,7 @@ def test_labels_touch_nothing_but_the_number_of_clusters(counts, fast):
 
 def test_without_labels_the_number_is_estimated(counts, fast):
     result = find_cell_types(counts, label_key="none", **fast)
-    assert result.n_clusters_from == "estimated without labels" and result.scores == {}
+    assert result.prepared.n_clusters_from == "estimated without labels" and result.scores == {}
 
 
 def test_partly_labelled_cells_are_all_clustered(counts, fast):
@@ -131,6 +131,15 @@ def test_every_choice_runs_and_changes_the_embedding(counts, fast, settings):
     )
     assert same == ("cluster_method" in settings)
     assert other.labels["scrcl"].nunique() == 3
+
+
+def test_joint_embedding_by_hand():
+    """Two columns that vary by 1 and 3 about their mean: a total variance of 10 becomes 1."""
+    points = np.array([[1.0, 3.0], [-1.0, -3.0]]) + 5
+    assert np.allclose(pipeline.unit_variance(points), np.array([[1, 3], [-1, -3]]) / np.sqrt(10))
+    fitted = train.Fitted(points, points[:, :1], None, [])
+    assert np.allclose(pipeline.embedding(fitted, points, "joint"), np.hstack(2 * [pipeline.unit_variance(points)]))
+    assert pipeline.embedding(fitted, points, "refined") is fitted.refined
 
 
 def test_counts_asked_for_but_not_there(counts, fast):
@@ -286,7 +295,7 @@ def test_the_bundled_set_is_real_and_labelled():
 def test_a_confusion_table_with_unlabelled_and_lost_types(counts, fast):
     counts.obs["cell_type1"] = counts.obs["cell_type1"].where(np.arange(counts.n_obs) > 20, None)
     result = find_cell_types(counts, n_clusters=2, **fast)
-    figure = figures.confusion_figure(result.labels["scrcl"], result.known)
+    figure = figures.confusion_figure(result.labels["scrcl"], result.prepared.known)
     assert (
         len(figure.axes[0].get_yticks()) == 3 and len(figure.axes[0].get_xticks()) == result.labels["scrcl"].nunique()
     )
