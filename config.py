@@ -99,6 +99,8 @@ def validate(config: Any) -> None:
         value = getattr(config, name)
         if min(value if isinstance(value, list) else [value], default=-1) < 0:
             raise UserError(f"{_flag(name)} must not be negative or empty, not {value}.")
+    if max(config.seeds) >= 2**32:
+        raise UserError(f"--seeds must be below 2^32, not {max(config.seeds)}.")
     if len(config.hops) != 2:
         raise UserError(f"--hops takes two numbers, one per view, not {config.hops}.")
     if len(set(config.seeds)) < len(config.seeds):
@@ -162,11 +164,10 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message[0].upper()}{message[1:]}; --help lists all flags.")
 
 
-def build_parser(config_class: type, description: str, epilog: str) -> argparse.ArgumentParser:
-    """One flag per field of the dataclass, grouped; a flag not given is absent from the namespace."""
+def build_parser(config_class: type, description: str) -> argparse.ArgumentParser:
+    """One flag per field of the dataclass, in its groups; a flag not given is absent from the namespace."""
     parser = _Parser(
         description=description,
-        epilog=epilog,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -177,17 +178,14 @@ def build_parser(config_class: type, description: str, epilog: str) -> argparse.
         default=None,
         help="YAML file with settings (a run's config.yaml repeats it), or the published settings",
     )
+    hints, defaults = typing.get_type_hints(config_class), config_class()
     groups: dict[str, Any] = {}
-    hints = typing.get_type_hints(config_class)
-    defaults = config_class()
     for f in dataclasses.fields(config_class):
-        group = groups.setdefault(
-            f.metadata["group"],
-            parser.add_argument_group(f.metadata["group"]) if f.metadata["group"] not in groups else None,
-        )
-        default = getattr(defaults, f.name)
+        title, default = f.metadata["group"], getattr(defaults, f.name)
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
         shown = " ".join(map(str, default)) if isinstance(default, list) else default
-        group.add_argument(
+        groups[title].add_argument(
             *_flags(f.name), help=f"{f.metadata['help']} (default: {shown})", **_argument(hints[f.name], f.name)
         )
     return parser

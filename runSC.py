@@ -25,7 +25,7 @@ RESULTS = Path(__file__).parent / "results" / "SC"
 
 
 def main() -> None:
-    flags = vars(config.build_parser(SCConfig, "Find cell types in scRNA-seq data with scRCL.", __doc__).parse_args())
+    flags = vars(config.build_parser(SCConfig, __doc__).parse_args())
     settings = config.load(SCConfig, flags.pop("config"), flags)
     device = find_device(settings.device)
     watch = Stopwatch()

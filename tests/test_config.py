@@ -15,7 +15,7 @@ PUBLISHED = sorted(path.stem for path in (CONFIGS / "paper").glob("*.yaml"))
 
 
 def parse(*argv: str) -> SCConfig:
-    flags = vars(config.build_parser(SCConfig, "", "").parse_args(argv))
+    flags = vars(config.build_parser(SCConfig, "").parse_args(argv))
     return config.load(SCConfig, flags.pop("config"), flags)
 
 
@@ -27,7 +27,7 @@ def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path):
 
 
 def test_every_setting_is_a_flag_with_help():
-    text = config.build_parser(SCConfig, "", "").format_help()
+    text = config.build_parser(SCConfig, "").format_help()
     for field in dataclasses.fields(SCConfig):
         assert f"--{field.name.replace('_', '-')}" in text and field.metadata["help"]
 
