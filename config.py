@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import numbers
+import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
-from utils import UserError
+from utils import UserError, log
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -83,7 +85,7 @@ class SCConfig:
         validate(self)
 
 
-_POSITIVE = ("n_top_genes", "n_pcs", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
+_POSITIVE = ("n_pcs", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
 _NOT_NEGATIVE = ("refined_width", "weight_decay", "lambda1", "lambda2", "threads", "hops", "seeds")
 
 
@@ -107,9 +109,15 @@ def validate(config: Any) -> None:
         raise UserError(f"--seeds lists a seed twice: {config.seeds}.")
     if not 0 <= config.dropout < 1:
         raise UserError(f"--dropout must be at least 0 and below 1, not {config.dropout}.")
+    if config.n_top_genes < 2:
+        raise UserError(f"--n-top-genes must be at least 2, not {config.n_top_genes}.")
+    if config.threads > 1024:
+        raise UserError(f"--threads must be at most 1024, not {config.threads}.")
     if config.n_neighbors < 2:
         raise UserError("--n-neighbors counts the cell itself and must be at least 2.")
-    if config.n_clusters != "auto" and not (config.n_clusters.isdigit() and int(config.n_clusters) > 1):
+    if config.n_clusters != "auto" and not (
+        re.fullmatch("[0-9]{1,9}", config.n_clusters) and int(config.n_clusters) > 1
+    ):
         raise UserError(f"--n-clusters must be 'auto' or a whole number above 1, not {config.n_clusters!r}.")
 
 
@@ -123,19 +131,21 @@ def load(config_class: type, config: str | None, flags: dict[str, Any]) -> Any:
     values: dict[str, Any] = {}
     dataset = str(flags.get("dataset", config_class().dataset))
     for path in _config_files(config, dataset):
-        values |= read_yaml(path, config_class)
+        found = read_yaml(path, config_class)
+        log.info("Settings of %s: %s.", path, ", ".join(f"{name} {value}" for name, value in found.items()))
+        values |= found
     return config_class(**(values | flags))
 
 
 def _config_files(config: str | None, dataset: str) -> list[Path]:
     if config is None:
         return []
-    if config != "paper" and not config.startswith("paper/"):
+    if Path(config).is_file() or (config != "paper" and not config.startswith("paper/")):
         return [Path(config)]
     name = config.removeprefix("paper").removeprefix("/")
-    own = CONFIGS / "paper" / f"{Path(name or dataset).stem}.yaml"
+    own = CONFIGS / "paper" / f"{name or Path(dataset).name.removesuffix('.h5ad')}.yaml"
     if name and not own.exists():
-        known = ", ".join(sorted(p.stem for p in own.parent.glob("*.yaml")))
+        known = ", ".join(sorted(path.stem for path in own.parent.glob("*.yaml")))
         raise UserError(f"There are no published settings for {name!r}; there are some for {known}.")
     return [CONFIGS / "paper" / "any_sc.yaml", *([own] if own.exists() else [])]
 
@@ -222,14 +232,14 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
     if typing.get_origin(hint) is list:
         items = value if isinstance(value, (list, tuple)) else [value]
         return [_coerce(name, item, typing.get_args(hint)[0]) for item in items]
-    if hint is str and isinstance(value, (str, int, Path)) and not isinstance(value, bool):
+    if hint is str and isinstance(value, (str, numbers.Integral, Path)) and not isinstance(value, bool):
         return str(value)
     if hint is bool and isinstance(value, bool):
         return value
     if hint in (int, float) and not isinstance(value, bool):
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise wrong from None
         if number - number == 0 and (hint is float or number == int(number)):
             return hint(number)

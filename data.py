@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,7 +18,7 @@ from utils import UserError, log
 SC_FOLDER = Path(__file__).parent / "datasets" / "scdata"
 BUNDLED = "pbmc68k_reduced"  # real, labelled, inside the scanpy package
 LABEL_KEYS = ("cell_type1", "celltype", "cell_type")
-COUNT_LAYERS = ("counts", "count", "raw_counts")
+COUNT_LAYERS = ("counts", "count", "raw_counts", "raw")
 
 _CELL_BLAST = "https://cblast.gao-lab.org/download"
 _AUTHORS = "datasets/scdata/scdata.zip of https://github.com/THPengL/scRCL"
@@ -34,7 +35,16 @@ DOWNLOADS = {
     "Zeisel": _AUTHORS,
 }
 
-ValueKind = Literal["counts", "non-negative", "log-normalised", "log1p of counts", "scaled"]
+ValueKind = Literal["counts", "log1p of counts", "non-negative", "log-normalised", "scaled", "not finite", "empty"]
+PREFERENCE: dict[ValueKind, int] = {
+    "counts": 0,
+    "log1p of counts": 0,
+    "non-negative": 1,
+    "log-normalised": 1,
+    "scaled": 2,
+    "not finite": 3,
+    "empty": 4,
+}
 
 
 class Expression(NamedTuple):
@@ -59,7 +69,9 @@ def find_h5ad(dataset: str, folder: Path = SC_FOLDER) -> Path | None:
     """
     candidates = [Path(dataset), folder / f"{dataset}.h5ad"]
     for path in candidates:
-        if path.is_file():
+        if os.path.isfile(path):  # unlike Path.is_file, no error for an impossible name
+            if not os.access(path, os.R_OK):
+                raise UserError(f"{path} may not be read by this user; change its permissions.")
             return path
     if dataset == BUNDLED:
         return None
@@ -100,8 +112,8 @@ def _read_bundled() -> ad.AnnData:
 def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
     """The values to work on, from X, a layer or .raw.
 
-    'auto' takes the first that holds counts among X, the layers counts, count and
-    raw_counts, and .raw; failing that, the first other non-negative values in the
+    'auto' takes the first that holds counts among X, the layers counts, count,
+    raw_counts and raw, and .raw; failing that, the first other non-negative values in the
     same order. Values that were only stored as log1p of counts are turned back.
     Raises UserError for empty or non-finite values, duplicate names, and where
     there are only scaled values: standardising is not undone by any formula.
@@ -109,45 +121,56 @@ def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise UserError(f"The data hold {adata.n_obs} cells and {adata.n_vars} genes; there is nothing to cluster.")
     _require_unique(adata.obs_names, "cell barcode", "obs_names_make_unique")
-    found = None
-    for source in _sources(adata, layer):
-        matrix, var = _matrix(adata, source)
-        kind = value_kind(matrix, source)
-        if found is None or (found[2] == "scaled" and kind != "scaled"):
-            found = matrix, var, kind, source
-        if kind in ("counts", "log1p of counts"):
-            found = matrix, var, kind, source
+    kind = None
+    for candidate in _sources(adata, layer):
+        values, genes = _matrix(adata, candidate)
+        its_kind = value_kind(values)
+        if kind is None or PREFERENCE[its_kind] < PREFERENCE[kind]:
+            matrix, var, kind, source = values, genes, its_kind, candidate
+        if PREFERENCE[kind] == 0:
             break
-    matrix, var, kind, source = found
-    if kind == "scaled":
-        raise UserError(
-            f"The values in {source} are negative in places, so they were scaled or corrected, and no counts or log-normalised values "
-            "were found beside them; scaling cannot be undone, so save the file with raw counts in X, in layers['counts'] or in .raw."
-        )
+    _refuse_unusable(kind, source)
     _require_unique(var.index, "gene name", "var_names_make_unique")
     if kind == "log1p of counts":
         matrix.data = np.rint(np.expm1(matrix.data))
         kind, source = "counts", f"{source}, turned back from log1p"
     log.info("Values: %s, in %s.", kind, source)
-    cells = ad.AnnData(matrix, obs=adata.obs.copy(), var=var.copy(), obsm={key: adata.obsm[key] for key in adata.obsm})
-    return Expression(cells, kind, source)
+    kept = {key: values for key, values in adata.obsm.items() if key not in ("X_pca", "X_umap", "X_scrcl")}
+    return Expression(ad.AnnData(matrix, obs=_storable(adata.obs), var=_storable(var), obsm=kept), kind, source)
+
+
+def _refuse_unusable(kind: ValueKind, source: str) -> None:
+    if kind == "scaled":
+        raise UserError(
+            f"The values in {source} are negative in places, so they were scaled or corrected, and nothing better was found; "
+            "scaling cannot be undone, so save the file with raw counts in X, in layers['counts'] or in .raw."
+        )
+    if kind == "not finite":
+        raise UserError(f"There are NaN or infinite values in {source}; remove or impute them first.")
+
+
+def _storable(frame: pd.DataFrame) -> pd.DataFrame:
+    """A copy that h5ad can hold: Seurat exports carry a column _index, and pandas strings are not written by default."""
+    frame = frame.drop(columns="_index", errors="ignore").copy()
+    strings = [name for name in frame if isinstance(frame[name].dtype, pd.StringDtype)]
+    return frame.astype(dict.fromkeys(strings, object))
 
 
 def _sources(adata: ad.AnnData, layer: str) -> list[str]:
-    layers = [f"layers['{name}']" for name in COUNT_LAYERS if name in adata.layers]
-    everything = ["X"] * (adata.X is not None) + layers + [".raw"] * (adata.raw is not None)
-    asked = {"X": "X", "raw": ".raw", ".raw": ".raw"}.get(layer, f"layers['{layer}']")
+    """Where to look for values: 'X', '.raw', or the name of a layer in the form layers['NAME']."""
+    slots = ["X"] * (adata.X is not None) + [".raw"] * (adata.raw is not None)
     if layer == "auto":
-        if not everything:
-            raise UserError(
-                f"The file has no X, no .raw and none of the layers {', '.join(COUNT_LAYERS)}; name its layer with --layer."
-            )
-        return everything
-    if asked not in everything and layer not in adata.layers:
-        raise UserError(
-            f"--layer {layer} is not in the data, which have {', '.join([*everything, *(f'the layer {name}' for name in adata.layers)])}."
-        )
-    return [asked]
+        found = slots[:1] + [f"layers['{name}']" for name in COUNT_LAYERS if name in adata.layers] + slots[1:]
+        if not found:
+            raise UserError(f"There is no X, no .raw and no layer {' or '.join(COUNT_LAYERS)}; name one with --layer.")
+        return found
+    for slot in slots:
+        if layer in (slot, slot.removeprefix(".")):
+            return [slot]
+    if layer not in adata.layers:
+        there = ", ".join([*slots, *(f"the layer {name}" for name in adata.layers)])
+        raise UserError(f"--layer {layer} is not in the data, which have {there}.")
+    return [f"layers['{layer}']"]
 
 
 def _matrix(adata: ad.AnnData, source: str) -> tuple[sparse.csr_matrix, pd.DataFrame]:
@@ -165,7 +188,7 @@ def _matrix(adata: ad.AnnData, source: str) -> tuple[sparse.csr_matrix, pd.DataF
     return matrix, var
 
 
-def value_kind(matrix: sparse.csr_matrix, source: str) -> ValueKind:
+def value_kind(matrix: sparse.csr_matrix) -> ValueKind:
     """What the values are, from the values alone.
 
     Negative values mean scaling; whole numbers are counts; fractions up to 25 are
@@ -173,16 +196,19 @@ def value_kind(matrix: sparse.csr_matrix, source: str) -> ValueKind:
     being log1p of counts; larger fractions are TPM, RPKM or normalised counts.
     """
     values = matrix.data
+    if values.size == 0:
+        return "empty"
     if not np.isfinite(values).all():
-        raise UserError(f"There are NaN or infinite values in {source}; remove or impute them first.")
+        return "not finite"
     if (values < 0).any():
         return "scaled"
     if (values == np.rint(values)).all():
         return "counts"
     if values.max() > 25:
         return "non-negative"
-    undone = np.expm1(values[:100_000].astype(np.float64))
-    return "log1p of counts" if (np.abs(undone - np.rint(undone)) <= 1e-5 * undone + 1e-5).all() else "log-normalised"
+    undone = np.expm1(np.minimum(values, 14).astype(np.float64))  # beyond e^14 float32 tells no whole number apart
+    whole = np.abs(undone - np.rint(undone)) <= np.minimum(1e-5 * undone + 1e-5, 0.1)
+    return "log1p of counts" if whole.all() else "log-normalised"
 
 
 def find_labels(obs: pd.DataFrame, label_key: str = "auto") -> pd.Series | None:
@@ -197,15 +223,17 @@ def find_labels(obs: pd.DataFrame, label_key: str = "auto") -> pd.Series | None:
         raise UserError(
             f"There is no obs column {label_key!r} to take labels from; the columns are {', '.join(map(str, obs.columns)) or 'none'}."
         )
-    key = label_key if label_key != "auto" else next((name for name in LABEL_KEYS if name in obs), None)
-    if key is None:
-        return None
-    labels = obs[key].astype(object)
-    if pd.api.types.is_float_dtype(obs[key].dtype) and (obs[key].dropna() % 1 == 0).all():
-        labels = obs[key].astype("Int64").astype(object)  # whole numbers with gaps are read as floats
-    labels = labels.where(labels.notna(), None).map(str, na_action="ignore").rename(key)
-    labels = labels.where(~labels.isin(["", "nan", "NaN", "<NA>"]), None)
-    return labels if labels.notna().any() else None
+    keys = [label_key] if label_key != "auto" else [name for name in LABEL_KEYS if name in obs]
+    return next((labels for labels in (_as_text(obs[key]) for key in keys) if labels.notna().any()), None)
+
+
+def _as_text(column: pd.Series) -> pd.Series:
+    """Any column as strings, whole numbers without a decimal point, missing where it is missing, empty or 'nan'."""
+    labels = column.astype(object)
+    if pd.api.types.is_float_dtype(column.dtype) and (column.dropna() % 1 == 0).all():
+        labels = column.astype("Int64").astype(object)  # whole numbers with gaps are read as floats
+    labels = labels.where(labels.notna(), None).map(str, na_action="ignore")
+    return labels.where(~labels.isin(["", "nan", "NaN", "<NA>"]), None)
 
 
 def _require_unique(names: pd.Index, what: str, remedy: str) -> None:

@@ -15,14 +15,16 @@ from score import matched_types
 
 FILES = ("umap.png", "losses.png", "confusion.png")
 DPI = 150
+MOST_TYPES = 150  # rows of a confusion table that can still be read
 
 
 def draw(result: Result, folder: Path) -> None:
     """Draw umap.png, losses.png and, with known types, confusion.png into folder."""
     _save(umap_figure(result.cells, result.prepared.known), folder / "umap.png")
     _save(loss_figure(pd.DataFrame(result.history)), folder / "losses.png")
-    if result.prepared.known is not None:
-        _save(confusion_figure(result.labels["scrcl"], result.prepared.known), folder / "confusion.png")
+    known = result.prepared.known
+    if known is not None and known.nunique() <= MOST_TYPES:
+        _save(confusion_figure(result.labels["scrcl"], known), folder / "confusion.png")
 
 
 def umap_figure(cells: ad.AnnData, known: pd.Series | None) -> Figure:

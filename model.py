@@ -125,17 +125,17 @@ class ScRCL(nn.Module):
         h1 = self.expression_encoder(inputs.view1).relu()
         h2 = self.graph_encoder(inputs.propagated_view2, inputs.normalised)
         q = self.gene_encoder(inputs.view1.T, inputs.gene_graph).relu()
-        return Embeddings(normalize(h1), normalize(h2), self.refine(h1, q), self.refine(h2, q))
+        z1, z2 = self.refine(q, h1, h2)
+        return Embeddings(normalize(h1), normalize(h2), z1, z2)
 
-    def refine(self, h: Tensor, q: Tensor) -> Tensor:
-        """Z = rownorm(P(h) Q). h: [N, H], q: [G, K], result [N, K].
+    def refine(self, q: Tensor, *hidden: Tensor) -> list[Tensor]:
+        """Z = rownorm(P(h) Q) for each h. q: [G, K], h: [N, H], results [N, K].
 
         P(h) Q = h (W^T Q) + b Q: multiplied small side first, so that the
         N x G intermediate P(h) never exists.
         """
-        h = dropout(h, self.dropout, self.training)
-        weight, bias = self.projector.weight, self.projector.bias
-        return normalize(h @ (weight.T @ q) + bias @ q)
+        weight, bias = self.projector.weight.T @ q, self.projector.bias @ q
+        return [normalize(dropout(h, self.dropout, self.training) @ weight + bias) for h in hidden]
 
 
 def alignment_losses(
@@ -169,11 +169,11 @@ def alignment_losses(
 
     near = degree * pu + symmetric_product(neighbourhood, qv[:, None])[:, 0]
     near = near - _row_dot(p, symmetric_product(neighbourhood, v)) - _row_dot(u, symmetric_product(neighbourhood, q))
-    far = n_cells * pu + qv.sum() - p @ v.sum(0) - u @ q.sum(0) - own
-    far = (far / max(n_cells - 1, 1)).clamp_min(
-        torch.finfo(e1.dtype).tiny ** 0.5
-    )  # all cells alike: 0 / tiny, not 0 / 0
-    ndc = (near / degree / far).mean()
+    far = (n_cells * pu + qv.sum() - p @ v.sum(0) - u @ q.sum(0) - own) / max(n_cells - 1, 1)
+    # Where all cells are alike both are rounding errors; without a floor their ratio could be anything.
+    precision = torch.finfo(e1.dtype)
+    floor = 10 * precision.eps * (pu.abs() + qv.abs().mean()).detach() + precision.tiny**0.5
+    ndc = (near.clamp_min(0) / degree / torch.maximum(far, floor)).mean()
     return hea_global, hea_cell, ndc
 
 

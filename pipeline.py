@@ -26,7 +26,20 @@ from config import SCConfig
 from utils import VERSION, Stopwatch, find_device, limited_threads, log
 
 FINAL = "scrcl"  # column of the final labels
-LIBRARIES = ("torch", "torch_geometric", "scanpy", "anndata", "numpy", "scipy", "scikit-learn", "igraph")
+RUN_ONLY = ("dataset", "output", "figures")  # settings of the entry script, without effect in a notebook
+LIBRARIES = (
+    "torch",
+    "torch_geometric",
+    "scanpy",
+    "anndata",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "igraph",
+    "pynndescent",
+    "umap-learn",
+)
 PCS_FROM = 10_000  # cells from which the published cell graph is built on PCs instead of genes
 
 
@@ -56,9 +69,9 @@ class Result:
 
     prepared: the data set; its cells now have obs['scrcl'] and obs['scrcl_seed_S'] (labels), obsm['X_scrcl']
         (the embedding that was clustered) and uns['scrcl'] (parameters and versions).
-    labels: one row per cell of the input, in its order, indexed by barcode; columns
-        seed_S for every seed S, and last scrcl, the final labels; missing for
-        cells without counts.
+    labels: indexed by barcode; columns seed_S for every seed S, and last scrcl, the
+        final labels. From find_cell_types: one row per cell of the input, in its
+        order, missing for cells without counts.
     scores: per column of labels, as score.score returns; empty without known types.
     final_seed: the seed whose labels are the final ones.
     state_dict: the parameters of its model.
@@ -124,9 +137,13 @@ def prepare(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prepared:
     with watch("preprocess"):
         expression = data.find_expression(adata, config.layer)
         known = data.find_labels(adata.obs, config.label_key)
-        cells = preprocess.preprocess(expression, config.n_top_genes, config.n_pcs, seed=0)
-        known = None if known is None else known.loc[cells.obs_names]
-        inputs = preprocess.encoder_values(cells, config.encoder_input)
+        cells = preprocess.preprocess(expression, config.n_top_genes)
+        if known is not None:
+            known = known.loc[cells.obs_names] if known.loc[cells.obs_names].notna().any() else None
+        scaled = preprocess.encoder_values(cells, "scaled")
+        cells.obsm["X_pca"] = preprocess.principal_components(scaled, config.n_pcs)
+        choice = config.encoder_input
+        inputs = scaled if choice == "scaled" else preprocess.encoder_values(cells, choice)
     with watch("graphs"):
         on_genes = config.graph_on == "genes" and cells.n_obs < PCS_FROM
         points = preprocess.encoder_values(cells, "lognorm") if on_genes else cells.obsm["X_pca"]
@@ -221,7 +238,11 @@ def add_umap(cells: ad.AnnData) -> None:
 
 
 def write_labels(adata: ad.AnnData, labels: pd.DataFrame) -> None:
-    """Write every column of labels to obs, as a categorical of strings in numeric order: scrcl, scrcl_seed_S."""
+    """Write every column of labels to obs, as a categorical of strings in numeric order: scrcl, scrcl_seed_S.
+
+    Those of an earlier run are removed.
+    """
+    adata.obs = adata.obs.drop(columns=[name for name in adata.obs if str(name).startswith(f"{FINAL}_seed_")])
     for name, column in labels.items():
         numbers = sorted(column.dropna().unique(), key=int)
         adata.obs[FINAL if name == FINAL else f"{FINAL}_{name}"] = column.astype(pd.CategoricalDtype(numbers))
@@ -230,13 +251,14 @@ def write_labels(adata: ad.AnnData, labels: pd.DataFrame) -> None:
 def describe(prepared: Prepared, config: Any, final_seed: int, device: torch.device) -> dict[str, Any]:
     """What uns['scrcl'] holds: parameters, versions, how many clusters and why."""
     return {
-        "params": dataclasses.asdict(config),
+        "params": {name: value for name, value in dataclasses.asdict(config).items() if name not in RUN_ONLY},
         "versions": versions(),
         "n_clusters": prepared.n_clusters,
         "n_clusters_from": prepared.n_clusters_from,
         "values": prepared.values,
         "final_seed": final_seed,
         "device": str(device),
+        "threads": torch.get_num_threads(),
     }
 
 

@@ -1,4 +1,4 @@
-"""From values as read to log-normalised genes, highly variable genes and PCs."""
+"""From values as read to log-normalised genes, highly variable genes, what the encoders see, and PCs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ TARGET_SUM = 1e4  # counts per cell after normalisation, as published
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped
 
 
-def preprocess(expression: Expression, n_top_genes: int, n_pcs: int, seed: int) -> ad.AnnData:
-    """Drop empty cells and genes, log-normalise, choose HVGs, compute PCs.
+def preprocess(expression: Expression, n_top_genes: int) -> ad.AnnData:
+    """Drop empty cells and genes, log-normalise, choose HVGs.
 
     Returns a new AnnData of the cells with at least one count: X log-normalised
     (all genes, sparse), layers['counts'] where the input holds counts,
-    var['highly_variable'], obsm['X_pca'] [N, n_pcs] of the scaled HVGs.
-    HVGs are those of scanpy's 'seurat' flavour, as published.
+    var['highly_variable']. HVGs are those of scanpy's 'seurat' flavour, as published.
     Raises UserError where fewer than 3 cells or 2 genes have a value.
     """
     cells, kind, _ = expression
-    n_all = cells.shape
+    n_all = cells.n_obs
     cells = cells[cells.X.getnnz(axis=1) > 0].copy()
     cells = cells[:, cells.X.getnnz(axis=0) > 0].copy()
-    if n_all[0] > cells.n_obs:
-        log.info("%d of %d cells have no counts at all: left out, without a label.", n_all[0] - cells.n_obs, n_all[0])
+    if n_all > cells.n_obs:
+        log.info("%d of %d cells have no counts at all: left out, without a label.", n_all - cells.n_obs, n_all)
     if cells.n_obs < 3 or cells.n_vars < 2:
         raise UserError(
             f"Only {cells.n_obs} cells and {cells.n_vars} genes have a value above 0; at least 3 cells and 2 genes are needed."
@@ -38,9 +37,6 @@ def preprocess(expression: Expression, n_top_genes: int, n_pcs: int, seed: int) 
         sc.pp.normalize_total(cells, target_sum=TARGET_SUM)
         sc.pp.log1p(cells)
     mark_highly_variable(cells, n_top_genes)
-    scaled = encoder_values(cells, "scaled")
-    n_comps = min(n_pcs, min(scaled.shape) - 1)
-    cells.obsm["X_pca"] = sc.pp.pca(scaled, n_comps=n_comps, random_state=seed)
     return cells
 
 
@@ -73,3 +69,8 @@ def encoder_values(cells: ad.AnnData, choice: str) -> np.ndarray:
     if choice == "scaled":
         values = sc.pp.scale(values, zero_center=True, max_value=MAX_SCALED, copy=True)
     return np.asarray(values, dtype=np.float32)
+
+
+def principal_components(values: np.ndarray, n_pcs: int) -> np.ndarray:
+    """The first n_pcs principal components of [N, G] values, or as many as there are; float32."""
+    return sc.pp.pca(values, n_comps=min(n_pcs, min(values.shape) - 1), random_state=0)

@@ -8,15 +8,16 @@ import shlex
 import sys
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import torch
 import yaml
 
 from pipeline import Result
 from score import METRICS
-from utils import format_table, sha256
+from utils import format_table, log, sha256
 
-FILES = ("labels.csv", "result.h5ad", "metrics.json", "config.yaml", "log.jsonl", "model.pt")
+FILES = ("config.yaml", "labels.csv", "result.h5ad", "metrics.json", "log.jsonl", "model.pt")
 
 
 def write(result: Result, folder: Path, source: Path | None) -> None:
@@ -25,10 +26,25 @@ def write(result: Result, folder: Path, source: Path | None) -> None:
     source: the input file, whose hash is recorded; None for data that come with a package.
     """
     result.labels.to_csv(folder / "labels.csv", index_label="barcode")
-    result.cells.write_h5ad(folder / "result.h5ad", compression="gzip")
+    _write_h5ad(result.cells, folder / "result.h5ad")
     (folder / "metrics.json").write_text(json.dumps(metrics(result), indent=2) + "\n")
     (folder / "config.yaml").write_text(yaml.safe_dump(provenance(result, source), sort_keys=False, allow_unicode=True))
     torch.save(result.state_dict, folder / "model.pt")
+
+
+def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
+    """Write the result; annotations of the input that h5ad cannot hold must not cost it."""
+    try:
+        cells.write_h5ad(path, compression="gzip")
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        log.warning("result.h5ad leaves out the input's own annotations, which cannot be stored: %s", error)
+        ours = cells.obs[[name for name in cells.obs if str(name).startswith("scrcl")]]
+        bare = ad.AnnData(cells.X, obs=ours, var=cells.var[["highly_variable"]], layers=cells.layers, uns=cells.uns)
+        for key in ("X_pca", "X_scrcl", "X_umap"):
+            if key in cells.obsm:
+                bare.obsm[key] = cells.obsm[key]
+        bare.obsp["scrcl_graph"] = cells.obsp["scrcl_graph"]
+        bare.write_h5ad(path, compression="gzip")
 
 
 def metrics(result: Result) -> dict:
@@ -40,6 +56,7 @@ def metrics(result: Result) -> dict:
         "n_clusters": result.prepared.n_clusters,
         "n_clusters_from": result.prepared.n_clusters_from,
         "final_seed": result.final_seed,
+        "n_clusters_found": {name: result.labels[name].nunique() for name in result.labels},
         "scores": result.scores,
         "mean": {name: float(np.mean([s[name] for s in single])) for name in METRICS} if single else {},
         "sd": {name: float(np.std([s[name] for s in single], ddof=1)) for name in METRICS} if len(single) > 1 else {},
@@ -52,7 +69,7 @@ def provenance(result: Result, source: Path | None) -> dict:
     settings = dataclasses.asdict(result.config)
     facts = {name: value for name, value in result.cells.uns["scrcl"].items() if name != "params"}
     if source is None:
-        origin = {"file": "comes with scanpy"}
+        origin = {"file": result.config.dataset}
     else:
         settings["dataset"] = str(source.resolve())
         origin = {"file": str(source), "sha256": sha256(source)}

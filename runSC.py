@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 import matplotlib
+import torch
 
 import config
 import data
@@ -19,7 +20,16 @@ import figures
 import pipeline
 import results
 from config import SCConfig
-from utils import Stopwatch, find_device, log, peak_memory_gib, run_script, staged_folder
+from utils import (
+    Stopwatch,
+    UserError,
+    find_device,
+    limited_threads,
+    log,
+    peak_memory_gib,
+    run_script,
+    staged_folder,
+)
 
 RESULTS = Path(__file__).parent / "results" / "SC"
 
@@ -27,31 +37,42 @@ RESULTS = Path(__file__).parent / "results" / "SC"
 def main() -> None:
     flags = vars(config.build_parser(SCConfig, __doc__).parse_args())
     settings = config.load(SCConfig, flags.pop("config"), flags)
-    device = find_device(settings.device)
+    find_device(settings.device)  # before anything takes time
+    with limited_threads(settings.threads):
+        run(settings)
+
+
+def run(settings: SCConfig) -> None:
+    """Read, analyse, write and draw; labels are in place before anything is drawn."""
     watch = Stopwatch()
     with watch("read"):
         source = data.find_h5ad(settings.dataset)
         adata = data.read(source)
     name = data.dataset_name(settings.dataset)
     log.info("%s: %d cells x %d genes.", name, *adata.shape)
-
     folder = RESULTS / name if settings.output == "auto" else Path(settings.output)
-    with staged_folder(folder, results.FILES) as stage:
-        with (stage / "log.jsonl").open("w") as lines:
-            result = pipeline.find_cell_types(
-                adata, settings, watch=watch, on_epoch=lambda losses: print(json.dumps(losses), file=lines, flush=True)
-            )
+    if source is not None and source.resolve() in [(folder / file).resolve() for file in results.FILES]:
+        raise UserError(f"The results would overwrite the input {source}; choose another folder with --output.")
+
+    with staged_folder(folder, (*results.FILES, *figures.FILES)) as stage:
+        unfinished = folder / "log.unfinished.jsonl"  # stays when a run ends early
+        unfinished.unlink(missing_ok=True)
+
+        def log_epoch(losses: dict[str, float]) -> None:
+            with unfinished.open("a") as lines:
+                print(json.dumps(losses), file=lines)
+
+        result = pipeline.find_cell_types(adata, settings, watch=watch, on_epoch=log_epoch)
         if settings.figures:
             with watch("umap"):
                 pipeline.add_umap(result.cells)
         with watch("write"):
             results.write(result, stage, source)
-    # Labels are in place before anything is drawn.
-    with staged_folder(folder, figures.FILES) as stage:
-        if settings.figures:
-            with watch("draw"):
-                figures.draw(result, stage)
-    print(f"\n{results.summary(result, peak_memory_gib(device))}\nResults: {folder}")
+        unfinished.replace(stage / "log.jsonl")
+    if settings.figures:
+        with staged_folder(folder, figures.FILES) as stage, watch("draw"):
+            figures.draw(result, stage)
+    print(f"\n{results.summary(result, peak_memory_gib(torch.device(result.device)))}\nResults: {folder}")
 
 
 if __name__ == "__main__":

@@ -95,23 +95,32 @@ def fit(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = ScRCL(*inputs.view1.shape, hidden, refined_width, dropout).to(device, inputs.view1.dtype)
-        optimizer = torch.optim.Adam(
-            model.parameters(), lr=lr, weight_decay=weight_decay, fused=device.type in ("cpu", "cuda")
-        )
+        optimizer = adam(model, lr, weight_decay)
         progress = tqdm(
             range(1, epochs + 1), desc=f"seed {seed}", unit="epoch", disable=None
         )  # none where stderr is a file
         for epoch in progress:
             terms = step(model, inputs, optimizer, temperature, lambda1, lambda2)
             record = {"seed": seed, "epoch": epoch, **terms}
-            if not math.isfinite(record["total"]):
-                raise UserError(
-                    f"The loss is no longer a finite number in epoch {epoch} of seed {seed} ({terms}); lower --lr or raise --temperature."
-                )
-            history.append(record)
             on_epoch(record)
+            if not math.isfinite(record["total"]):
+                raise _diverged(f"The loss is no longer a finite number in epoch {epoch} of seed {seed}")
+            history.append(record)
             progress.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
-    return Fitted(*embed(model, inputs), model, history)
+    encoder, refined = embed(model, inputs)
+    if not (np.isfinite(encoder).all() and np.isfinite(refined).all()):
+        raise _diverged(f"The embedding is not finite after the last epoch of seed {seed}")
+    return Fitted(encoder, refined, model, history)
+
+
+def adam(model: ScRCL, lr: float, weight_decay: float) -> torch.optim.Adam:
+    """Adam with L2 weight decay, as published, in one kernel where the device has one."""
+    fused = next(model.parameters()).device.type in ("cpu", "cuda")
+    return torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay, fused=fused)
+
+
+def _diverged(what: str) -> UserError:
+    return UserError(f"{what}; lower --lr or raise --temperature.")
 
 
 def step(

@@ -35,7 +35,7 @@ def run_script(main: Callable[[], None]) -> None:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nInterrupted. Earlier results are untouched.", file=sys.stderr)
+        print("\nInterrupted. No half-written file is left.", file=sys.stderr)
         sys.exit(130)
 
 
@@ -84,7 +84,18 @@ def find_device(name: str) -> torch.device:
     }
     if device.type not in present or not present[device.type]():
         raise UserError(f"The device {name!r} is not on this machine; use --device auto.")
+    if device.type == "mps" and not _multiplies_sparse(device):
+        raise UserError("This torch cannot multiply sparse matrices on mps yet; use --device cpu.")
     return device
+
+
+def _multiplies_sparse(device: torch.device) -> bool:
+    try:
+        one = torch.ones(1, device=device)
+        torch.sparse_csr_tensor([0, 1], [0], one, size=(1, 1), device=device) @ one[:, None]
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
 
 
 @contextmanager
@@ -108,16 +119,26 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+RUN_MARK = "config.yaml"  # the file by which a folder is known as that of an earlier run
+
+
 @contextmanager
 def staged_folder(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
     """A temporary folder inside folder whose files replace those of folder when the block ends well.
 
-    Until then folder's own files stay whole. owned: every file name that a run may
-    write; those that this run did not write are removed at the end, so that no file
-    of an earlier run stands beside the results of this one. After an error nothing
-    has changed.
-    Raises UserError where the folder cannot be written or the disk is full.
+    Until then folder's own files stay whole, and after an error nothing has changed.
+    owned: every file name that a run may write; those that this run did not write
+    are removed at the end, so that nothing of an earlier run stands beside the
+    results of this one.
+    Raises UserError where the folder cannot be written, the disk is full, or files
+    of these names are there that no run has written.
     """
+    foreign = [name for name in owned if (folder / name).exists()]
+    if foreign and not (folder / RUN_MARK).exists():
+        raise UserError(
+            f"The folder {folder} has a {foreign[0]} that is not of an earlier run; choose another with --output."
+        )
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
@@ -133,11 +154,11 @@ def staged_folder(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
             else:
                 (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(
-            f"The results could not be written to {folder}: {error.strerror or error}; earlier results there are untouched."
-        ) from error
+        raise UserError(f"The results could not be written to {folder}: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -52,29 +52,46 @@ def test_published_files_load_and_hold_only_what_differs(name):
         assert settings[key] == value and base[key] != value, key
 
 
-def test_published_settings_by_data_set_name():
-    """Zeisel's row of the published table, and the row for any other set."""
-    zeisel = parse("--dataset", "Zeisel", "--config", "paper")
-    expected = {
-        "hops": [4, 2],
-        "dropout": 0.3,
-        "weight_decay": 0.1,
-        "lr": 5e-5,
-        "n_top_genes": 1500,
-        "lambda1": 100,
-        "lambda2": 0.01,
-        "n_neighbors": 15,
-        "temperature": 0.1,
-        "hidden": 1500,
-        "epochs": 500,
-        "refined_width": 0,
-        "encoder_input": "counts",
-        "embedding": "refined",
-    }
-    assert {key: getattr(zeisel, key) for key in expected} == expected
-    other = parse("--dataset", "some/where/mine.h5ad", "--config", "paper")
-    assert (other.n_top_genes, other.lambda2, other.lr) == (2000, 1, 1e-4)
+# The published table: hops, dropout, weight decay, lr, HVGs, lambda1, lambda2, t, refined width (0: number of types).
+TABLE = {
+    "Quake_Smart-seq2_Diaphragm": ([0, 0], 0.1, 1e-3, 5e-4, 1500, 100, 0.01, 1, 0),
+    "Quake_Smart-seq2_Lung": ([5, 0], 0.1, 1e-3, 5e-4, 1000, 100, 100, 1, 0),
+    "Quake_Smart-seq2_Trachea": ([0, 0], 0.1, 1e-3, 5e-3, 500, 10, 0.01, 1, 9),
+    "Quake_10x_Bladder": ([5, 0], 0.5, 0.1, 5e-3, 1000, 10, 0.01, 0.1, 0),
+    "Quake_10x_Limb_Muscle": ([5, 0], 0.3, 0.1, 1e-4, 1000, 100, 0.1, 0.1, 0),
+    "Quake_10x_Spleen": ([0, 0], 0.1, 1e-3, 5e-4, 500, 100, 1, 1, 0),
+    "li_tumor": ([0, 0], 0.3, 0.1, 1e-5, 2000, 100, 10, 0.1, 0),
+    "human_ESC": ([4, 2], 0.3, 0.01, 1e-5, 1000, 10, 100, 0.1, 0),
+    "Zeisel": ([4, 2], 0.3, 0.1, 5e-5, 1500, 100, 0.01, 0.1, 0),
+    "Baron_human": ([5, 0], 0.3, 0.1, 5e-5, 2000, 0.01, 0.1, 0.1, 0),
+    "any other": ([0, 0], 0.3, 0.1, 1e-4, 2000, 100, 1, 0.1, 0),
+}
+COLUMNS = ("hops", "dropout", "weight_decay", "lr", "n_top_genes", "lambda1", "lambda2", "temperature", "refined_width")
+COMMON = {
+    "hidden": 1500,
+    "epochs": 500,
+    "n_neighbors": 15,
+    "gene_neighbors": 5,
+    "encoder_input": "counts",
+    "graph_on": "genes",
+    "metric": "cosine",
+    "embedding": "refined",
+    "cluster_method": "kmeans",
+    "seeds": [5, 15, 25, 35, 45],
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_published_settings(name):
+    """As literals, so that a change of the default recipe cannot change them unseen."""
+    settings = parse("--dataset", f"some/where/{name}.h5ad", "--config", "paper")
+    expected = dict(zip(COLUMNS, TABLE[name])) | COMMON
+    assert {key: getattr(settings, key) for key in expected} == expected
+
+
+def test_published_settings_by_name():
     assert parse("--dataset", "Baron_human1.h5ad", "--config", "paper/Baron_human").lambda1 == 0.01
+    assert parse("--dataset", "Zeisel.filtered", "--config", "paper").n_top_genes == 2000
 
 
 @pytest.mark.parametrize(
@@ -83,6 +100,11 @@ def test_published_settings_by_data_set_name():
         (["--epoch", "3"], "--epoch"),
         (["--epochs", "three"], "three"),
         (["--epochs", "0"], "--epochs must be above 0"),
+        (["--epochs", "9" * 400], "epochs"),
+        (["--threads", "3000000000"], "--threads"),
+        (["--seed", "4294967296"], "--seeds"),
+        (["--n-top-genes", "1"], "--n-top-genes"),
+        (["--n-clusters", "²"], "--n-clusters"),
         (["--lr", "nan"], "lr"),
         (["--dropout", "1"], "--dropout"),
         (["--hops", "1"], "--hops"),

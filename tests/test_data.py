@@ -31,7 +31,14 @@ COUNTS = simulate(20, 12).X.toarray()
     ],
 )
 def test_value_kind(values, kind):
-    assert data.value_kind(sparse.csr_matrix(values, dtype=np.float32), "X") == kind
+    assert data.value_kind(sparse.csr_matrix(values, dtype=np.float32)) == kind
+
+
+def test_large_fractions_are_not_taken_for_logarithms_of_counts():
+    values = np.random.default_rng(0).uniform(11, 24, (50, 20))
+    assert data.value_kind(sparse.csr_matrix(values, dtype=np.float32)) == "log-normalised"
+    mixed = np.vstack([np.log1p(COUNTS), lognorm(COUNTS)])
+    assert data.value_kind(sparse.csr_matrix(mixed, dtype=np.float32)) == "log-normalised"
 
 
 @pytest.mark.parametrize(
@@ -65,6 +72,25 @@ def test_log1p_of_counts_is_turned_back():
 def test_a_named_layer_is_used():
     adata = ad.AnnData(COUNTS, layers={"spliced": COUNTS + 1})
     assert np.array_equal(data.find_expression(adata, "spliced").cells.X.toarray(), COUNTS + 1)
+
+
+def test_slots_and_layers_of_the_same_name():
+    adata = ad.AnnData(lognorm(COUNTS), layers={"raw": COUNTS})
+    assert data.find_expression(adata, "raw").source == "layers['raw']"
+    adata.raw = adata.copy()
+    assert data.find_expression(adata, "raw").source == ".raw"
+
+
+@pytest.mark.parametrize("x", [np.full_like(COUNTS, np.nan), np.zeros_like(COUNTS)])
+def test_an_unusable_x_does_not_hide_good_counts(x):
+    assert data.find_expression(ad.AnnData(x, layers={"counts": COUNTS})).source == "layers['counts']"
+
+
+def test_columns_that_h5ad_cannot_hold_are_made_storable(tmp_path):
+    adata = ad.AnnData(COUNTS)
+    adata.obs["text"] = pd.array(["a"] * adata.n_obs, dtype="string")
+    adata.var["_index"] = adata.var_names
+    data.find_expression(adata).cells.write_h5ad(tmp_path / "x.h5ad")
 
 
 def test_input_is_not_changed():
@@ -137,6 +163,7 @@ def test_label_columns():
     assert data.find_labels(obs, "none") is None
     assert data.find_labels(obs[["mine"]]) is None
     assert data.find_labels(pd.DataFrame({"celltype": [None, None]})) is None
+    assert data.find_labels(pd.DataFrame({"cell_type1": [None, None], "celltype": ["a", "b"]})).name == "celltype"
     with pytest.raises(UserError, match="'typo'.*mine, cell_type"):
         data.find_labels(obs, "typo")
 
@@ -149,6 +176,8 @@ def test_missing_files_say_what_there_is(tmp_path):
         data.find_h5ad("gone", tmp_path)
     with pytest.raises(UserError, match="download Zeisel from .*scRCL"):
         data.find_h5ad("Zeisel", tmp_path)
+    with pytest.raises(UserError, match="no data set"):
+        data.find_h5ad("x" * 300, tmp_path)
 
 
 def test_damaged_files(tmp_path):

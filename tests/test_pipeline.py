@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -160,6 +162,7 @@ def test_counts_asked_for_but_not_there(counts, fast):
         (lambda: simulate(), {"device": "cuda:99"}, "not on this machine"),
         (lambda: simulate(), {"device": "abacus"}, "--device takes"),
         (lambda: simulate(), {"lr": 1e30, "encoder_input": "counts"}, "no longer a finite number"),
+        (lambda: simulate(), {"lr": 1e30, "epochs": 1}, "not finite after the last epoch"),
     ],
 )
 def test_input_that_cannot_be_used(fast, make, settings, says):
@@ -173,6 +176,8 @@ def test_input_that_cannot_be_used(fast, make, settings, says):
 def run(monkeypatch, capsys, *argv: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of `python runSC.py argv`."""
     monkeypatch.setattr(sys, "argv", ["runSC.py", *map(str, argv)])
+    if "--output" not in argv:
+        monkeypatch.setattr(runSC, "RESULTS", Path(tempfile.mkdtemp()))
     code = 0
     try:
         run_script(runSC.main)
@@ -225,8 +230,9 @@ def test_config_yaml_repeats_the_run(monkeypatch, capsys, tmp_path, counts):
 
 def test_a_later_run_leaves_no_figure_of_an_earlier_one(monkeypatch, capsys, tmp_path, counts):
     counts.write_h5ad(tmp_path / "in.h5ad")
-    (tmp_path / "confusion.png").write_text("old")
     (tmp_path / "notes.txt").write_text("the user's own")
+    run(monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", tmp_path, *FAST)
+    assert (tmp_path / "confusion.png").exists()
     run(
         monkeypatch,
         capsys,
@@ -244,9 +250,16 @@ def test_a_later_run_leaves_no_figure_of_an_earlier_one(monkeypatch, capsys, tmp
     assert not (tmp_path / "confusion.png").exists() and (tmp_path / "notes.txt").exists()
 
 
-def broken_file(path):
-    path.write_bytes(b"not HDF5 at all")
-    return path
+def test_files_that_no_run_has_written_are_never_touched(monkeypatch, capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "result.h5ad")
+    before = (tmp_path / "result.h5ad").read_bytes()
+    code, _, err = run(monkeypatch, capsys, "--dataset", tmp_path / "result.h5ad", "--output", tmp_path, *FAST)
+    assert code == 2 and "would overwrite the input" in err
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "labels.csv").write_text("the user's own")
+    code, _, err = run(monkeypatch, capsys, "--dataset", tmp_path / "result.h5ad", "--output", tmp_path / "sub", *FAST)
+    assert code == 2 and "not of an earlier run" in err
+    assert (tmp_path / "result.h5ad").read_bytes() == before and len(list((tmp_path / "sub").iterdir())) == 1
 
 
 @pytest.mark.parametrize(
@@ -283,7 +296,31 @@ def test_a_run_that_ends_early_leaves_earlier_results_whole(monkeypatch, capsys,
     code, _, err = run(monkeypatch, capsys, *argv, "--seed", 99)
     assert code == (130 if isinstance(failure, KeyboardInterrupt) else 2)
     assert "No space left" in err or not isinstance(failure, OSError)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    after = {path.name: path.read_bytes() for path in out.iterdir()}
+    after.pop("log.unfinished.jsonl", None)
+    assert after == before
+
+
+def test_labels_survive_annotations_that_h5ad_cannot_hold(tmp_path, counts, fast):
+    counts.obs["odd"] = [{"a": 1}] * counts.n_obs
+    results.write(find_cell_types(counts, **fast), tmp_path, None)
+    assert set(ad.read_h5ad(tmp_path / "result.h5ad").obs) == {"scrcl", "scrcl_seed_5"}
+    assert (tmp_path / "labels.csv").exists()
+
+
+def test_labels_only_on_cells_without_counts(counts, fast):
+    counts.X = counts.X.toarray()
+    counts.X[0] = 0
+    counts.obs.loc[counts.obs_names[1:], "cell_type1"] = None
+    result = find_cell_types(counts, n_clusters=np.int64(3), **fast)
+    assert result.scores == {} and result.labels["scrcl"].notna().sum() == counts.n_obs - 1
+
+
+def test_a_second_call_replaces_the_labels_of_the_first(counts, fast):
+    find_cell_types(counts, seeds=[1, 2], **fast)
+    find_cell_types(counts, seeds=[3], **fast)
+    assert list(counts.obs) == ["cell_type1", "scrcl", "scrcl_seed_3"]
+    assert "dataset" not in counts.uns["scrcl"]["params"]
 
 
 def test_the_bundled_set_is_real_and_labelled():
