@@ -1,6 +1,6 @@
 """Time and peak memory of a training step: linear forms against the dense form of the same equations.
 
-    python benchmarks/step.py                    # N = 500 ... 5000, then the published size
+    python benchmarks/step.py                    # N = 500 ... 5000, H = 256 and the published 1500
     python benchmarks/step.py --cells 20000 --forms linear --hidden 256 --genes 2000
 
 Every measurement runs in a process of its own, one after the other, on simulated
@@ -45,7 +45,7 @@ def simulated(n_cells: int, n_genes: int) -> tuple[np.ndarray, ...]:
 def linear_step(values, cells, genes, hidden):
     inputs = train.graph_inputs(values, cells, genes, (0, 0), CPU)
     model = ScRCL(*values.shape, hidden, CLUSTERS, 0.1)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    optimizer = train.adam(model, 1e-4, 0.0)
     return lambda: train.step(model, inputs, optimizer, 1.0, 100.0, 1.0)
 
 
@@ -93,20 +93,25 @@ def measure(form: str, n_cells: int, n_genes: int, hidden: int) -> dict[str, flo
 
 
 def in_new_process(form: str, n_cells: int, n_genes: int, hidden: int) -> dict[str, float]:
-    argv = [
-        sys.executable,
-        __file__,
-        "--single",
-        form,
-        "--cells",
-        str(n_cells),
-        "--genes",
-        str(n_genes),
-        "--hidden",
-        str(hidden),
-    ]
-    done = subprocess.run(argv, capture_output=True, text=True)
-    return json.loads(done.stdout) if done.returncode == 0 else {"seconds": np.nan, "gib": np.nan}
+    options = f"--single {form} --cells {n_cells} --genes {n_genes} --hidden {hidden}"
+    done = subprocess.run([sys.executable, __file__, *options.split()], capture_output=True, text=True)
+    if done.returncode != 0:
+        print(f"{form} at {n_cells} cells failed: {(done.stderr.splitlines() or ['killed'])[-1]}", file=sys.stderr)
+        return {"seconds": np.nan, "gib": np.nan}
+    return json.loads(done.stdout)
+
+
+def compare(n_cells: int, n_genes: int, hidden: int, forms: list[str]) -> dict[str, str]:
+    """One line of the table: every form, and how the linear one stands to the others."""
+    found = {form: in_new_process(form, n_cells, n_genes, hidden) for form in forms}
+    line = {"cells x genes": f"{n_cells} x {n_genes}, H {hidden}"}
+    for form, measured in found.items():
+        line |= {f"{form} s": f"{measured['seconds']:.3f}", f"{form} GiB": f"{measured['gib']:.2f}"}
+    if {"dense", "linear"} <= set(found):
+        line["dense/linear"] = f"{found['dense']['seconds'] / found['linear']['seconds']:.2f}"
+    if {"products", "linear"} <= set(found):
+        line["linear/products"] = f"{found['linear']['seconds'] / found['products']['seconds']:.2f}"
+    return line
 
 
 def main() -> None:
@@ -122,30 +127,14 @@ def main() -> None:
     if args.single:
         print(json.dumps(measure(args.single, args.cells[0], args.genes, args.hidden[0])))
         return
-    rows = []
+    lines = []
     for hidden in args.hidden:
         for n_cells in args.cells:
-            found = {form: in_new_process(form, n_cells, args.genes, hidden) for form in args.forms}
-            row = [f"{n_cells} x {args.genes}, H {hidden}"]
-            for form in args.forms:
-                row += [f"{found[form]['seconds']:.3f}", f"{found[form]['gib']:.2f}"]
-            for other in ("dense", "products"):
-                ratio = (
-                    found[other]["seconds"] / found["linear"]["seconds"] if {other, "linear"} <= set(found) else np.nan
-                )
-                row.append(f"{ratio if other == 'dense' else 1 / ratio:.2f}")
-            rows.append(row)
-            print(*row, flush=True)
-    header = [
-        "cells x genes",
-        *(f"{form} {unit}" for form in args.forms for unit in ("s", "GiB")),
-        "dense/linear",
-        "linear/products",
-    ]
-    print(
-        f"\n{torch.get_num_threads()} threads, torch {torch.__version__}; seconds per step, peak memory of the process\n"
-    )
-    print(format_table(header, rows))
+            lines.append(compare(n_cells, args.genes, hidden, args.forms))
+            print(*lines[-1].values(), flush=True)
+    print(f"\n{torch.get_num_threads()} threads, torch {torch.__version__}")
+    print("seconds per step (median), peak memory of the process\n")
+    print(format_table(list(lines[0]), [list(line.values()) for line in lines]))
 
 
 if __name__ == "__main__":
