@@ -15,7 +15,7 @@ import yaml
 
 from pipeline import Result
 from score import METRICS
-from utils import format_table, log, sha256
+from utils import format_table, log, peak_memory_gib, sha256
 
 FILES = ("config.yaml", "labels.csv", "result.h5ad", "metrics.json", "log.jsonl", "model.pt")
 
@@ -27,7 +27,8 @@ def write(result: Result, folder: Path, source: Path | None) -> None:
     """
     result.labels.to_csv(folder / "labels.csv", index_label="barcode")
     _write_h5ad(result.cells, folder / "result.h5ad")
-    (folder / "metrics.json").write_text(json.dumps(metrics(result), indent=2) + "\n")
+    memory = {"peak_memory_gib": peak_memory_gib(torch.device(result.device))}
+    (folder / "metrics.json").write_text(json.dumps(metrics(result) | memory, indent=2) + "\n")
     (folder / "config.yaml").write_text(yaml.safe_dump(provenance(result, source), sort_keys=False, allow_unicode=True))
     torch.save(result.state_dict, folder / "model.pt")
 
