@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shlex
 import sys
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import torch
 import yaml
@@ -30,13 +32,15 @@ def write(result: Result, folder: Path, source: Path | None) -> None:
     memory = {"peak_memory_gib": peak_memory_gib(torch.device(result.device))}
     (folder / "metrics.json").write_text(json.dumps(metrics(result) | memory, indent=2) + "\n")
     (folder / "config.yaml").write_text(yaml.safe_dump(provenance(result, source), sort_keys=False, allow_unicode=True))
-    torch.save(result.state_dict, folder / "model.pt")
+    model = io.BytesIO()  # as for h5ad: only plain writing ends a full disk in an OSError
+    torch.save(result.state_dict, model)
+    (folder / "model.pt").write_bytes(model.getbuffer())
 
 
 def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
     """Write the result; annotations of the input that h5ad cannot hold must not cost it."""
     try:
-        cells.write_h5ad(path, compression="gzip")
+        content = _h5ad(cells)
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         log.warning("result.h5ad leaves out the input's own annotations, which cannot be stored: %s", error)
         ours = cells.obs[[name for name in cells.obs if str(name).startswith("scrcl")]]
@@ -45,7 +49,17 @@ def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
             if key in cells.obsm:
                 bare.obsm[key] = cells.obsm[key]
         bare.obsp["scrcl_graph"] = cells.obsp["scrcl_graph"]
-        bare.write_h5ad(path, compression="gzip")
+        content = _h5ad(bare)
+    path.write_bytes(content)
+
+
+def _h5ad(cells: ad.AnnData) -> memoryview:
+    """The bytes of an h5ad file. Made in memory, because HDF5 itself crashes Python when the disk fills under it."""
+    cells.strings_to_categoricals()
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        ad.io.write_elem(file, "/", cells, dataset_kwargs={"compression": "gzip"})
+    return buffer.getbuffer()
 
 
 def metrics(result: Result) -> dict:

@@ -9,6 +9,7 @@ python runSC.py --dataset Zeisel --config paper    # the published settings
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -77,4 +78,4 @@ def run(settings: SCConfig) -> None:
 
 if __name__ == "__main__":
     matplotlib.use("Agg")  # files only, no window
-    run_script(main)
+    sys.exit(run_script(main))

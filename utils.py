@@ -25,18 +25,19 @@ class UserError(Exception):
     """Bad input, in one sentence: what is wrong, where, and what to do. Scripts exit with code 2."""
 
 
-def run_script(main: Callable[[], None]) -> None:
-    """Run an entry script: one sentence and exit code 2 for bad input, 130 after Ctrl-C."""
+def run_script(main: Callable[[], None]) -> int:
+    """Run an entry script's main; its exit code: 0, 2 after one sentence on bad input, 130 after Ctrl-C."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
     try:
         main()
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except KeyboardInterrupt:
         print("\nInterrupted. No half-written file is left.", file=sys.stderr)
-        sys.exit(130)
+        return 130
+    return 0
 
 
 class Stopwatch:
@@ -154,7 +155,8 @@ def staged_folder(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
             else:
                 (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"The results could not be written to {folder}: {error.strerror or error}.") from error
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+        raise UserError(f"The results could not be written to {folder}: {reason}.") from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
         if new and not any(folder.iterdir()):

@@ -117,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    sys.exit(run_script(main))

@@ -178,12 +178,7 @@ def run(monkeypatch, capsys, *argv: str) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["runSC.py", *map(str, argv)])
     if "--output" not in argv:
         monkeypatch.setattr(runSC, "RESULTS", Path(tempfile.mkdtemp()))
-    code = 0
-    try:
-        run_script(runSC.main)
-    except SystemExit as end:
-        code = end.code
-    return code, *capsys.readouterr()
+    return run_script(runSC.main), *capsys.readouterr()
 
 
 FAST = ["--epochs", 5, "--hidden", 16, "--n-top-genes", 60, "--n-pcs", 10]
