@@ -37,7 +37,7 @@ def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int) -> np.n
 
     method: 'kmeans' (cosine: on rows of unit length), 'gmm' (Gaussian mixture with
     tied covariance on 20 PCs), 'leiden' (scanpy's graph of 15 neighbours, resolution
-    searched). A method may end with fewer clusters; that is logged.
+    searched). A method may end with another number of clusters; that is logged.
     Raises UserError where there are more clusters than points.
     """
     require_enough(points, n_clusters)

@@ -67,7 +67,8 @@ def find_h5ad(dataset: str, folder: Path = SC_FOLDER) -> Path | None:
 
     Raises UserError where there is no such file, naming what there is.
     """
-    candidates = [Path(dataset), folder / f"{dataset}.h5ad"]
+    name = dataset.removesuffix(".h5ad")
+    candidates = [Path(dataset), folder / f"{name}.h5ad"]
     for path in candidates:
         if os.path.isfile(path):  # unlike Path.is_file, no error for an impossible name
             if not os.access(path, os.R_OK):
@@ -77,12 +78,10 @@ def find_h5ad(dataset: str, folder: Path = SC_FOLDER) -> Path | None:
         return None
     names = sorted(path.stem for path in folder.glob("*.h5ad"))
     there = f"there are {', '.join(names)}" if names else "it holds no h5ad file yet"
-    if dataset in DOWNLOADS:
-        raise UserError(
-            f"{candidates[1]} does not exist; download {dataset} from {DOWNLOADS[dataset]} and put it there."
-        )
+    if name in DOWNLOADS:
+        raise UserError(f"{candidates[1]} does not exist; download {name} from {DOWNLOADS[name]} and put it there.")
     raise UserError(
-        f"There is no data set {dataset!r}: neither a file of that path nor {dataset}.h5ad in {folder} ({there}); "
+        f"There is no data set {dataset!r}: no file of that path, and no file of that name in {folder} ({there}); "
         f"published sets can be downloaded from {_CELL_BLAST} (Quake_*, Baron_human) and "
         f"{_AUTHORS} (li_tumor, human_ESC, Zeisel)."
     )

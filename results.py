@@ -29,8 +29,8 @@ def write(result: Result, folder: Path, source: Path | None) -> None:
     """
     result.labels.to_csv(folder / "labels.csv", index_label="barcode")
     _write_h5ad(result.cells, folder / "result.h5ad")
-    memory = {"peak_memory_gib": peak_memory_gib(torch.device(result.device))}
-    (folder / "metrics.json").write_text(json.dumps(metrics(result) | memory, indent=2) + "\n")
+    numbers = metrics(result) | {"peak_memory_gib": _peak_memory(result)}
+    (folder / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n")
     (folder / "config.yaml").write_text(yaml.safe_dump(provenance(result, source), sort_keys=False, allow_unicode=True))
     model = io.BytesIO()  # as for h5ad: only plain writing ends a full disk in an OSError
     torch.save(result.state_dict, model)
@@ -60,6 +60,10 @@ def _h5ad(cells: ad.AnnData) -> memoryview:
     with h5py.File(buffer, "w") as file:
         ad.io.write_elem(file, "/", cells, dataset_kwargs={"compression": "gzip"})
     return buffer.getbuffer()
+
+
+def _peak_memory(result: Result) -> dict[str, float]:
+    return peak_memory_gib(torch.device(result.device))
 
 
 def metrics(result: Result) -> dict:
@@ -94,7 +98,7 @@ def provenance(result: Result, source: Path | None) -> dict:
     }
 
 
-def summary(result: Result, peak_memory: dict[str, float]) -> str:
+def summary(result: Result) -> str:
     """The table that ends a run: per seed, mean ± sd, the final labels; times and memory."""
     scored = METRICS if result.scores else ()
     rows = _score_rows(result, scored)
@@ -107,7 +111,9 @@ def summary(result: Result, peak_memory: dict[str, float]) -> str:
         n_scored, key = result.scores["scrcl"]["n_scored"], result.prepared.known.name
         lines.append(f"Scores: against obs[{key!r}], {n_scored} cells, after the last epoch.")
     lines.append("Seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result.seconds.items()) + ".")
-    lines.append("Peak memory: " + ", ".join(f"{gib:.2f} GiB {where}" for where, gib in peak_memory.items()) + ".")
+    lines.append(
+        "Peak memory: " + ", ".join(f"{gib:.2f} GiB {where}" for where, gib in _peak_memory(result).items()) + "."
+    )
     return "\n".join(lines)
 
 

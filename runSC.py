@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 import matplotlib
-import torch
 
 import config
 import data
@@ -27,7 +26,6 @@ from utils import (
     find_device,
     limited_threads,
     log,
-    peak_memory_gib,
     run_script,
     staged_folder,
 )
@@ -73,7 +71,7 @@ def run(settings: SCConfig) -> None:
     if settings.figures:
         with staged_folder(folder, figures.FILES) as stage, watch("draw"):
             figures.draw(result, stage)
-    print(f"\n{results.summary(result, peak_memory_gib(torch.device(result.device)))}\nResults: {folder}")
+    print(f"\n{results.summary(result)}\nResults: {folder}")
 
 
 if __name__ == "__main__":

@@ -96,9 +96,8 @@ def fit(
         torch.manual_seed(seed)
         model = ScRCL(*inputs.view1.shape, hidden, refined_width, dropout).to(device, inputs.view1.dtype)
         optimizer = adam(model, lr, weight_decay)
-        progress = tqdm(
-            range(1, epochs + 1), desc=f"seed {seed}", unit="epoch", disable=None
-        )  # none where stderr is a file
+        # disable=None: no bar where stderr is a file
+        progress = tqdm(range(1, epochs + 1), desc=f"seed {seed}", unit="epoch", disable=None)
         for epoch in progress:
             terms = step(model, inputs, optimizer, temperature, lambda1, lambda2)
             record = {"seed": seed, "epoch": epoch, **terms}
