@@ -1,4 +1,4 @@
-"""Settings: one dataclass, YAML files that hold only what differs, command-line flags made from it.
+"""Settings: one dataclass per task, YAML files that hold only what differs, command-line flags made from it.
 
 Order of precedence: dataclass defaults, then the YAML files, then flags.
 """
@@ -12,7 +12,7 @@ import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 
@@ -28,29 +28,31 @@ def setting(default: Any, group: str, help: str) -> Any:
 
 
 @dataclass
-class SCConfig:
-    """Settings of a single-cell run; the defaults are the one recipe for all data sets."""
+class Config:
+    """Settings that both tasks share; SCConfig and STConfig add theirs and say where their defaults differ."""
+
+    task: ClassVar[str]
 
     # Data
-    dataset: str = setting("pbmc68k_reduced", "data", "name in datasets/scdata, or path of an h5ad file")
+    dataset: str = setting("", "data", "name or path")
     label_key: str = setting(
-        "auto", "data", "obs column with known cell types, 'none' to ignore labels, 'auto' to look for the usual names"
+        "auto", "data", "obs column with known labels, 'none' to ignore labels, 'auto' to look for the usual names"
     )
     layer: str = setting("auto", "data", "where the expression is: 'X', 'raw', a layer's name, or 'auto'")
     # Preprocessing
     n_top_genes: int = setting(2000, "preprocessing", "highly variable genes to keep")
-    encoder_input: Literal["scaled", "lognorm", "counts"] = setting(
+    hvg_flavor: Literal["seurat", "seurat_v3"] = setting(
+        "seurat", "preprocessing", "how they are chosen: scanpy's 'seurat', or 'seurat_v3' (needs counts)"
+    )
+    encoder_input: Literal["scaled", "uncentred", "lognorm", "counts"] = setting(
         "scaled",
         "preprocessing",
-        "values the encoders see: zero-centred unit-variance log-normalised, log-normalised, or as read",
+        "values the encoders see: log-normalised at zero mean and unit variance, at unit variance only, "
+        "log-normalised, or as read",
     )
     n_pcs: int = setting(50, "preprocessing", "principal components of the scaled genes")
     # Graphs
-    graph_on: Literal["pcs", "genes"] = setting(
-        "pcs", "graphs", "space of the cell graph: PCs, or log-normalised genes (on PCs from 10,000 cells up)"
-    )
-    metric: Literal["euclidean", "cosine"] = setting("euclidean", "graphs", "distance of the cell graph")
-    n_neighbors: int = setting(15, "graphs", "nearest cells per cell, the cell itself included (as in scanpy)")
+    n_neighbors: int = setting(15, "graphs", "")
     gene_neighbors: int = setting(5, "graphs", "nearest genes per gene, the gene itself included")
     hops: list[int] = setting([0, 0], "graphs", "smoothing hops of the two views")
     # Model
@@ -66,7 +68,7 @@ class SCConfig:
     lambda2: float = setting(1.0, "training", "weight of the cross-view consistency loss (CVC)")
     # Clustering
     n_clusters: str = setting(
-        "auto", "clustering", "a number, or 'auto': the number of known types if there are labels, else estimated"
+        "auto", "clustering", "a number, or 'auto': the number of known labels if there are any, else estimated"
     )
     embedding: Literal["joint", "encoder", "refined"] = setting(
         "joint", "clustering", "what to cluster: [E1|E2] beside the PCs at equal variance, [E1|E2] alone, or [Z1|Z2]"
@@ -78,18 +80,59 @@ class SCConfig:
     seeds: list[int] = setting([5], "run", "one run per seed")
     device: str = setting("auto", "run", "auto, cpu, cuda, cuda:1 or mps; auto takes CUDA where there is one")
     threads: int = setting(0, "run", "CPU threads, 0 for all")
-    output: str = setting("auto", "run", "folder of this run's results; auto is results/SC/DATASET")
+    output: str = setting("auto", "run", "")
     figures: bool = setting(True, "run", "draw figures (UMAP takes the most time of them)")
 
     def __post_init__(self) -> None:
         validate(self)
 
 
+@dataclass
+class SCConfig(Config):
+    """Settings of a single-cell run; the defaults are the one recipe for all data sets."""
+
+    task: ClassVar[str] = "SC"
+
+    dataset: str = setting("pbmc68k_reduced", "data", "name in datasets/scdata, or path of an h5ad file")
+    graph_on: Literal["pcs", "genes"] = setting(
+        "pcs", "graphs", "space of the cell graph: PCs, or log-normalised genes (on PCs from 10,000 cells up)"
+    )
+    metric: Literal["euclidean", "cosine"] = setting("euclidean", "graphs", "distance of the cell graph")
+    n_neighbors: int = setting(15, "graphs", "nearest cells per cell, the cell itself included (as in scanpy)")
+    output: str = setting("auto", "run", "folder of this run's results; auto is results/SC/DATASET")
+
+
+@dataclass
+class STConfig(Config):
+    """Settings of a spatial run; the defaults are the one recipe for all tissues."""
+
+    task: ClassVar[str] = "ST"
+
+    dataset: str = setting("", "data", "name in datasets/stdata, or path of a Visium folder or h5ad file")
+    annotation: str = setting(
+        "auto", "data", "table of known domains, joined by barcode; 'auto' is metadata.tsv or .csv in the folder"
+    )
+    section_key: str = setting(
+        "auto", "data", "obs column that tells sections apart, which no edge joins; auto is library_id, if there"
+    )
+    n_top_genes: int = setting(3000, "preprocessing", "highly variable genes to keep")
+    graph: Literal["knn", "radius", "delaunay"] = setting("knn", "graphs", "which spots are neighbours")
+    n_neighbors: int = setting(15, "graphs", "nearest spots per spot, the spot itself not counted (--graph knn)")
+    radius: float = setting(0.0, "graphs", "distance up to which spots are neighbours (--graph radius)")
+    refine_neighbors: int = setting(
+        6, "clustering", "each spot takes the label of most of its nearest spots, this many; 0 for none of it"
+    )
+    output: str = setting("auto", "run", "folder of this run's results; auto is results/ST/DATASET")
+
+
 _POSITIVE = ("n_pcs", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
-_NOT_NEGATIVE = ("refined_width", "weight_decay", "lambda1", "lambda2", "threads", "hops", "seeds")
+_NOT_NEGATIVE = ("refined_width", "weight_decay", "lambda1", "lambda2", "threads", "hops", "seeds") + (
+    "radius",
+    "refine_neighbors",
+)
 
 
-def validate(config: Any) -> None:
+def validate(config: Config) -> None:
     """Raise UserError on the first setting of the wrong type or outside its range."""
     hints = typing.get_type_hints(type(config))
     for f in dataclasses.fields(config):
@@ -98,7 +141,7 @@ def validate(config: Any) -> None:
         if getattr(config, name) <= 0:
             raise UserError(f"{_flag(name)} must be above 0, not {getattr(config, name)}.")
     for name in _NOT_NEGATIVE:
-        value = getattr(config, name)
+        value = getattr(config, name, 0)
         if min(value if isinstance(value, list) else [value], default=-1) < 0:
             raise UserError(f"{_flag(name)} must not be negative or empty, not {value}.")
     if max(config.seeds) >= 2**32:
@@ -113,7 +156,7 @@ def validate(config: Any) -> None:
         raise UserError(f"--n-top-genes must be at least 2, not {config.n_top_genes}.")
     if config.threads > 1024:
         raise UserError(f"--threads must be at most 1024, not {config.threads}.")
-    if config.n_neighbors < 2:
+    if isinstance(config, SCConfig) and config.n_neighbors < 2:
         raise UserError("--n-neighbors counts the cell itself and must be at least 2.")
     if config.n_clusters != "auto" and not (
         re.fullmatch("[0-9]{1,9}", config.n_clusters) and int(config.n_clusters) > 1
@@ -130,24 +173,25 @@ def load(config_class: type, config: str | None, flags: dict[str, Any]) -> Any:
     """
     values: dict[str, Any] = {}
     dataset = str(flags.get("dataset", config_class().dataset))
-    for path in _config_files(config, dataset):
+    for path in _config_files(config, dataset, CONFIGS / "paper" / config_class.task):
         found = read_yaml(path, config_class)
         log.info("Settings of %s: %s.", path, ", ".join(f"{name} {value}" for name, value in found.items()))
         values |= found
     return config_class(**(values | flags))
 
 
-def _config_files(config: str | None, dataset: str) -> list[Path]:
+def _config_files(config: str | None, dataset: str, published: Path) -> list[Path]:
+    """published: the folder of the published settings."""
     if config is None:
         return []
     if Path(config).is_file() or (config != "paper" and not config.startswith("paper/")):
         return [Path(config)]
     name = config.removeprefix("paper").removeprefix("/")
-    own = CONFIGS / "paper" / f"{name or Path(dataset).name.removesuffix('.h5ad')}.yaml"
+    own = published / f"{name or Path(dataset).name.removesuffix('.h5ad')}.yaml"
     if name and not own.exists():
-        known = ", ".join(sorted(path.stem for path in own.parent.glob("*.yaml")))
+        known = ", ".join(sorted(path.stem for path in published.glob("*.yaml")))
         raise UserError(f"There are no published settings for {name!r}; there are some for {known}.")
-    return [CONFIGS / "paper" / "any_sc.yaml", *([own] if own.exists() else [])]
+    return list(dict.fromkeys([published / "any.yaml", *([own] if own.exists() else [])]))
 
 
 def read_yaml(path: Path, config_class: type) -> dict[str, Any]:

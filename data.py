@@ -13,7 +13,7 @@ import pandas as pd
 import scanpy as sc
 from scipy import sparse
 
-from utils import UserError, log
+from utils import UserError, log, one_line
 
 SC_FOLDER = Path(__file__).parent / "datasets" / "scdata"
 BUNDLED = "pbmc68k_reduced"  # real, labelled, inside the scanpy package
@@ -70,9 +70,7 @@ def find_h5ad(dataset: str, folder: Path = SC_FOLDER) -> Path | None:
     name = dataset.removesuffix(".h5ad")
     candidates = [Path(dataset), folder / f"{name}.h5ad"]
     for path in candidates:
-        if os.path.isfile(path):  # unlike Path.is_file, no error for an impossible name
-            if not os.access(path, os.R_OK):
-                raise UserError(f"{path} may not be read by this user; change its permissions.")
+        if readable(path) and path.is_file():
             return path
     if dataset == BUNDLED:
         return None
@@ -87,6 +85,15 @@ def find_h5ad(dataset: str, folder: Path = SC_FOLDER) -> Path | None:
     )
 
 
+def readable(path: Path) -> bool:
+    """Whether there is such a file or folder. Raises UserError where it may not be read."""
+    if not os.path.exists(path):  # unlike Path.exists, no error for an impossible name
+        return False
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path} may not be read by this user; change its permissions.")
+    return True
+
+
 def read(path: Path | None) -> ad.AnnData:
     """Read an h5ad file, or the bundled set where path is None. Raises UserError for anything else."""
     if path is None:
@@ -96,9 +103,8 @@ def read(path: Path | None) -> ad.AnnData:
     try:
         return ad.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many types for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{path} cannot be read as h5ad ({reason}); it may be cut off, so download or save it again."
+            f"{path} cannot be read as h5ad ({one_line(error)}); it may be cut off, so download or save it again."
         ) from error
 
 
@@ -210,11 +216,11 @@ def value_kind(matrix: sparse.csr_matrix) -> ValueKind:
     return "log1p of counts" if whole.all() else "log-normalised"
 
 
-def find_labels(obs: pd.DataFrame, label_key: str = "auto") -> pd.Series | None:
+def find_labels(obs: pd.DataFrame, label_key: str = "auto", usual: tuple[str, ...] = LABEL_KEYS) -> pd.Series | None:
     """Known cell types as strings, missing where unknown; None where there are no labels.
 
-    label_key: a column of obs, 'none', or 'auto' for the first of cell_type1,
-    celltype and cell_type. Raises UserError for a column that is not there.
+    label_key: a column of obs, 'none', or 'auto' for the first of the usual names that
+    holds any: of cell_type1, celltype and cell_type. Raises UserError for a column that is not there.
     """
     if label_key == "none":
         return None
@@ -222,7 +228,7 @@ def find_labels(obs: pd.DataFrame, label_key: str = "auto") -> pd.Series | None:
         raise UserError(
             f"There is no obs column {label_key!r} to take labels from; the columns are {', '.join(map(str, obs.columns)) or 'none'}."
         )
-    keys = [label_key] if label_key != "auto" else [name for name in LABEL_KEYS if name in obs]
+    keys = [label_key] if label_key != "auto" else [name for name in usual if name in obs]
     return next((labels for labels in (_as_text(obs[key]) for key in keys) if labels.notna().any()), None)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
@@ -16,30 +19,82 @@ from score import matched_types
 FILES = ("umap.png", "losses.png", "confusion.png")
 DPI = 150
 MOST_TYPES = 150  # rows of a confusion table that can still be read
+# Okabe and Ito's colours without black, then each next one as far as possible from all before it, from white and
+# from light grey: the least CIELAB distance as seen with normal, protan and deutan vision (Machado 2009). The
+# first 10 are 39 apart or more, the first 20 18, all 40 11.
+PALETTE = (
+    *("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#0000FF", "#691E00", "#C3F096"),
+    *("#4B2D4B", "#2D1EA5", "#5A78FF", "#E10F4B", "#2D2D78", "#69D296", "#FFA55A", "#3C4BF0", "#963C00", "#4B96F0"),
+    *("#87E1FF", "#4B693C", "#964B78", "#4B2D2D", "#D200B4", "#0000C3", "#E1784B", "#693C78", "#963CD2", "#E1E1C3"),
+    *("#69C3A5", "#3CB4C3", "#1EE169", "#FF3C78", "#3C2D96", "#963C5A", "#3C960F", "#0096D2", "#A52D2D", "#C30096"),
+)
+MISSING = "#D3D3D3"
 
 
 def draw(result: Result, folder: Path) -> None:
     """Draw umap.png, losses.png and, with known types, confusion.png into folder."""
-    _save(umap_figure(result.cells, result.prepared.known), folder / "umap.png")
-    _save(loss_figure(pd.DataFrame(result.history)), folder / "losses.png")
+    save(umap_figure(result.cells, result.prepared.known), folder / "umap.png")
+    draw_training(result, folder)
+
+
+def draw_training(result: Result, folder: Path) -> None:
+    """Draw losses.png and, with known types, confusion.png into folder."""
+    save(loss_figure(pd.DataFrame(result.history)), folder / "losses.png")
     known = result.prepared.known
     if known is not None and known.nunique() <= MOST_TYPES:
-        _save(confusion_figure(result.labels["scrcl"], known), folder / "confusion.png")
+        save(confusion_figure(result.labels["scrcl"], known), folder / "confusion.png")
+
+
+def panels(cells: ad.AnnData, known: pd.Series | None) -> dict[str, pd.Series]:
+    """What is drawn side by side, by title: clusters and, where known, given types; categoricals in natural order."""
+    shown = {"scRCL": cells.obs["scrcl"]}
+    if known is not None:
+        shown[f"given: {known.name}"] = known.astype(pd.CategoricalDtype(natural_order(known.dropna().unique())))
+    return shown
+
+
+def natural_order(names: list[str]) -> list[str]:
+    """Sorted with numbers as numbers: L2 before L10."""
+    return sorted(
+        names, key=lambda name: [(not p.isdigit(), int(p) if p.isdigit() else 0, p) for p in re.split(r"(\d+)", name)]
+    )
+
+
+def colours(shown: dict[str, pd.Series]) -> dict[str, dict[str, str]]:
+    """A colour per category of every panel; a cluster has that of the given type it matches best, if any."""
+    clusters, *given = shown.values()
+    rest = list(dict.fromkeys([*PALETTE, *sc.pl.palettes.default_102]))
+    if not given:
+        return {title: dict(zip(values.cat.categories, _cycled(rest))) for title, values in shown.items()}
+    of_type = dict(zip(given[0].cat.categories, _cycled(rest)))
+    types = matched_types(clusters, given[0])
+    unused = iter(_cycled([colour for colour in rest if colour not in set(of_type.values())] or rest))
+    of_cluster = {name: of_type[types[name]] if name in types else next(unused) for name in clusters.cat.categories}
+    return dict(zip(shown, [of_cluster, of_type]))
+
+
+def _cycled(items: list[str]) -> Iterator[str]:
+    return itertools.cycle(items)
+
+
+def bare_copy(cells: ad.AnnData, known: pd.Series | None) -> ad.AnnData:
+    """The panels in obs with their colours in uns, where scanpy looks for them, and the UMAP; nothing of cells is changed."""
+    shown = panels(cells, known)
+    bare = ad.AnnData(obs=pd.DataFrame(shown, index=cells.obs_names), obsm={"X_umap": cells.obsm["X_umap"]})
+    for title, of_category in colours(shown).items():
+        bare.uns[f"{title}_colors"] = list(of_category.values())
+    return bare
 
 
 def umap_figure(cells: ad.AnnData, known: pd.Series | None) -> Figure:
     """obsm['X_umap'] by cluster and, where known, by given type, side by side."""
-    panels = {"scRCL clusters": cells.obs["scrcl"]}
-    if known is not None:
-        panels[f"given: {known.name}"] = known.astype("category")
-    # A bare copy: scanpy stores the colours it picks in the object it draws.
-    bare = ad.AnnData(obs=pd.DataFrame(panels, index=cells.obs_names), obsm={"X_umap": cells.obsm["X_umap"]})
+    bare = bare_copy(cells, known)
     legends = [
-        0.08 * values.astype(str).str.len().max() + 1.2 * (1 + values.nunique() // 18) for values in panels.values()
+        0.08 * values.astype(str).str.len().max() + 1.2 * (1 + values.nunique() // 18) for _, values in bare.obs.items()
     ]
-    figure = Figure(figsize=(5 * len(panels) + sum(legends), 5), layout="constrained")
-    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels):
-        sc.pl.umap(bare, color=name, ax=axes, show=False, frameon=False, legend_fontsize=9, na_in_legend=True)
+    figure = Figure(figsize=(5 * len(legends) + sum(legends), 5), layout="constrained")
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(legends))), bare.obs):
+        sc.pl.umap(bare, color=name, ax=axes, show=False, frameon=False, legend_fontsize=9, na_color=MISSING)
     return figure
 
 
@@ -93,5 +148,5 @@ def confusion_figure(predicted: pd.Series, known: pd.Series) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=DPI)

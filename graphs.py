@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from scipy import sparse
+from scipy.spatial import Delaunay, QhullError
 from sklearn.neighbors import NearestNeighbors
 
 from utils import UserError, log
@@ -55,6 +57,77 @@ def cell_graph(points: np.ndarray, n_neighbors: int, metric: str, seed: int) -> 
     return directed.maximum(directed.T).tocsr()
 
 
+def spatial_graph(
+    points: np.ndarray, how: str, n_neighbors: int, radius: float, sections: np.ndarray | None = None
+) -> sparse.csr_matrix:
+    """A of the paper for spots: [N, N], 0/1, symmetric, zero diagonal, from positions alone.
+
+    points: [N, 2 or 3]. how: 'knn', either spot among the n_neighbors nearest of the other,
+    itself not counted; 'radius', not further apart than radius; 'delaunay', joined in
+    the Delaunay triangulation and, where radius is above 0, not further apart than it.
+    sections: [N], of each spot; no edge joins two sections.
+    Spots may end without any neighbour. Raises UserError for 'radius' without a radius.
+    """
+    if how == "radius" and radius <= 0:
+        nearest = NearestNeighbors(n_neighbors=1).fit(points).kneighbors()[0] if len(points) > 1 else 0
+        raise UserError(
+            f"--graph radius needs --radius, in the unit of the coordinates; half of the spots have their nearest neighbour within {np.median(nearest):.4g}."
+        )
+    build = {
+        "knn": lambda part: _nearest_in_space(part, n_neighbors),
+        "radius": lambda part: NearestNeighbors(radius=radius).fit(part).radius_neighbors_graph(mode="connectivity"),
+        "delaunay": lambda part: _delaunay(part, radius),
+    }[how]
+    directed = per_section(points, sections, build)
+    graph = directed.maximum(directed.T).tocsr()
+    alone = int((graph.getnnz(axis=1) == 0).sum())
+    log.info(
+        "Spatial graph: %.1f neighbours per spot%s.",
+        graph.nnz / len(points),
+        f", {alone} spots have none" * (alone > 0),
+    )
+    return graph
+
+
+def nearest_spots(points: np.ndarray, k: int, sections: np.ndarray | None = None) -> sparse.csr_matrix:
+    """Directed, 0/1, [N, N]: row i marks the k spots of i's section nearest to i, or all others where there are fewer."""
+    return per_section(points, sections, lambda part: _nearest_in_space(part, k))
+
+
+def per_section(
+    points: np.ndarray, sections: np.ndarray | None, build: Callable[[np.ndarray], sparse.spmatrix]
+) -> sparse.csr_matrix:
+    """Build a graph of the points of every section and put all into one [N, N] matrix."""
+    n = len(points)
+    members = [np.arange(n)] if sections is None else [np.flatnonzero(sections == name) for name in np.unique(sections)]
+    rows, columns = [], []
+    for member in members:
+        part = build(points[member]).tocoo() if len(member) > 1 else sparse.coo_matrix((1, 1))
+        rows.append(member[part.row])
+        columns.append(member[part.col])
+    rows, columns = np.concatenate(rows), np.concatenate(columns)
+    return sparse.csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=(n, n))
+
+
+def _nearest_in_space(points: np.ndarray, k: int) -> sparse.csr_matrix:
+    index = NearestNeighbors(n_neighbors=min(k, len(points) - 1), algorithm="kd_tree").fit(points)
+    return index.kneighbors_graph(mode="connectivity")
+
+
+def _delaunay(points: np.ndarray, radius: float) -> sparse.coo_matrix:
+    try:
+        indptr, neighbours = Delaunay(points).vertex_neighbor_vertices
+    except (QhullError, ValueError) as error:
+        raise UserError(
+            "The spots of a section cannot be triangulated (fewer than 4, or all on a line); use --graph knn."
+        ) from error
+    rows = np.repeat(np.arange(len(points)), np.diff(indptr))
+    if radius > 0:
+        near = np.linalg.norm(points[rows] - points[neighbours], axis=1) <= radius
+        rows, neighbours = rows[near], neighbours[near]
+    return sparse.coo_matrix((np.ones(len(rows), dtype=np.float32), (rows, neighbours)), shape=(len(points),) * 2)
+
+
 def gene_graph(values: np.ndarray, n_neighbors: int) -> sparse.csr_matrix:
     """B of the paper: [G, G], 0/1, directed, each gene points at its n_neighbors nearest, itself included.
 
@@ -79,6 +152,13 @@ def normalised(graph: sparse.spmatrix) -> sparse.csr_matrix:
     """
     scale = sparse.diags(1 / np.sqrt(np.asarray(graph.sum(axis=0)).ravel()))
     return (scale @ graph.T @ scale).tocsr()
+
+
+def neighbour_mean(values: np.ndarray, graph: sparse.spmatrix) -> np.ndarray:
+    """Mean of values [N, d] over each point's neighbours and itself, in the type of values."""
+    neighbourhood = with_self_loops(graph)
+    degree = np.asarray(neighbourhood.sum(axis=1))
+    return ((neighbourhood @ values) / degree).astype(values.dtype)
 
 
 def smooth(values: np.ndarray, a_hat: sparse.spmatrix, hops: int) -> np.ndarray:

@@ -21,11 +21,13 @@ import data
 import graphs
 import preprocess
 import score
+import spatial
 import train
-from config import SCConfig
+from config import Config, SCConfig, STConfig
 from utils import VERSION, Stopwatch, find_device, limited_threads, log
 
 FINAL = "scrcl"  # column of the final labels
+UNSMOOTHED = "_unsmoothed"  # ends the name of labels before they are smoothed in space
 RUN_ONLY = ("dataset", "output", "figures")  # settings of the entry script, without effect in a notebook
 LIBRARIES = (
     "torch",
@@ -47,20 +49,24 @@ PCS_FROM = 10_000  # cells from which the published cell graph is built on PCs i
 class Prepared:
     """A data set as training needs it.
 
-    cells: AnnData of the cells that have counts, with X log-normalised, obsm['X_pca']
+    cells: AnnData of the cells (or spots) that have counts, with X log-normalised, obsm['X_pca']
         and obsp['scrcl_graph'], the cell graph A.
     inputs: [N, G] float32, what the encoders see.
+    beside: [N, d] float32, what stands beside the encoder's embedding in the joint one.
     known: known types of these cells, or None.
     n_clusters, n_clusters_from: how many clusters, and in words why.
     values: in words, what the values are and where they were found.
+    voters: [N, N] sparse, row i marks the spots whose labels smooth that of i; None for no smoothing.
     """
 
     cells: ad.AnnData
     inputs: np.ndarray
+    beside: np.ndarray
     known: pd.Series | None
     n_clusters: int
     n_clusters_from: str
     values: str
+    voters: sparse.csr_matrix | None = None
 
 
 @dataclass
@@ -70,15 +76,15 @@ class Result:
     prepared: the data set; its cells now have obs['scrcl'] and obs['scrcl_seed_S'] (labels), obsm['X_scrcl']
         (the embedding that was clustered) and uns['scrcl'] (parameters and versions).
     labels: indexed by barcode; columns seed_S for every seed S, and last scrcl, the
-        final labels. From find_cell_types: one row per cell of the input, in its
-        order, missing for cells without counts.
+        final labels; where labels are smoothed, also those before it, NAME_unsmoothed. One row per
+        cell of the input, in its order, missing for cells that could not be used.
     scores: per column of labels, as score.score returns; empty without known types.
     final_seed: the seed whose labels are the final ones.
     state_dict: the parameters of its model.
     history: the losses per seed and epoch; seconds: per stage.
     """
 
-    config: Any
+    config: Config
     prepared: Prepared
     labels: pd.DataFrame
     scores: dict[str, dict]
@@ -96,7 +102,7 @@ class Result:
     @property
     def seeds(self) -> list[str]:
         """Column names of the single runs in labels."""
-        return [name for name in self.labels if name != FINAL]
+        return [f"seed_{seed}" for seed in self.config.seeds]
 
 
 def find_cell_types(
@@ -121,7 +127,38 @@ def find_cell_types(
     scores of the finished labels.
     Raises UserError for input that cannot be used.
     """
-    config = dataclasses.replace(config or SCConfig(), **settings)
+    return _run(adata, config or SCConfig(), settings, prepare_cells, on_epoch, watch)
+
+
+def find_domains(
+    adata: ad.AnnData,
+    config: STConfig | None = None,
+    *,
+    on_epoch: Callable[[dict[str, float]], None] = lambda losses: None,
+    watch: Stopwatch | None = None,
+    **settings: Any,
+) -> Result:
+    """Find spatial domains with scRCL: find_cell_types for spots that have positions.
+
+    adata: spots x genes, values as for find_cell_types; positions in obsm['spatial'] or
+        in columns x and y (or the like) of obs. It receives the same keys, and
+        obs['scrcl_unsmoothed'], the final labels before they are smoothed in space.
+    config, settings: an STConfig, and fields of it by name.
+
+    Raises UserError for input that cannot be used.
+    """
+    return _run(adata, config or STConfig(), settings, prepare_spots, on_epoch, watch)
+
+
+def _run(
+    adata: ad.AnnData,
+    config: Config,
+    settings: dict[str, Any],
+    prepare: Callable[[ad.AnnData, Any, Stopwatch], Prepared],
+    on_epoch: Callable[[dict[str, float]], None],
+    watch: Stopwatch | None,
+) -> Result:
+    config = dataclasses.replace(config, **settings)
     watch = watch or Stopwatch()
     device = find_device(config.device)
     with limited_threads(config.threads):
@@ -132,25 +169,57 @@ def find_cell_types(
     return result
 
 
-def prepare(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prepared:
+def prepare_cells(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prepared:
     """Everything before training: values, HVGs, PCs, cell graph, number of clusters."""
     with watch("preprocess"):
         expression = data.find_expression(adata, config.layer)
-        known = data.find_labels(adata.obs, config.label_key)
-        cells = preprocess.preprocess(expression, config.n_top_genes)
-        if known is not None:
-            known = known.loc[cells.obs_names] if known.loc[cells.obs_names].notna().any() else None
-        scaled = preprocess.encoder_values(cells, "scaled")
-        cells.obsm["X_pca"] = preprocess.principal_components(scaled, config.n_pcs)
-        choice = config.encoder_input
-        inputs = scaled if choice == "scaled" else preprocess.encoder_values(cells, choice)
+        cells, inputs = normalise_and_reduce(expression, config)
+        known = known_labels(adata.obs, config.label_key, data.LABEL_KEYS, cells)
     with watch("graphs"):
         on_genes = config.graph_on == "genes" and cells.n_obs < PCS_FROM
         points = preprocess.encoder_values(cells, "lognorm") if on_genes else cells.obsm["X_pca"]
         cells.obsp["scrcl_graph"] = graphs.cell_graph(points, config.n_neighbors, config.metric, seed=0)
     with watch("number of clusters"):
-        n_clusters, origin = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca"])
-    return Prepared(cells, inputs, known, n_clusters, origin, f"{expression.kind}, in {expression.source}")
+        number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca"])
+    return Prepared(cells, inputs, cells.obsm["X_pca"], known, *number, _in_words(expression))
+
+
+def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prepared:
+    """prepare_cells for spots: the graph is that of positions, and PCs are means over neighbours, obsm['X_pca_spatial']."""
+    with watch("preprocess"):
+        expression = data.find_expression(spatial.placed(adata), config.layer)
+        cells, inputs = normalise_and_reduce(expression, config)
+        known = known_labels(adata.obs, config.label_key, spatial.LABEL_KEYS, cells)
+        if "spatial" in adata.uns:  # squidpy's images and scale factors
+            cells.uns["spatial"] = adata.uns["spatial"]
+    with watch("graphs"):
+        sections, places = spatial.sections(cells.obs, config.section_key), cells.obsm["spatial"]
+        graph = graphs.spatial_graph(places, config.graph, config.n_neighbors, config.radius, sections)
+        cells.obsp["scrcl_graph"] = graph
+        cells.obsm["X_pca_spatial"] = graphs.neighbour_mean(cells.obsm["X_pca"], graph)
+        voters = graphs.nearest_spots(places, config.refine_neighbors, sections) if config.refine_neighbors else None
+    with watch("number of clusters"):
+        number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca_spatial"])
+    return Prepared(cells, inputs, cells.obsm["X_pca_spatial"], known, *number, _in_words(expression), voters)
+
+
+def normalise_and_reduce(expression: data.Expression, config: Config) -> tuple[ad.AnnData, np.ndarray]:
+    """The cells that have counts, log-normalised, with HVGs and PCs; and what the encoders see, [N, G] float32."""
+    cells = preprocess.preprocess(expression, config.n_top_genes, config.hvg_flavor)
+    scaled = preprocess.encoder_values(cells, "scaled")
+    cells.obsm["X_pca"] = preprocess.principal_components(scaled, config.n_pcs)
+    choice = config.encoder_input
+    return cells, scaled if choice == "scaled" else preprocess.encoder_values(cells, choice)
+
+
+def known_labels(obs: pd.DataFrame, label_key: str, usual: tuple[str, ...], cells: ad.AnnData) -> pd.Series | None:
+    """The known labels of these cells, or None where none of them has one."""
+    known = data.find_labels(obs, label_key, usual)
+    return None if known is None or known.loc[cells.obs_names].isna().all() else known.loc[cells.obs_names]
+
+
+def _in_words(expression: data.Expression) -> str:
+    return f"{expression.kind}, in {expression.source}"
 
 
 def choose_n_clusters(asked: str, known: pd.Series | None, points: np.ndarray) -> tuple[int, str]:
@@ -159,7 +228,7 @@ def choose_n_clusters(asked: str, known: pd.Series | None, points: np.ndarray) -
     if asked != "auto":
         number, origin = int(asked), "as asked for"
     elif n_types > 1:
-        number, origin = n_types, f"the number of known types in obs[{known.name!r}], as the published protocol does"
+        number, origin = n_types, f"the number of known labels in obs[{known.name!r}], as the published protocol does"
     else:
         number, origin = cluster.estimate_n_clusters(points, seed=0), "estimated without labels"
     cluster.require_enough(points, number)
@@ -169,7 +238,7 @@ def choose_n_clusters(asked: str, known: pd.Series | None, points: np.ndarray) -
 
 def train_and_cluster(
     prepared: Prepared,
-    config: Any,
+    config: Config,
     device: torch.device,
     on_epoch: Callable[[dict[str, float]], None],
     watch: Stopwatch,
@@ -183,20 +252,21 @@ def train_and_cluster(
         genes = graphs.gene_graph(inputs, config.gene_neighbors)
         constants = train.graph_inputs(inputs, cells.obsp["scrcl_graph"], genes, config.hops, device)
     width = config.refined_width or prepared.n_clusters
-    history, labels, runs = [], {}, {}
+    history, labels, unsmoothed, runs = [], {}, {}, {}
     for seed in config.seeds:
         with watch("train"):
             fitted = train.fit(
                 constants, seed=seed, refined_width=width, on_epoch=on_epoch, **_training_settings(config)
             )
         with watch("cluster"):
-            points = embedding(fitted, cells.obsm["X_pca"], config.embedding)
-            labels[f"seed_{seed}"] = cluster.cluster(points, prepared.n_clusters, config.cluster_method, seed)
+            points = embedding(fitted, prepared.beside, config.embedding)
+            found = cluster.cluster(points, prepared.n_clusters, config.cluster_method, seed)
+            labels[f"seed_{seed}"] = found if prepared.voters is None else cluster.majority(found, prepared.voters)
+            unsmoothed[f"seed_{seed}"] = found
         history += fitted.history
         runs[seed] = points, {name: value.cpu() for name, value in fitted.model.state_dict().items()}
     final = config.seeds[cluster.most_agreeing(list(labels.values()))]
-    labels = pd.DataFrame(labels, index=cells.obs_names).astype(str)
-    labels[FINAL] = labels[f"seed_{final}"]
+    labels = label_table(labels, unsmoothed if prepared.voters is not None else {}, f"seed_{final}", cells.obs_names)
     cells.obsm["X_scrcl"], state_dict = runs[final]
     with watch("score"):
         known = prepared.known
@@ -206,21 +276,33 @@ def train_and_cluster(
     return Result(config, prepared, labels, scores, final, state_dict, history, str(device), watch.seconds)
 
 
-def _training_settings(config: SCConfig) -> dict[str, Any]:
+def label_table(
+    labels: dict[str, np.ndarray], unsmoothed: dict[str, np.ndarray], final: str, barcodes: pd.Index
+) -> pd.DataFrame:
+    """Labels as strings: per run, those before smoothing beside them, and last the final ones, which are the run final's."""
+    columns = {}
+    for name, run in [*((name, name) for name in labels), (FINAL, final)]:
+        if run in unsmoothed:
+            columns[name + UNSMOOTHED] = unsmoothed[run]
+        columns[name] = labels[run]
+    return pd.DataFrame(columns, index=barcodes).astype(str)
+
+
+def _training_settings(config: Config) -> dict[str, Any]:
     names = ("hidden", "dropout", "epochs", "lr", "weight_decay", "temperature", "lambda1", "lambda2")
     return {name: getattr(config, name) for name in names}
 
 
-def embedding(fitted: train.Fitted, pcs: np.ndarray, choice: str) -> np.ndarray:
+def embedding(fitted: train.Fitted, beside: np.ndarray, choice: str) -> np.ndarray:
     """What is clustered, [N, d] float32.
 
     'encoder' is [E1 | E2], 'refined' [Z1 | Z2], as in the paper. 'joint' is
-    [E1 | E2 | PCs], the encoder's half and the PCs each centred and scaled to a total
+    [E1 | E2 | PCs] (for spots, PCs of the neighbourhood), the encoder's half and the PCs each centred and scaled to a total
     variance of 1: rows of E have unit length, so the PCs bring back how much a
     cell expresses, and what the graph has smoothed away of rare types.
     """
     if choice == "joint":
-        return np.hstack([unit_variance(fitted.encoder), unit_variance(pcs)])
+        return np.hstack([unit_variance(fitted.encoder), unit_variance(beside)])
     return {"encoder": fitted.encoder, "refined": fitted.refined}[choice]
 
 
@@ -242,13 +324,15 @@ def write_labels(adata: ad.AnnData, labels: pd.DataFrame) -> None:
 
     Those of an earlier run are removed.
     """
-    adata.obs = adata.obs.drop(columns=[name for name in adata.obs if str(name).startswith(f"{FINAL}_seed_")])
+    ours = (f"{FINAL}_seed_", FINAL + UNSMOOTHED)
+    adata.obs = adata.obs.drop(columns=[name for name in adata.obs if str(name).startswith(ours)])
     for name, column in labels.items():
         numbers = sorted(column.dropna().unique(), key=int)
-        adata.obs[FINAL if name == FINAL else f"{FINAL}_{name}"] = column.astype(pd.CategoricalDtype(numbers))
+        key = name if name.startswith(FINAL) else f"{FINAL}_{name}"
+        adata.obs[key] = column.astype(pd.CategoricalDtype(numbers))
 
 
-def describe(prepared: Prepared, config: Any, final_seed: int, device: torch.device) -> dict[str, Any]:
+def describe(prepared: Prepared, config: Config, final_seed: int, device: torch.device) -> dict[str, Any]:
     """What uns['scrcl'] holds: parameters, versions, how many clusters and why."""
     return {
         "params": {name: value for name, value in dataclasses.asdict(config).items() if name not in RUN_ONLY},

@@ -7,18 +7,19 @@ import numpy as np
 import scanpy as sc
 
 from data import Expression
-from utils import UserError, log
+from utils import UserError, log, one_line
 
 TARGET_SUM = 1e4  # counts per cell after normalisation, as published
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped
 
 
-def preprocess(expression: Expression, n_top_genes: int) -> ad.AnnData:
+def preprocess(expression: Expression, n_top_genes: int, hvg_flavor: str = "seurat") -> ad.AnnData:
     """Drop empty cells and genes, log-normalise, choose HVGs.
 
     Returns a new AnnData of the cells with at least one count: X log-normalised
     (all genes, sparse), layers['counts'] where the input holds counts,
-    var['highly_variable']. HVGs are those of scanpy's 'seurat' flavour, as published.
+    var['highly_variable']. HVGs are those of scanpy's 'seurat' flavour, as published for
+    scRNA-seq, or 'seurat_v3', on counts, as published for spots.
     Raises UserError where fewer than 3 cells or 2 genes have a value.
     """
     cells, kind, _ = expression
@@ -36,14 +37,17 @@ def preprocess(expression: Expression, n_top_genes: int) -> ad.AnnData:
     if kind != "log-normalised":
         sc.pp.normalize_total(cells, target_sum=TARGET_SUM)
         sc.pp.log1p(cells)
-    mark_highly_variable(cells, n_top_genes)
+    mark_highly_variable(cells, n_top_genes, hvg_flavor)
     return cells
 
 
-def mark_highly_variable(cells: ad.AnnData, n_top_genes: int) -> None:
+def mark_highly_variable(cells: ad.AnnData, n_top_genes: int, flavor: str) -> None:
     """Write var['highly_variable']: n_top_genes genes, or all where there are no more than that."""
+    if cells.n_vars > n_top_genes and flavor == "seurat_v3":
+        _seurat_v3(cells, n_top_genes)
+        return
     if cells.n_vars > n_top_genes:
-        sc.pp.highly_variable_genes(cells, n_top_genes=n_top_genes, flavor="seurat")
+        sc.pp.highly_variable_genes(cells, n_top_genes=n_top_genes, flavor=flavor)
         return
     if cells.n_vars < n_top_genes:
         log.info(
@@ -54,11 +58,21 @@ def mark_highly_variable(cells: ad.AnnData, n_top_genes: int) -> None:
     cells.var["highly_variable"] = True
 
 
+def _seurat_v3(cells: ad.AnnData, n_top_genes: int) -> None:
+    if "counts" not in cells.layers:
+        raise UserError("seurat_v3 chooses genes by counts, and the data hold none; add --hvg-flavor seurat.")
+    try:
+        sc.pp.highly_variable_genes(cells, n_top_genes=n_top_genes, flavor="seurat_v3", layer="counts")
+    except ValueError as error:  # its local regression fails on few cells with few counts
+        raise UserError(f"seurat_v3 fails on these data ({one_line(error)}); add --hvg-flavor seurat.") from error
+
+
 def encoder_values(cells: ad.AnnData, choice: str) -> np.ndarray:
     """The highly variable genes as the encoders see them: [N, G] dense float32.
 
     choice: 'scaled' (log-normalised, zero mean, unit variance, clipped at 10 sd),
-    'lognorm', or 'counts' (as published). Raises UserError for counts that are not there.
+    'uncentred' (the same without taking the mean off, as published for spots), 'lognorm',
+    or 'counts' (as published for cells). Raises UserError for counts that are not there.
     """
     genes = cells[:, cells.var["highly_variable"]]
     if choice == "counts" and "counts" not in cells.layers:
@@ -66,8 +80,8 @@ def encoder_values(cells: ad.AnnData, choice: str) -> np.ndarray:
             "These settings feed raw counts to the encoders, but the data hold none; add --encoder-input lognorm, or use data with counts."
         )
     values = (genes.layers["counts"] if choice == "counts" else genes.X).toarray()
-    if choice == "scaled":
-        values = sc.pp.scale(values, zero_center=True, max_value=MAX_SCALED, copy=True)
+    if choice in ("scaled", "uncentred"):
+        values = sc.pp.scale(values, zero_center=choice == "scaled", max_value=MAX_SCALED, copy=True)
     return np.asarray(values, dtype=np.float32)
 
 

@@ -7,31 +7,35 @@ import io
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import anndata as ad
 import h5py
-import numpy as np
+import pandas as pd
 import torch
 import yaml
 
-from pipeline import Result
+from pipeline import FINAL, UNSMOOTHED, Result
 from score import METRICS
 from utils import format_table, log, peak_memory_gib, sha256
 
 FILES = ("config.yaml", "labels.csv", "result.h5ad", "metrics.json", "log.jsonl", "model.pt")
 
 
-def write(result: Result, folder: Path, source: Path | None) -> None:
+def write(result: Result, folder: Path, source: Path | None, files: Sequence[Path] = ()) -> None:
     """Write labels.csv, result.h5ad, metrics.json, config.yaml and model.pt into folder.
 
-    source: the input file, whose hash is recorded; None for data that come with a package.
+    source: the input file or folder, None for data that come with a package or are
+    simulated; files: those of the input whose hashes are recorded.
     """
     result.labels.to_csv(folder / "labels.csv", index_label="barcode")
     _write_h5ad(result.cells, folder / "result.h5ad")
     numbers = metrics(result) | {"peak_memory_gib": _peak_memory(result)}
     (folder / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n")
-    (folder / "config.yaml").write_text(yaml.safe_dump(provenance(result, source), sort_keys=False, allow_unicode=True))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump(provenance(result, source, files), sort_keys=False, allow_unicode=True)
+    )
     model = io.BytesIO()  # as for h5ad: only plain writing ends a full disk in an OSError
     torch.save(result.state_dict, model)
     (folder / "model.pt").write_bytes(model.getbuffer())
@@ -45,7 +49,7 @@ def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
         log.warning("result.h5ad leaves out the input's own annotations, which cannot be stored: %s", error)
         ours = cells.obs[[name for name in cells.obs if str(name).startswith("scrcl")]]
         bare = ad.AnnData(cells.X, obs=ours, var=cells.var[["highly_variable"]], layers=cells.layers, uns=cells.uns)
-        for key in ("X_pca", "X_scrcl", "X_umap"):
+        for key in ("spatial", "X_pca", "X_pca_spatial", "X_scrcl", "X_umap"):
             if key in cells.obsm:
                 bare.obsm[key] = cells.obsm[key]
         bare.obsp["scrcl_graph"] = cells.obsp["scrcl_graph"]
@@ -68,7 +72,7 @@ def _peak_memory(result: Result) -> dict[str, float]:
 
 def metrics(result: Result) -> dict:
     """Scores per seed, their mean and sd, those of the final labels; sizes and times. JSON-ready."""
-    single = [result.scores[name] for name in result.seeds if name in result.scores]
+    unsmoothed = mean_and_sd(result, UNSMOOTHED)
     return {
         "n_cells": len(result.labels),
         "n_without_counts": int(result.labels["scrcl"].isna().sum()),
@@ -77,21 +81,36 @@ def metrics(result: Result) -> dict:
         "final_seed": result.final_seed,
         "n_clusters_found": {name: result.labels[name].nunique() for name in result.labels},
         "scores": result.scores,
-        "mean": {name: float(np.mean([s[name] for s in single])) for name in METRICS} if single else {},
-        "sd": {name: float(np.std([s[name] for s in single], ddof=1)) for name in METRICS} if len(single) > 1 else {},
+        **mean_and_sd(result),
+        **({"unsmoothed": unsmoothed} if unsmoothed["mean"] else {}),
         "seconds": result.seconds,
     }
 
 
-def provenance(result: Result, source: Path | None) -> dict:
+def mean_and_sd(result: Result, suffix: str = "") -> dict[str, dict[str, float]]:
+    """'mean' and 'sd' of every score over the seeds, as far as there are known labels and several seeds.
+
+    suffix: UNSMOOTHED for the labels before smoothing.
+    """
+    single = [result.scores[name + suffix] for name in result.seeds if name + suffix in result.scores]
+    values = pd.DataFrame(single, columns=METRICS)
+    return {
+        "mean": values.mean().to_dict() if single else {},
+        "sd": values.std(ddof=1).to_dict() if len(single) > 1 else {},
+    }
+
+
+def provenance(result: Result, source: Path | None, files: Sequence[Path] = ()) -> dict:
     """Everything needed to repeat the run: `--config config.yaml` reads the settings back."""
     settings = dataclasses.asdict(result.config)
+    if settings.get("annotation", "auto") not in ("auto", "none"):
+        settings["annotation"] = str(Path(settings["annotation"]).resolve())
     facts = {name: value for name, value in result.cells.uns["scrcl"].items() if name != "params"}
     if source is None:
         origin = {"file": result.config.dataset}
     else:
         settings["dataset"] = str(source.resolve())
-        origin = {"file": str(source), "sha256": sha256(source)}
+        origin = {"file": str(source), "sha256": {path.name: sha256(path) for path in files}}
     return {
         "settings": settings,
         "provenance": {"command": shlex.join(["python", *sys.argv]), "input": origin, **facts},
@@ -105,7 +124,9 @@ def summary(result: Result) -> str:
     several = len(result.seeds) > 1
     lines = [format_table(["", "clusters", "loss", *scored], rows), ""]
     if several:
-        lines.append("Final labels: of the seed that agrees best with the other seeds; known types have no part in it.")
+        lines.append(
+            "Final labels: of the seed that agrees best with the other seeds; known labels have no part in it."
+        )
     lines.append(f"Number of clusters: {result.prepared.n_clusters}, {result.prepared.n_clusters_from}.")
     if result.scores:
         n_scored, key = result.scores["scrcl"]["n_scored"], result.prepared.known.name
@@ -118,14 +139,21 @@ def summary(result: Result) -> str:
 
 
 def _score_rows(result: Result, scored: tuple[str, ...]) -> list[list[str]]:
-    last_loss = {f"seed_{record['seed']}": record["total"] for record in result.history}
+    last_loss = {f"seed_{record['seed']}": f"{record['total']:.4g}" for record in result.history}
+    rows = []
 
-    def row(title: str, name: str, loss: str) -> list[str]:
-        return [title, str(result.labels[name].nunique()), loss, *(f"{result.scores[name][m]:.3f}" for m in scored)]
+    def add(title: str, name: str, loss: str = "") -> None:
+        scores = (f"{result.scores[name][m]:.3f}" for m in scored)
+        rows.append([title, str(result.labels[name].nunique()), loss, *scores])
 
-    rows = [row(name.replace("_", " "), name, f"{last_loss[name]:.4g}") for name in result.seeds]
-    if len(rows) > 1:
-        mean, sd = metrics(result)["mean"], metrics(result)["sd"]
-        rows.append(["mean ± sd", "", "", *(f"{mean[m]:.3f} ± {sd[m]:.3f}" for m in scored)])
-        rows.append(row(f"final (seed {result.final_seed})", "scrcl", ""))
+    for suffix in ("", UNSMOOTHED) if FINAL + UNSMOOTHED in result.labels else ("",):
+        note = ", not smoothed" if suffix else ""
+        for name in result.seeds:
+            add(name.replace("_", " ") + note, name + suffix, "" if suffix else last_loss[name])
+        if len(result.seeds) > 1:
+            spread = mean_and_sd(result, suffix)
+            rows.append(
+                [f"mean ± sd{note}", "", "", *(f"{spread['mean'][m]:.3f} ± {spread['sd'][m]:.3f}" for m in scored)]
+            )
+            add(f"final (seed {result.final_seed}){note}", FINAL + suffix)
     return rows

@@ -25,6 +25,11 @@ class UserError(Exception):
     """Bad input, in one sentence: what is wrong, where, and what to do. Scripts exit with code 2."""
 
 
+def one_line(error: Exception) -> str:
+    """The first line of what an exception says, or its type where it says nothing."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def run_script(main: Callable[[], None]) -> int:
     """Run an entry script's main; its exit code: 0, 2 after one sentence on bad input, 130 after Ctrl-C."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)

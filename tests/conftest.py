@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+
 import anndata as ad
+import h5py
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+
+import workflow
+from utils import run_script
+
+FAST = ["--epochs", 5, "--hidden", 16, "--n-top-genes", 60, "--n-pcs", 10]
+
+
+def run(script: ModuleType, monkeypatch, capsys, *argv: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of `python runSC.py argv` (or runST.py)."""
+    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, argv)])
+    if "--output" not in argv:
+        monkeypatch.setattr(workflow, "RESULTS", Path(tempfile.mkdtemp()))
+    return run_script(script.main), *capsys.readouterr()
 
 
 def simulate(n_cells: int = 120, n_genes: int = 80, n_types: int = 3, seed: int = 0) -> ad.AnnData:
@@ -33,3 +54,48 @@ def counts() -> ad.AnnData:
 def fast() -> dict:
     """Settings of a run that takes a second."""
     return {"epochs": 8, "hidden": 16, "n_top_genes": 60, "n_pcs": 10, "figures": False}
+
+
+def write_matrix(adata: ad.AnnData, path: Path) -> None:
+    """adata's X as filtered_feature_bc_matrix.h5 in the layout of Space Ranger (genes x spots, compressed columns)."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        for name in ("data", "indices", "indptr"):
+            group[name] = getattr(adata.X, name)
+        group["shape"] = np.array(adata.shape[::-1], dtype=np.int32)
+        group["barcodes"] = np.array(adata.obs_names, dtype="S")
+        features = group.create_group("features")
+        features["id"] = np.array([f"ENSG{i}" for i in range(adata.n_vars)], dtype="S")
+        features["name"] = np.array(adata.var_names, dtype="S")
+        features["feature_type"] = np.array(["Gene Expression"] * adata.n_vars, dtype="S")
+        features["genome"] = np.array(["GRCh38"] * adata.n_vars, dtype="S")
+
+
+def position_table(adata: ad.AnnData) -> pd.DataFrame:
+    """A Space Ranger table of positions: the spots in reverse order, and one off the tissue that has no counts."""
+    places = np.rint(adata.obsm["spatial"]).astype(int)
+    table = pd.DataFrame(
+        {
+            "barcode": adata.obs_names,
+            "in_tissue": 1,
+            "array_row": adata.obs["array_row"].to_numpy(),
+            "array_col": adata.obs["array_col"].to_numpy(),
+            "pxl_row_in_fullres": places[:, 1],
+            "pxl_col_in_fullres": places[:, 0],
+        }
+    )
+    off = table.iloc[:1].assign(barcode="off-tissue", in_tissue=0)
+    return pd.concat([table[::-1], off], ignore_index=True)
+
+
+def write_visium(adata: ad.AnnData, folder: Path) -> Path:
+    """A Visium folder as Space Ranger 2 writes it, with both images; returns it."""
+    (folder / "spatial").mkdir(parents=True)
+    write_matrix(adata, folder / "filtered_feature_bc_matrix.h5")
+    position_table(adata).to_csv(folder / "spatial" / "tissue_positions.csv", index=False)
+    factors = {"tissue_hires_scalef": 0.1, "tissue_lowres_scalef": 0.05, "spot_diameter_fullres": 60.0}
+    (folder / "spatial" / "scalefactors_json.json").write_text(json.dumps(factors))
+    for name, side in (("hires", 120), ("lowres", 60)):
+        image = np.linspace(0, 1, side * side * 3).reshape(side, side, 3)
+        matplotlib.image.imsave(folder / "spatial" / f"tissue_{name}_image.png", image)
+    return folder

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 import cluster
+import graphs
 from score import matched_types, score
 from utils import UserError
 
@@ -96,3 +98,26 @@ def test_scoring_changes_nothing():
 
 def test_matching_is_one_to_one():
     assert matched_types(series("001122"), series("AAAAAB")) in ({"0": "A", "2": "B"}, {"1": "A", "2": "B"})
+
+
+def test_majority_by_hand():
+    """A row of spots, each with its two nearest: lone labels give way; in a tie the own label stays."""
+    places = np.arange(7.0)[:, None]
+    nearest = graphs.nearest_spots(places, 2)
+    assert list(cluster.majority(np.array([0, 0, 1, 0, 1, 1, 1]), nearest)) == [0, 0, 0, 1, 1, 1, 1]
+    alone = sparse.csr_matrix((3, 3), dtype=np.float32)
+    assert list(cluster.majority(np.array([2, 0, 1]), alone)) == [2, 0, 1]
+    three_ways = sparse.csr_matrix(np.float32([[0, 1, 1], [0, 0, 0], [0, 0, 0]]))
+    assert list(cluster.majority(np.array([2, 1, 0]), three_ways)) == [2, 1, 0]
+    outvoted = sparse.csr_matrix(np.float32(np.ones((1, 5)) * [0, 1, 1, 1, 1])).toarray()
+    voters = sparse.csr_matrix(np.vstack([outvoted, np.zeros((4, 5), dtype=np.float32)]))
+    assert list(cluster.majority(np.array([2, 1, 1, 0, 0]), voters)) == [0, 1, 1, 0, 0]  # of 0 and 1 the lower
+
+
+def test_majority_agrees_with_counting():
+    rng = np.random.default_rng(0)
+    places, labels = rng.normal(size=(80, 2)), rng.integers(0, 4, 80)
+    nearest = graphs.nearest_spots(places, 7)
+    for i, found in enumerate(cluster.majority(labels, nearest)):
+        votes = np.bincount(labels[np.append(nearest[i].indices, i)], minlength=4)
+        assert found == (labels[i] if votes[labels[i]] == votes.max() else votes.argmax())

@@ -8,15 +8,16 @@ import pytest
 import yaml
 
 import config
-from config import CONFIGS, SCConfig
+from config import CONFIGS, SCConfig, STConfig
 from utils import UserError
 
-PUBLISHED = sorted(path.stem for path in (CONFIGS / "paper").glob("*.yaml"))
+TASKS = {task.task: task for task in (SCConfig, STConfig)}
+PUBLISHED = sorted((path.parent.name, path.stem) for path in (CONFIGS / "paper").glob("*/*.yaml"))
 
 
-def parse(*argv: str) -> SCConfig:
-    flags = vars(config.build_parser(SCConfig, "").parse_args(argv))
-    return config.load(SCConfig, flags.pop("config"), flags)
+def parse(*argv: str, task: type[config.Config] = SCConfig) -> config.Config:
+    flags = vars(config.build_parser(task, "").parse_args(argv))
+    return config.load(task, flags.pop("config"), flags)
 
 
 def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path):
@@ -26,9 +27,10 @@ def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path):
     assert (settings.epochs, settings.lr, settings.seeds, settings.hidden) == (9, 1e-3, [4], SCConfig().hidden)
 
 
-def test_every_setting_is_a_flag_with_help():
-    text = config.build_parser(SCConfig, "").format_help()
-    for field in dataclasses.fields(SCConfig):
+@pytest.mark.parametrize("task", TASKS.values())
+def test_every_setting_is_a_flag_with_help(task):
+    text = config.build_parser(task, "").format_help()
+    for field in dataclasses.fields(task):
         assert f"--{field.name.replace('_', '-')}" in text and field.metadata["help"]
 
 
@@ -37,17 +39,17 @@ def test_seed_is_the_same_as_seeds():
     assert parse("--seeds", "5", "15").seeds == [5, 15]
 
 
-def test_the_ten_published_sets_and_one_for_all_others():
-    assert len(PUBLISHED) == 11 and "any_sc" in PUBLISHED
+def test_the_published_sets_and_one_for_all_others():
+    names = {task: [name for folder, name in PUBLISHED if folder == task] for task in TASKS}
+    assert len(names["SC"]) == 11 and len(names["ST"]) == 16 and all("any" in found for found in names.values())
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_files_load_and_hold_only_what_differs(name):
-    own = yaml.safe_load((CONFIGS / "paper" / f"{name}.yaml").read_text())
-    base = dataclasses.asdict(SCConfig())
-    if name != "any_sc":
-        base = dataclasses.asdict(config.load(SCConfig, "paper/any_sc", {}))
-    settings = dataclasses.asdict(config.load(SCConfig, f"paper/{name}", {}))
+@pytest.mark.parametrize(("task", "name"), PUBLISHED)
+def test_published_files_load_and_hold_only_what_differs(task, name):
+    own = yaml.safe_load((CONFIGS / "paper" / task / f"{name}.yaml").read_text())
+    task = TASKS[task]
+    base = dataclasses.asdict(task() if name == "any" else config.load(task, "paper/any", {}))
+    settings = dataclasses.asdict(config.load(task, f"paper/{name}", {}))
     for key, value in own.items():
         assert settings[key] == value and base[key] != value, key
 
@@ -86,6 +88,48 @@ def test_published_settings(name):
     """As literals, so that a change of the default recipe cannot change them unseen."""
     settings = parse("--dataset", f"some/where/{name}.h5ad", "--config", "paper")
     expected = dict(zip(COLUMNS, TABLE[name])) | COMMON
+    assert {key: getattr(settings, key) for key in expected} == expected
+
+
+# The published table for spots: hops, lambda1, lambda2, HVGs, neighbours, refined width.
+ST_TABLE = {
+    "151507": ([10, 8], 200, 1, 3000, 15, 0),
+    "151508": ([10, 8], 200, 0.01, 3000, 15, 0),
+    "151509": ([10, 8], 50, 0.05, 3000, 15, 0),
+    "151510": ([10, 8], 200, 0.5, 3000, 15, 0),
+    "151669": ([10, 8], 100, 0.01, 3000, 15, 0),
+    "151670": ([10, 8], 100, 0.1, 3000, 15, 0),
+    "151671": ([1, 5], 100, 0.1, 3000, 15, 0),
+    "151672": ([5, 7], 100, 0.01, 3000, 15, 0),
+    **dict.fromkeys(["151673", "151674", "151675", "151676"], ([10, 8], 100, 0.1, 3000, 5, 0)),
+    "Human_Breast_Cancer": ([5, 1], 200, 1, 1000, 3, 100),
+    "Mouse_Brain_Anterior": ([1, 0], 100, 1, 1000, 3, 100),
+    "Mouse_Embryo_E9.5": ([5, 1], 200, 0.1, 1000, 3, 100),
+    "any other": ([0, 0], 100, 1, 3000, 15, 0),
+}
+ST_COLUMNS = ("hops", "lambda1", "lambda2", "n_top_genes", "n_neighbors", "refined_width")
+ST_COMMON = {
+    "hvg_flavor": "seurat_v3",
+    "encoder_input": "uncentred",
+    "graph": "knn",
+    "gene_neighbors": 5,
+    "hidden": 1500,
+    "epochs": 500,
+    "dropout": 0.3,
+    "weight_decay": 0.1,
+    "lr": 1e-4,
+    "temperature": 0.1,
+    "embedding": "refined",
+    "cluster_method": "kmeans",
+    "refine_neighbors": 50,
+    "seeds": [5, 15, 25, 35, 45],
+}
+
+
+@pytest.mark.parametrize("name", ST_TABLE)
+def test_published_settings_for_spots(name):
+    settings = parse("--dataset", f"some/where/{name}", "--config", "paper", task=STConfig)
+    expected = dict(zip(ST_COLUMNS, ST_TABLE[name])) | ST_COMMON
     assert {key: getattr(settings, key) for key in expected} == expected
 
 
@@ -140,3 +184,19 @@ def test_wrong_yaml(tmp_path, text, says):
     path.write_text(text)
     with pytest.raises(UserError, match=says):
         parse("--config", str(path))
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--radius", "-1"], "--radius must not be negative"),
+        (["--refine-neighbors", "-1"], "--refine-neighbors must not be negative"),
+        (["--graph", "hexagons"], "hexagons"),
+        (["--metric", "cosine"], "--metric"),
+        (["--config", "paper/Zeisel"], "Zeisel.*151673"),
+        (["--n-neighbors", "0"], "--n-neighbors"),
+    ],
+)
+def test_wrong_flags_for_spots(argv, says):
+    with pytest.raises(UserError, match=says):
+        parse(*argv, task=STConfig)

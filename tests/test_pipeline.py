@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -13,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import simulate
+from conftest import FAST, run, simulate
 from sklearn.metrics import adjusted_rand_score
 
 import data
@@ -23,7 +20,7 @@ import results
 import runSC
 import train
 from pipeline import find_cell_types
-from utils import UserError, run_script
+from utils import UserError
 
 
 def test_cell_types_of_simulated_data_are_found(counts):
@@ -173,24 +170,13 @@ def test_input_that_cannot_be_used(fast, make, settings, says):
 # The command line
 
 
-def run(monkeypatch, capsys, *argv: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `python runSC.py argv`."""
-    monkeypatch.setattr(sys, "argv", ["runSC.py", *map(str, argv)])
-    if "--output" not in argv:
-        monkeypatch.setattr(runSC, "RESULTS", Path(tempfile.mkdtemp()))
-    return run_script(runSC.main), *capsys.readouterr()
-
-
-FAST = ["--epochs", 5, "--hidden", 16, "--n-top-genes", 60, "--n-pcs", 10]
-
-
-def test_files_of_a_run(monkeypatch, capsys, tmp_path, counts):
+def test_files_of_a_run(runSC, monkeypatch, capsys, tmp_path, counts):
     counts.X = counts.X.toarray()
     counts.X[3] = 0
     counts.write_h5ad(tmp_path / "in.h5ad")
     out = tmp_path / "out"
     code, text, _ = run(
-        monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", out, "--seeds", 5, 15, *FAST
+        runSC, monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", out, "--seeds", 5, 15, *FAST
     )
     assert code == 0 and "mean ± sd" in text and "Peak memory" in text
     assert {path.name for path in out.iterdir()} == {*results.FILES, *figures.FILES}
@@ -212,13 +198,25 @@ def test_files_of_a_run(monkeypatch, capsys, tmp_path, counts):
     assert "projector.weight" in state
 
 
-def test_config_yaml_repeats_the_run(monkeypatch, capsys, tmp_path, counts):
+def test_config_yaml_repeats_the_run(runSC, monkeypatch, capsys, tmp_path, counts):
     counts.write_h5ad(tmp_path / "in.h5ad")
     first, second = tmp_path / "first", tmp_path / "second"
-    run(monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", first, "--seed", 7, "--no-figures", *FAST)
+    run(
+        runSC,
+        monkeypatch,
+        capsys,
+        "--dataset",
+        tmp_path / "in.h5ad",
+        "--output",
+        first,
+        "--seed",
+        7,
+        "--no-figures",
+        *FAST,
+    )
     recorded = yaml.safe_load((first / "config.yaml").read_text())
     assert recorded["provenance"]["input"]["sha256"] and recorded["settings"]["seeds"] == [7]
-    code, *_ = run(monkeypatch, capsys, "--config", first / "config.yaml", "--output", second)
+    code, *_ = run(runSC, monkeypatch, capsys, "--config", first / "config.yaml", "--output", second)
     assert code == 0
     assert (first / "labels.csv").read_bytes() == (second / "labels.csv").read_bytes()
 
@@ -226,9 +224,10 @@ def test_config_yaml_repeats_the_run(monkeypatch, capsys, tmp_path, counts):
 def test_a_later_run_leaves_no_figure_of_an_earlier_one(monkeypatch, capsys, tmp_path, counts):
     counts.write_h5ad(tmp_path / "in.h5ad")
     (tmp_path / "notes.txt").write_text("the user's own")
-    run(monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", tmp_path, *FAST)
+    run(runSC, monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", tmp_path, *FAST)
     assert (tmp_path / "confusion.png").exists()
     run(
+        runSC,
         monkeypatch,
         capsys,
         "--dataset",
@@ -248,11 +247,13 @@ def test_a_later_run_leaves_no_figure_of_an_earlier_one(monkeypatch, capsys, tmp
 def test_files_that_no_run_has_written_are_never_touched(monkeypatch, capsys, tmp_path, counts):
     counts.write_h5ad(tmp_path / "result.h5ad")
     before = (tmp_path / "result.h5ad").read_bytes()
-    code, _, err = run(monkeypatch, capsys, "--dataset", tmp_path / "result.h5ad", "--output", tmp_path, *FAST)
+    code, _, err = run(runSC, monkeypatch, capsys, "--dataset", tmp_path / "result.h5ad", "--output", tmp_path, *FAST)
     assert code == 2 and "would overwrite the input" in err
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "labels.csv").write_text("the user's own")
-    code, _, err = run(monkeypatch, capsys, "--dataset", tmp_path / "result.h5ad", "--output", tmp_path / "sub", *FAST)
+    code, _, err = run(
+        runSC, monkeypatch, capsys, "--dataset", tmp_path / "result.h5ad", "--output", tmp_path / "sub", *FAST
+    )
     assert code == 2 and "not of an earlier run" in err
     assert (tmp_path / "result.h5ad").read_bytes() == before and len(list((tmp_path / "sub").iterdir())) == 1
 
@@ -270,7 +271,7 @@ def test_files_that_no_run_has_written_are_never_touched(monkeypatch, capsys, tm
     ],
 )
 def test_one_sentence_and_exit_code_2(monkeypatch, capsys, argv, says):
-    code, out, err = run(monkeypatch, capsys, *argv)
+    code, out, err = run(runSC, monkeypatch, capsys, *argv)
     assert code == 2 and says in err and "Traceback" not in err and out == ""
     assert err.strip().splitlines()[-1].startswith("Error: ")
 
@@ -280,7 +281,7 @@ def test_a_run_that_ends_early_leaves_earlier_results_whole(monkeypatch, capsys,
     counts.write_h5ad(tmp_path / "in.h5ad")
     out = tmp_path / "out"
     argv = ["--dataset", tmp_path / "in.h5ad", "--output", out, "--no-figures", *FAST]
-    assert run(monkeypatch, capsys, *argv)[0] == 0
+    assert run(runSC, monkeypatch, capsys, *argv)[0] == 0
     before = {path.name: path.read_bytes() for path in out.iterdir()}
 
     def fail(*args, **kwargs):
@@ -288,7 +289,7 @@ def test_a_run_that_ends_early_leaves_earlier_results_whole(monkeypatch, capsys,
 
     where = (results, "provenance") if isinstance(failure, OSError) else (train, "step")
     monkeypatch.setattr(*where, fail)
-    code, _, err = run(monkeypatch, capsys, *argv, "--seed", 99)
+    code, _, err = run(runSC, monkeypatch, capsys, *argv, "--seed", 99)
     assert code == (130 if isinstance(failure, KeyboardInterrupt) else 2)
     assert "No space left" in err or not isinstance(failure, OSError)
     after = {path.name: path.read_bytes() for path in out.iterdir()}

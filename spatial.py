@@ -1,0 +1,236 @@
+"""Find and read spatial data, their coordinates, sections and annotation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+import data
+import visium
+from simulate import layered_tissue
+from utils import UserError, log, one_line
+
+ST_FOLDER = Path(__file__).parent / "datasets" / "stdata"
+DEMO = "demo"  # a simulated tissue, made by simulate.py
+DLPFC = tuple(str(number) for first in (151507, 151669, 151673) for number in range(first, first + 4))
+PUBLISHED = (*DLPFC, "Human_Breast_Cancer", "Mouse_Brain_Anterior", "Mouse_Embryo_E9.5")
+LABEL_KEYS = ("layer_guess", "ground_truth", "annotation")
+ANNOTATIONS = ("metadata.tsv", "metadata.csv")
+COORDINATE_KEYS = ("spatial", "X_spatial")  # of obsm
+COORDINATE_COLUMNS = (  # of obs, in the habits of Stereo-seq, Xenium, MERFISH, CosMx, stLearn and Visium
+    ("x", "y"),
+    ("X", "Y"),
+    ("x_centroid", "y_centroid"),
+    ("center_x", "center_y"),
+    ("CenterX_global_px", "CenterY_global_px"),
+    ("imagecol", "imagerow"),
+    ("pxl_col_in_fullres", "pxl_row_in_fullres"),
+    ("array_col", "array_row"),
+    ("col", "row"),
+)
+
+HOW_TO = f"""There is no spatial data set yet. Put one of these in place and name it with --dataset:
+  a Visium folder   {ST_FOLDER}/NAME/ with filtered_feature_bc_matrix.h5 (or the folder of that name) and
+                    spatial/ (tissue_positions.csv or tissue_positions_list.csv, scalefactors_json.json, images)
+  the 12 DLPFC      {ST_FOLDER}/DLPFC/151673/ and so on; known layers in metadata.tsv (barcode, layer_guess)
+  an h5ad file      {ST_FOLDER}/NAME.h5ad with obsm['spatial'], or x and y in obs
+Both can also be given as a path: python runST.py --dataset PATH. Without any data: python runST.py --demo"""
+
+
+def find(dataset: str, folder: Path = ST_FOLDER) -> Path | None:
+    """Path of the Visium folder or h5ad file that dataset means; None for the simulated tissue.
+
+    dataset: a path; or a name in folder or folder/DLPFC. A folder that is not Visium
+    may hold one h5ad file.
+    Raises UserError where there is no such thing, saying what was looked for.
+    """
+    if dataset == DEMO:
+        return None
+    if not dataset:
+        raise UserError(HOW_TO)
+    places = [Path(dataset), folder / dataset, folder / f"{dataset}.h5ad", folder / "DLPFC" / dataset]
+    path = next((place for place in places if data.readable(place)), None)
+    if path is None:
+        where = " or ".join(map(str, places if dataset not in DLPFC else places[-1:]))
+        advice = "; README.md says where the published sets can be downloaded" if dataset in PUBLISHED else ""
+        raise UserError(f"There is no data set {dataset!r}: nothing at {where}{advice}. {in_words(folder)}")
+    if path.is_file():
+        return path
+    root = visium.visium_root(path)
+    files = sorted(path.glob("*.h5ad"))
+    if root is None and len(files) != 1:
+        raise UserError(
+            f"{path} is not a Visium folder: looked for spatial/ in it, in outs/ and in binned_outputs/square_008um/ "
+            f"(also 016um, 002um); and it holds {len(files)} h5ad files where one would do."
+        )
+    return root or files[0]
+
+
+def in_words(folder: Path) -> str:
+    """In words, what data sets are in folder."""
+    names = sorted(
+        path.name
+        for place in (folder, folder / "DLPFC")
+        for path in place.glob("*")
+        if path.suffix == ".h5ad" or (path.is_dir() and path.name != "DLPFC")
+    )
+    return f"{folder} holds {', '.join(names)}." if names else f"{folder} holds no data yet; python runST.py says how."
+
+
+def dataset_name(dataset: str) -> str:
+    """The name that results are filed under: that of the file or folder, without Space Ranger's own outs/ and the like."""
+    path = Path(dataset)
+    while path.name in visium.GENERIC and path.resolve() != path.resolve().parent:
+        path = path.resolve().parent
+    return data.dataset_name(str(path))
+
+
+def demo() -> ad.AnnData:
+    """The simulated tissue."""
+    log.info("These data are simulated: seven layers of a tissue that does not exist.")
+    return layered_tissue()
+
+
+def read(path: Path, name: str, annotation: str = "auto") -> ad.AnnData:
+    """Read the Visium folder or h5ad file at path, and join its annotation, whose columns go to obs.
+
+    name: goes to uns['spatial'] as library id; annotation: path of a table, 'none', or
+    'auto' for metadata.tsv or metadata.csv in the Visium folder.
+    """
+    adata = visium.read_visium(path, name) if path.is_dir() else data.read(path)
+    table = annotation_table(path, annotation)
+    if table is not None:
+        join_annotation(adata, table)
+    return adata
+
+
+def annotation_table(path: Path, annotation: str) -> Path | None:
+    """The table of known domains that belongs to the Visium folder or h5ad file at path, or None."""
+    if annotation not in ("auto", "none"):
+        return Path(annotation)
+    if annotation == "none" or path.is_file():
+        return None
+    outside = [folder.parent for folder in (path, *path.parents) if folder.name in visium.GENERIC]
+    tables = [folder / name for folder in (path, *outside) for name in ANNOTATIONS]
+    return next((table for table in tables if table.is_file()), None)
+
+
+def input_files(path: Path, annotation: str) -> tuple[Path, ...]:
+    """The files that decide the result: matrix, positions and annotation."""
+    own = visium.input_files(path) if path.is_dir() else [path]
+    table = annotation_table(path, annotation)
+    return tuple(file for file in [*own, table] if file is not None and file.is_file())
+
+
+def join_annotation(adata: ad.AnnData, path: Path) -> None:
+    """Write the columns of a table to obs, joined by barcode; spots that it does not name stay missing.
+
+    The barcodes are the column, or the row names, that have most in common with the spots'
+    names. A table without any such column, but with a row per spot, is taken row by row,
+    which is said.
+    Raises UserError for a table that cannot be read, or whose barcodes are those of other spots.
+    """
+    table = _read_table(path)
+    column, met = _barcode_column(table, adata.obs_names)
+    if met == 0:
+        candidates = [name for name in table if _like_barcodes(table[name])]
+        if candidates or len(table) != adata.n_obs:
+            example = f" ({table[candidates[0]].iloc[0]!r} there, {adata.obs_names[0]!r} here)" if candidates else ""
+            raise UserError(
+                f"None of the {len(table)} rows of {path} has the barcode of one of the {adata.n_obs} spots{example}; "
+                "its first column must hold the spots' barcodes."
+            )
+        log.warning("%s has no barcodes: its rows are taken to be in the order of the matrix.", path)
+        table.index = adata.obs_names
+    else:
+        table = table[table[column].notna()].drop_duplicates(column).set_index(column)
+        log.info("%s: %d of its %d barcodes are among the %d spots.", path.name, met, len(table), adata.n_obs)
+    for name, values in table.reindex(adata.obs_names).items():
+        adata.obs[name] = values
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A csv or tab-separated table; row names, which R writes without a header, become a column."""
+    try:
+        table = pd.read_csv(path, sep="," if ".csv" in path.suffixes else "\t", dtype={0: str})
+    except Exception as error:  # pandas: many types; missing and damaged files alike
+        raise UserError(f"The annotation {path} cannot be read as a table ({one_line(error)}).") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        table = table.reset_index(names="barcode" if "barcode" not in table else "row name")
+    if table.empty:
+        raise UserError(f"The annotation {path} has no rows.")
+    return table
+
+
+def _barcode_column(table: pd.DataFrame, barcodes: pd.Index) -> tuple[str, int]:
+    """The column that has most barcodes in common with the spots, and how many."""
+    met = {name: int(barcodes.isin(table[name].dropna().astype(str)).sum()) for name in table}
+    best = max(met, key=lambda name: met[name])
+    table[best] = table[best].map(str, na_action="ignore")
+    return best, met[best]
+
+
+def _like_barcodes(column: pd.Series) -> bool:
+    return not pd.api.types.is_numeric_dtype(column) and column.is_unique
+
+
+def coordinates(adata: ad.AnnData) -> np.ndarray:
+    """Positions of the spots, [N, 2 or 3] float64, NaN where missing, in the data's own unit.
+
+    From obsm['spatial'], or from x and y (or the like) in obs. Raises UserError where there are none.
+    """
+    for key in COORDINATE_KEYS:
+        if key in adata.obsm:
+            points = np.asarray(adata.obsm[key])
+            break
+    else:
+        pair = next((pair for pair in COORDINATE_COLUMNS if set(pair) <= set(adata.obs)), None)
+        if pair is None:
+            raise UserError(
+                "The data have no coordinates: no obsm['spatial'], and no columns x and y (or the like) in obs; "
+                "add adata.obsm['spatial'], or use runSC.py for data without positions."
+            )
+        key, points = f"{pair[0]}, {pair[1]}", adata.obs[list(pair)].to_numpy()
+    try:
+        points = points.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The coordinates in {key} are not numbers ({one_line(error)}).") from error
+    if points.ndim != 2 or points.shape[1] not in (2, 3):
+        raise UserError(f"The coordinates in {key} have the shape {points.shape}; two or three columns are needed.")
+    return np.where(np.isfinite(points), points, np.nan)
+
+
+def placed(adata: ad.AnnData) -> ad.AnnData:
+    """A view of the spots that have a position, with it in obsm['spatial'] (of a shallow copy; adata stays as it is).
+
+    Raises UserError where fewer than 3 spots have one.
+    """
+    points = coordinates(adata)
+    there = ~np.isnan(points).any(axis=1)
+    if not there.all():
+        log.info("%d of %d spots have no position: left out, without a label.", (~there).sum(), adata.n_obs)
+    if there.sum() < 3:
+        raise UserError(f"Only {there.sum()} of {adata.n_obs} spots have a position; at least 3 are needed.")
+    shallow = ad.AnnData(adata.X, obs=adata.obs, var=adata.var, layers=adata.layers, raw=adata.raw, obsm=adata.obsm)
+    shallow.obsm["spatial"] = points
+    return shallow[there]
+
+
+def sections(obs: pd.DataFrame, section_key: str) -> pd.Series | None:
+    """The section of every spot as strings; None where all are of one.
+
+    section_key: a column of obs, 'none', or 'auto' for library_id (squidpy's name).
+    Raises UserError for a column that is not there or has gaps.
+    """
+    if section_key == "none" or (section_key == "auto" and "library_id" not in obs):
+        return None
+    key = "library_id" if section_key == "auto" else section_key
+    if key not in obs:
+        raise UserError(f"There is no obs column {key!r} to tell sections apart; the columns are {', '.join(obs)}.")
+    if obs[key].isna().any():
+        raise UserError(f"The section of {obs[key].isna().sum()} spots is missing in obs[{key!r}]; fill it in.")
+    found = obs[key].astype(str)
+    return found if found.nunique() > 1 else None

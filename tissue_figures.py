@@ -1,0 +1,226 @@
+"""Figures of a spatial run: domains on the tissue, and how domains are related (PAGA)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from sklearn.neighbors import NearestNeighbors
+
+import figures
+import spatial
+from pipeline import Result
+
+FILES = ("domains.png", "paga.png", "paga_compare.png", *figures.FILES)
+PANEL = 5.0  # inches
+NAMED_FROM = (
+    9  # domains from which their names also stand on the tissue: no more than 8 colours are told apart at a glance
+)
+LEGEND_ROWS = 20
+
+
+def draw(result: Result, folder: Path) -> None:
+    """Draw domains.png, umap.png, paga.png, paga_compare.png, losses.png and, with known domains, confusion.png."""
+    cells, known = result.cells, result.prepared.known
+    sections = spatial.sections(cells.obs, result.config.section_key)
+    figures.save(domains_figure(cells, known, sections), folder / "domains.png")
+    figures.save(figures.umap_figure(cells, known), folder / "umap.png")
+    graphs = paga_graphs(cells, known)
+    figures.save(paga_figure(graphs), folder / "paga.png")
+    figures.save(paga_compare_figure(graphs), folder / "paga_compare.png")
+    figures.draw_training(result, folder)
+
+
+def domains_figure(cells: ad.AnnData, known: pd.Series | None, sections: pd.Series | None = None) -> Figure:
+    """Domains on the tissue beside the given ones in matching colours; a row per section, over its image if there is one.
+
+    cells: obs['scrcl'], obsm['spatial'] (of three coordinates the first two are drawn), uns['spatial'] as squidpy keeps it.
+    """
+    shown = figures.panels(cells, known)
+    palettes = figures.colours(shown)
+    names = ["tissue"] if sections is None else figures.natural_order(sections.unique())
+    members = [
+        np.ones(cells.n_obs, dtype=bool) if sections is None else (sections == name).to_numpy() for name in names
+    ]
+    places = cells.obsm["spatial"][:, :2]
+    heights = [PANEL * _aspect(places[member]) for member in members]
+    widths = [PANEL + _legend_width(values) for values in shown.values()]
+    figure = Figure(figsize=(sum(widths), sum(heights) + 0.4 * len(heights)), layout="constrained")
+    grid = figure.subplots(len(names), len(shown), squeeze=False, width_ratios=widths, height_ratios=heights)
+    for row, name, member in zip(grid, names, members):
+        image = tissue_image(cells.uns, name)
+        for axes, (title, values) in zip(row, shown.items()):
+            draw_tissue(axes, places[member], values[member], palettes[title], image)
+            axes.set_title(title if sections is None else f"{name}, {title}")
+    return figure
+
+
+def tissue_image(uns: Any, section: str) -> dict[str, Any] | None:
+    """Image of a section: pixels, its scale (pixels per unit of the coordinates) and the spots' diameter, or None.
+
+    The better resolution that there is; the only library of uns['spatial'], or the one that is named like the section.
+    """
+    libraries = uns.get("spatial", {})
+    try:
+        library = libraries.get(section) or (next(iter(libraries.values())) if len(libraries) == 1 else {})
+        for resolution in ("hires", "lowres"):
+            factors = library.get("scalefactors", {})
+            if resolution in library.get("images", {}) and f"tissue_{resolution}_scalef" in factors:
+                return {
+                    "pixels": np.asarray(library["images"][resolution]),
+                    "scale": float(factors[f"tissue_{resolution}_scalef"]),
+                    "diameter": factors.get("spot_diameter_fullres"),
+                }
+    except (AttributeError, TypeError, ValueError):  # somebody else's uns['spatial']
+        pass
+    return None
+
+
+def draw_tissue(
+    axes: Axes, places: np.ndarray, labels: pd.Series, palette: dict[str, str], image: dict[str, Any] | None
+) -> None:
+    """Every spot as a disc in the colour of its label, to scale, y downwards as in images."""
+    if image is not None:
+        height, width = image["pixels"].shape[:2]
+        extent = (0, width / image["scale"], height / image["scale"], 0)
+        axes.imshow(image["pixels"], extent=extent, alpha=0.6, cmap="gray", interpolation="bilinear")
+    diameter = image["diameter"] if image is not None and image["diameter"] else spot_diameter(places)
+    sizes = np.full(len(places), float(diameter))
+    axes.add_collection(
+        EllipseCollection(
+            sizes,
+            sizes,
+            np.zeros(len(places)),
+            units="xy",
+            offsets=places,
+            offset_transform=axes.transData,
+            facecolors=labels.astype(object).map(palette).fillna(figures.MISSING).to_list(),
+            linewidths=0,
+        )
+    )
+    low, high = places.min(axis=0), places.max(axis=0)
+    margin = 0.02 * (high - low).max() + diameter
+    axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin), aspect="equal")
+    axes.set_axis_off()
+    there = [name for name in palette if (labels == name).any()]
+    if len(there) >= NAMED_FROM:
+        for name in there:
+            _name_on_tissue(axes, places[(labels == name).to_numpy()], name)
+    _legend(axes, {name: palette[name] for name in there} | ({"none": figures.MISSING} if labels.isna().any() else {}))
+
+
+def spot_diameter(places: np.ndarray) -> float:
+    """Of discs that nearly touch: the median distance to the nearest other spot."""
+    distances = NearestNeighbors(n_neighbors=1).fit(places).kneighbors()[0] if len(places) > 1 else np.zeros(1)
+    return float(np.median(distances)) or float(np.ptp(places)) / 100 or 1.0
+
+
+def _name_on_tissue(axes: Axes, places: np.ndarray, name: str) -> None:
+    """At the spot of the domain that is nearest to its middle, so never outside of it."""
+    middle = np.median(places, axis=0)
+    at = places[np.argmin(((places - middle) ** 2).sum(axis=1))]
+    outline = [withStroke(linewidth=2, foreground="white")]
+    axes.text(*at, name, fontsize=8, ha="center", va="center", path_effects=outline, clip_on=True)
+
+
+def _legend(axes: Axes, palette: dict[str, str]) -> None:
+    handles = [
+        Line2D([], [], marker="o", linestyle="", markersize=7, color=colour, label=name)
+        for name, colour in palette.items()
+    ]
+    columns = -(-len(handles) // LEGEND_ROWS)
+    axes.legend(
+        handles=handles,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        ncols=columns,
+        frameon=False,
+        fontsize=9,
+        handletextpad=0.1,
+    )
+
+
+def _legend_width(labels: pd.Series) -> float:
+    names = labels.cat.categories
+    columns = -(-(len(names) + 1) // LEGEND_ROWS)
+    return columns * (0.5 + 0.085 * max(map(len, names)))
+
+
+def _aspect(places: np.ndarray) -> float:
+    """Height over width, within what a page can hold."""
+    width, height = np.ptp(places, axis=0)
+    return float(np.clip(height / max(width, 1e-12), 0.25, 3))
+
+
+def paga_graphs(cells: ad.AnnData, known: pd.Series | None) -> dict[str, ad.AnnData]:
+    """scanpy's PAGA on the neighbours of the embedding, by domain and, where known, by given domain; by title.
+
+    cells: with pipeline.add_umap's keys.
+    """
+    bare = figures.bare_copy(cells, known)
+    bare.obsp["connectivities"], bare.obsp["distances"] = cells.obsp["connectivities"], cells.obsp["distances"]
+    bare.uns["neighbors"] = cells.uns["neighbors"]
+    graphs = {}
+    for title in bare.obs:
+        part = bare[bare.obs[title].notna()].copy()
+        if part.obs[title].nunique() > 1:
+            part.obs[title] = part.obs[title].cat.remove_unused_categories()
+            sc.tl.paga(part, groups=title)
+            graphs[title] = part
+    return graphs
+
+
+def paga_figure(graphs: dict[str, ad.AnnData]) -> Figure:
+    """The PAGA graphs side by side, in a layout of their own."""
+    figure = Figure(figsize=(PANEL * max(len(graphs), 1), PANEL), layout="constrained")
+    for axes, (title, part) in zip(figure.subplots(1, max(len(graphs), 1), squeeze=False)[0], graphs.items()):
+        _draw_paga(axes, part, title, None)
+    return figure
+
+
+def paga_compare_figure(graphs: dict[str, ad.AnnData]) -> Figure:
+    """UMAP beside the PAGA graph with every node in the middle of its spots; a row per labelling."""
+    rows = max(len(graphs), 1)
+    figure = Figure(figsize=(2 * PANEL, PANEL * rows), layout="constrained")
+    for (left, right), (title, part) in zip(figure.subplots(rows, 2, squeeze=False), graphs.items()):
+        sc.pl.umap(
+            part,
+            color=title,
+            ax=left,
+            show=False,
+            frameon=False,
+            legend_loc="on data",
+            legend_fontsize=9,
+            legend_fontoutline=2,
+        )
+        groups = pd.DataFrame(part.obsm["X_umap"]).groupby(part.obs[title].to_numpy(), observed=True).median()
+        _draw_paga(right, part, title, groups.loc[part.obs[title].cat.categories].to_numpy())
+        right.set(xlim=left.get_xlim(), ylim=left.get_ylim())
+    return figure
+
+
+def _draw_paga(axes: Axes, part: ad.AnnData, title: str, places: np.ndarray | None) -> None:
+    sc.pl.paga(
+        part,
+        color=title,
+        ax=axes,
+        pos=places,
+        show=False,
+        frameon=False,
+        fontsize=9,
+        fontoutline=2,
+        node_size_scale=2,
+        edge_width_scale=0.6,
+        threshold=0.03,
+        random_state=0,
+    )
+    axes.set_title(f"PAGA, {title}")

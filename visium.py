@@ -1,0 +1,158 @@
+"""Read the folder that 10x Genomics' Space Ranger writes: Visium (1.x, 2.x and later) and binned Visium HD."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import anndata as ad
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import scanpy as sc
+
+from utils import UserError, log, one_line
+
+MATRIX = "filtered_feature_bc_matrix"  # a folder, or with .h5; downloads put a sample's name before it
+POSITIONS = (
+    "tissue_positions.parquet",
+    "tissue_positions.csv",
+    "tissue_positions_list.csv",
+    "tissue_positions_list.txt",
+)
+POSITION_COLUMNS = (
+    "barcode",
+    "in_tissue",
+    "array_row",
+    "array_col",
+    "pxl_row_in_fullres",
+    "pxl_col_in_fullres",
+)
+IMAGES = {"hires": "tissue_hires_image.png", "lowres": "tissue_lowres_image.png"}
+HD_BINS = ("square_008um", "square_016um", "square_002um")  # in the order of 10x's own advice
+INNER = ("", "outs", *(f"{outs}binned_outputs/{bins}" for outs in ("", "outs/") for bins in HD_BINS))
+GENERIC = ("outs", "binned_outputs", *HD_BINS)  # names of folders that say nothing about the sample
+
+
+def visium_root(folder: Path) -> Path | None:
+    """The folder in or below folder that holds a matrix and spatial/, or None.
+
+    Looked for in folder, in outs/, and in the bins of binned_outputs/, 8 um before 16 um before 2 um.
+    """
+    return next((folder / inner for inner in INNER if (folder / inner / "spatial").is_dir()), None)
+
+
+def read_visium(root: Path, library_id: str) -> ad.AnnData:
+    """Counts, positions and images of one section.
+
+    root: folder with filtered_feature_bc_matrix(.h5) and spatial/. Returns spots x genes, counts
+    in X, and squidpy's keys: obs in_tissue, array_row, array_col; obsm['spatial'], x and y in
+    pixels of the full-resolution image; uns['spatial'][library_id] with 'images' (those
+    that are there, uint8) and 'scalefactors'. Spots outside the tissue, and spots
+    without a position, are left out.
+    Raises UserError for missing or damaged files; a missing or damaged image is only reported.
+    """
+    adata = _read_matrix(root)
+    places = read_positions(root / "spatial")
+    shared = adata.obs_names.isin(places.index)
+    if not shared.any():
+        raise UserError(
+            f"None of the {adata.n_obs} barcodes of the matrix in {root} is among the {len(places)} of its positions "
+            f"({adata.obs_names[0]!r} and {places.index[0]!r} are the first); they belong to different samples."
+        )
+    if not shared.all():
+        log.info("%d of %d spots have no position: left out.", (~shared).sum(), adata.n_obs)
+    places = places.loc[adata.obs_names[shared]]
+    inside = (places["in_tissue"] == 1).to_numpy()
+    if not inside.all():
+        log.info("%d of %d spots are outside the tissue: left out.", (~inside).sum(), len(places))
+    places = places[inside]
+    adata = adata[places.index].copy()
+    adata.obs[["in_tissue", "array_row", "array_col"]] = places[["in_tissue", "array_row", "array_col"]].astype(int)
+    adata.obsm["spatial"] = places[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)
+    adata.uns["spatial"] = {library_id: _read_images(root / "spatial")}
+    return adata
+
+
+def input_files(root: Path) -> list[Path]:
+    """The matrix and the table of positions, as far as they are there."""
+    return [path for path in (_matrix_path(root), _positions_path(root / "spatial")) if path is not None]
+
+
+def _matrix_path(root: Path) -> Path | None:
+    tables = sorted(root.glob(f"*{MATRIX}.h5"), key=lambda path: (path.name != f"{MATRIX}.h5", path.name))
+    return next((path for path in [*tables, root / MATRIX] if path.exists()), None)
+
+
+def _positions_path(folder: Path) -> Path | None:
+    return next((folder / name for name in POSITIONS if (folder / name).exists()), None)
+
+
+def _read_matrix(root: Path) -> ad.AnnData:
+    path = _matrix_path(root)
+    if path is None:
+        raise UserError(f"{root} has a folder spatial, but neither {MATRIX}.h5 nor a folder {MATRIX}; add one of them.")
+    try:
+        with warnings.catch_warnings():  # gene symbols repeat in every annotation; they are made unique below
+            warnings.filterwarnings("ignore", message="Variable names are not unique")
+            adata = sc.read_10x_mtx(path) if path.is_dir() else sc.read_10x_h5(path)
+    except Exception as error:  # scanpy, h5py, scipy and gzip raise many types for damaged files
+        raise UserError(
+            f"{path} cannot be read as a 10x matrix ({one_line(error)}); download or copy it again."
+        ) from error
+    adata.var_names_make_unique()
+    return adata
+
+
+def read_positions(folder: Path) -> pd.DataFrame:
+    """The table of positions in folder, indexed by barcode, in the columns of Space Ranger 2.
+
+    Space Ranger 1 wrote no header, so the first cell decides: it is 'barcode', or a barcode.
+    Raises UserError where there is no such table or it has other columns.
+    """
+    path = _positions_path(folder)
+    if path is None:
+        raise UserError(f"{folder} has no {' or '.join(POSITIONS[1:3])}, so there are no coordinates; add one of them.")
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, header=None, dtype={0: str})
+            if table.iloc[0, 0] == POSITION_COLUMNS[0]:
+                table = table.iloc[1:].set_axis(table.iloc[0], axis=1)
+            else:
+                table = table.set_axis(POSITION_COLUMNS, axis=1)
+        table = table.set_index("barcode")[list(POSITION_COLUMNS[1:])].apply(pd.to_numeric)
+    except Exception as error:  # pandas, pyarrow: many types for damaged tables
+        columns = ", ".join(POSITION_COLUMNS)
+        raise UserError(
+            f"{path} is not a table of positions with the columns {columns} ({one_line(error)})."
+        ) from error
+    twice = table.index[table.index.duplicated()]
+    if len(twice):
+        raise UserError(f"{path} has the barcode {twice[0]!r} more than once; keep one line of each.")
+    return table
+
+
+def _read_images(folder: Path) -> dict[str, dict]:
+    """'images' and 'scalefactors', as far as they are there and can be read."""
+    found: dict[str, dict] = {"images": {}, "scalefactors": {}}
+    try:
+        found["scalefactors"] = {
+            name: float(value) for name, value in json.loads((folder / "scalefactors_json.json").read_text()).items()
+        }
+    except FileNotFoundError:
+        log.info("There is no scalefactors_json.json, so the tissue image cannot be laid under the spots.")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        log.warning("scalefactors_json.json cannot be read (%s): going on without the image.", one_line(error))
+    for name, file in IMAGES.items():
+        try:
+            image = matplotlib.image.imread(folder / file)
+        except FileNotFoundError:
+            continue
+        except Exception as error:  # pillow raises many types for damaged images
+            log.warning("The image %s cannot be read (%s): going on without it.", file, one_line(error))
+            continue
+        found["images"][name] = image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
+    return found
