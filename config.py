@@ -116,9 +116,14 @@ class STConfig(Config):
         "auto", "data", "obs column that tells sections apart, which no edge joins; auto is library_id, if there"
     )
     n_top_genes: int = setting(3000, "preprocessing", "highly variable genes to keep")
+    gene_weights: Literal["spatial", "none"] = setting(
+        "spatial", "preprocessing", "scaled genes weigh as much as neighbours share of them (Moran's I), or the same"
+    )
     graph: Literal["knn", "radius", "delaunay"] = setting("knn", "graphs", "which spots are neighbours")
     n_neighbors: int = setting(15, "graphs", "nearest spots per spot, the spot itself not counted (--graph knn)")
     radius: float = setting(0.0, "graphs", "distance up to which spots are neighbours (--graph radius)")
+    epochs: int = setting(100, "training", "full-batch epochs")
+    temperature: float = setting(0.1, "training", "temperature t of the softmax")
     refine_neighbors: int = setting(
         6, "clustering", "each spot takes the label of most of its nearest spots, this many; 0 for none of it"
     )

@@ -61,13 +61,20 @@ def natural_order(names: list[str]) -> list[str]:
 
 
 def colours(shown: dict[str, pd.Series]) -> dict[str, dict[str, str]]:
-    """A colour per category of every panel; a cluster has that of the given type it matches best, if any."""
+    """A colour per category of every panel; a cluster has that of the given type it is matched to.
+
+    But for a match that is only what the others left over: of less than a tenth of the cluster.
+    """
     clusters, *given = shown.values()
     rest = list(dict.fromkeys([*PALETTE, *sc.pl.palettes.default_102]))
     if not given:
         return {title: dict(zip(values.cat.categories, _cycled(rest))) for title, values in shown.items()}
     of_type = dict(zip(given[0].cat.categories, _cycled(rest)))
-    types = matched_types(clusters, given[0])
+    types = {
+        name: of
+        for name, of in matched_types(clusters, given[0]).items()
+        if given[0][clusters == name].eq(of).mean() >= 0.1
+    }
     unused = iter(_cycled([colour for colour in rest if colour not in set(of_type.values())] or rest))
     of_cluster = {name: of_type[types[name]] if name in types else next(unused) for name in clusters.cat.categories}
     return dict(zip(shown, [of_cluster, of_type]))
@@ -149,4 +156,4 @@ def confusion_figure(predicted: pd.Series, known: pd.Series) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=DPI)
+    figure.savefig(path, dpi=DPI, bbox_inches="tight")  # tight: a legend is never cut off

@@ -173,7 +173,8 @@ def prepare_cells(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prep
     """Everything before training: values, HVGs, PCs, cell graph, number of clusters."""
     with watch("preprocess"):
         expression = data.find_expression(adata, config.layer)
-        cells, inputs = normalise_and_reduce(expression, config)
+        cells = preprocess.preprocess(expression, config.n_top_genes, config.hvg_flavor)
+        inputs = reduce(cells, config)
         known = known_labels(adata.obs, config.label_key, data.LABEL_KEYS, cells)
     with watch("graphs"):
         on_genes = config.graph_on == "genes" and cells.n_obs < PCS_FROM
@@ -185,10 +186,14 @@ def prepare_cells(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prep
 
 
 def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prepared:
-    """prepare_cells for spots: the graph is that of positions, and PCs are means over neighbours, obsm['X_pca_spatial']."""
+    """prepare_cells for spots.
+
+    The graph joins spots that are near in position; genes weigh as much as they share with it,
+    var['spatial_weight']; beside the encoder stand means of the PCs over neighbours, obsm['X_pca_spatial'].
+    """
     with watch("preprocess"):
         expression = data.find_expression(spatial.placed(adata), config.layer)
-        cells, inputs = normalise_and_reduce(expression, config)
+        cells = preprocess.preprocess(expression, config.n_top_genes, config.hvg_flavor)
         known = known_labels(adata.obs, config.label_key, spatial.LABEL_KEYS, cells)
         if "spatial" in adata.uns:  # squidpy's images and scale factors
             cells.uns["spatial"] = adata.uns["spatial"]
@@ -196,20 +201,32 @@ def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prep
         sections, places = spatial.sections(cells.obs, config.section_key), cells.obsm["spatial"]
         graph = graphs.spatial_graph(places, config.graph, config.n_neighbors, config.radius, sections)
         cells.obsp["scrcl_graph"] = graph
-        cells.obsm["X_pca_spatial"] = graphs.neighbour_mean(cells.obsm["X_pca"], graph)
         voters = graphs.nearest_spots(places, config.refine_neighbors, sections) if config.refine_neighbors else None
+
+    def weigh(values: np.ndarray) -> np.ndarray:
+        weights = preprocess.spatial_weights(values, graph, sections)
+        cells.var.loc[cells.var["highly_variable"], "spatial_weight"] = weights
+        return np.multiply(values, weights, out=values)
+
+    with watch("preprocess"):
+        inputs = reduce(cells, config, weigh if config.gene_weights == "spatial" else None)
+        cells.obsm["X_pca_spatial"] = graphs.neighbour_mean(cells.obsm["X_pca"], graph)
     with watch("number of clusters"):
         number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca_spatial"])
     return Prepared(cells, inputs, cells.obsm["X_pca_spatial"], known, *number, _in_words(expression), voters)
 
 
-def normalise_and_reduce(expression: data.Expression, config: Config) -> tuple[ad.AnnData, np.ndarray]:
-    """The cells that have counts, log-normalised, with HVGs and PCs; and what the encoders see, [N, G] float32."""
-    cells = preprocess.preprocess(expression, config.n_top_genes, config.hvg_flavor)
+def reduce(cells: ad.AnnData, config: Config, weigh: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
+    """Write obsm['X_pca'], the PCs of the scaled HVGs; what the encoders see, [N, G] float32.
+
+    weigh: makes weighted genes of scaled ones.
+    """
     scaled = preprocess.encoder_values(cells, "scaled")
+    if weigh is not None:
+        scaled = weigh(scaled)
     cells.obsm["X_pca"] = preprocess.principal_components(scaled, config.n_pcs)
     choice = config.encoder_input
-    return cells, scaled if choice == "scaled" else preprocess.encoder_values(cells, choice)
+    return scaled if choice == "scaled" else preprocess.encoder_values(cells, choice)
 
 
 def known_labels(obs: pd.DataFrame, label_key: str, usual: tuple[str, ...], cells: ad.AnnData) -> pd.Series | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import anndata as ad
 import numpy as np
 import scanpy as sc
+from scipy import sparse
 
 from data import Expression
 from utils import UserError, log, one_line
@@ -88,3 +89,37 @@ def encoder_values(cells: ad.AnnData, choice: str) -> np.ndarray:
 def principal_components(values: np.ndarray, n_pcs: int) -> np.ndarray:
     """The first n_pcs principal components of [N, G] values, or as many as there are; float32."""
     return sc.pp.pca(values, n_comps=min(n_pcs, min(values.shape) - 1), random_state=0)
+
+
+def spatial_weights(values: np.ndarray, graph: sparse.spmatrix, sections: np.ndarray | None = None) -> np.ndarray:
+    """How much of a gene is shared with the neighbours: Moran's I, not below 0, [G] float32, with a mean square of 1.
+
+    values: [N, G]; graph: [N, N] of the spots; sections: [N], of each spot. Moran's I is
+    taken within sections, and averaged over their spots, so that what differs between slides
+    is not mistaken for what varies in space.
+
+    Take a gene's standardised value as signal that neighbours share plus noise that they
+    do not. Then Moran's I is about the signal's share of the variance, and the value times this
+    share is the best linear guess of the signal.
+    """
+    share = np.zeros(values.shape[1])
+    members = [slice(None)] if sections is None else [np.flatnonzero(sections == name) for name in np.unique(sections)]
+    for member in members:
+        part = values[member]
+        if graph[member][:, member].nnz:
+            share += len(part) * morans_i(graph[member][:, member], part)
+    share = share.clip(min=0)
+    if not share.any():
+        log.info("No gene varies in space, so all genes weigh the same.")
+        share[:] = 1
+    return (share / np.sqrt(np.mean(share**2))).astype(np.float32)
+
+
+def morans_i(graph: sparse.spmatrix, values: np.ndarray) -> np.ndarray:
+    """scanpy's Moran's I of every column of values, 0 for a constant one; 500 columns at a time, to keep memory low."""
+    varies = np.flatnonzero(np.ptp(values, axis=0))
+    share = np.zeros(values.shape[1])
+    for block in np.array_split(varies, -(-len(varies) // 500) or 1):
+        if len(block):
+            share[block] = sc.metrics.morans_i(graph.tocsr(), np.ascontiguousarray(values[:, block].T))
+    return share

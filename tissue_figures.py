@@ -53,13 +53,14 @@ def domains_figure(cells: ad.AnnData, known: pd.Series | None, sections: pd.Seri
     ]
     places = cells.obsm["spatial"][:, :2]
     heights = [PANEL * _aspect(places[member]) for member in members]
-    widths = [PANEL + _legend_width(values) for values in shown.values()]
+    widths = [width for values in shown.values() for width in (PANEL, _legend_width(values))]
     figure = Figure(figsize=(sum(widths), sum(heights) + 0.4 * len(heights)), layout="constrained")
-    grid = figure.subplots(len(names), len(shown), squeeze=False, width_ratios=widths, height_ratios=heights)
+    grid = figure.subplots(len(names), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights)
     for row, name, member in zip(grid, names, members):
         image = tissue_image(cells.uns, name)
-        for axes, (title, values) in zip(row, shown.items()):
+        for axes, beside, (title, values) in zip(row[::2], row[1::2], shown.items()):
             draw_tissue(axes, places[member], values[member], palettes[title], image)
+            draw_legend(beside, values[member], palettes[title])
             axes.set_title(title if sections is None else f"{name}, {title}")
     return figure
 
@@ -115,7 +116,6 @@ def draw_tissue(
     if len(there) >= NAMED_FROM:
         for name in there:
             _name_on_tissue(axes, places[(labels == name).to_numpy()], name)
-    _legend(axes, {name: palette[name] for name in there} | ({"none": figures.MISSING} if labels.isna().any() else {}))
 
 
 def spot_diameter(places: np.ndarray) -> float:
@@ -129,30 +129,29 @@ def _name_on_tissue(axes: Axes, places: np.ndarray, name: str) -> None:
     middle = np.median(places, axis=0)
     at = places[np.argmin(((places - middle) ** 2).sum(axis=1))]
     outline = [withStroke(linewidth=2, foreground="white")]
-    axes.text(*at, name, fontsize=8, ha="center", va="center", path_effects=outline, clip_on=True)
+    axes.text(
+        *at, name, fontsize=8 if len(name) < 5 else 6, ha="center", va="center", path_effects=outline, clip_on=True
+    )
 
 
-def _legend(axes: Axes, palette: dict[str, str]) -> None:
+def draw_legend(axes: Axes, labels: pd.Series, palette: dict[str, str]) -> None:
+    """The colours of the labels that are there, in axes of their own, so that panels beside each other are of one size."""
+    shown = {name: colour for name, colour in palette.items() if (labels == name).any()}
+    shown |= {"none": figures.MISSING} if labels.isna().any() else {}
     handles = [
         Line2D([], [], marker="o", linestyle="", markersize=7, color=colour, label=name)
-        for name, colour in palette.items()
+        for name, colour in shown.items()
     ]
     columns = -(-len(handles) // LEGEND_ROWS)
-    axes.legend(
-        handles=handles,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-        ncols=columns,
-        frameon=False,
-        fontsize=9,
-        handletextpad=0.1,
-    )
+    style = {"frameon": False, "fontsize": 9, "handletextpad": 0.1, "columnspacing": 0.8, "borderpad": 0}
+    axes.legend(handles=handles, loc="center left", ncols=columns, **style)
+    axes.set_axis_off()
 
 
 def _legend_width(labels: pd.Series) -> float:
     names = labels.cat.categories
     columns = -(-(len(names) + 1) // LEGEND_ROWS)
-    return columns * (0.5 + 0.085 * max(map(len, names)))
+    return columns * (0.45 + 0.085 * max(map(len, names)))
 
 
 def _aspect(places: np.ndarray) -> float:

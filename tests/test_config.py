@@ -111,6 +111,7 @@ ST_COLUMNS = ("hops", "lambda1", "lambda2", "n_top_genes", "n_neighbors", "refin
 ST_COMMON = {
     "hvg_flavor": "seurat_v3",
     "encoder_input": "uncentred",
+    "gene_weights": "none",
     "graph": "knn",
     "gene_neighbors": 5,
     "hidden": 1500,

@@ -114,7 +114,7 @@ def test_two_sections_are_trained_together_without_an_edge_between(tissue, quick
     assert (labels[first] == labels[~first]).mean() > 0.95  # the same spots, but for rounding and dropout
     assert find_domains(both.copy(), section_key="none", **quick).cells.obsp["scrcl_graph"][first][:, ~first].nnz > 0
     panels = tissue_figures.domains_figure(result.cells, result.prepared.known, both.obs["slide"]).axes
-    assert [axes.get_title() for axes in panels][::2] == ["s1, scRCL", "s2, scRCL"]
+    assert [axes.get_title() for axes in panels if "scRCL" in axes.get_title()] == ["s1, scRCL", "s2, scRCL"]
 
 
 # Figures
