@@ -32,6 +32,7 @@ class Config:
     """Settings that both tasks share; SCConfig and STConfig add theirs and say where their defaults differ."""
 
     task: ClassVar[str]
+    unit: ClassVar[str]  # what a row of the data is
 
     # Data
     dataset: str = setting("", "data", "name or path")
@@ -92,6 +93,7 @@ class SCConfig(Config):
     """Settings of a single-cell run; the defaults are the one recipe for all data sets."""
 
     task: ClassVar[str] = "SC"
+    unit: ClassVar[str] = "cells"
 
     dataset: str = setting("pbmc68k_reduced", "data", "name in datasets/scdata, or path of an h5ad file")
     graph_on: Literal["pcs", "genes"] = setting(
@@ -107,10 +109,11 @@ class STConfig(Config):
     """Settings of a spatial run; the defaults are the one recipe for all tissues."""
 
     task: ClassVar[str] = "ST"
+    unit: ClassVar[str] = "spots"
 
     dataset: str = setting("", "data", "name in datasets/stdata, or path of a Visium folder or h5ad file")
     annotation: str = setting(
-        "auto", "data", "table of known domains, joined by barcode; 'auto' is metadata.tsv or .csv in the folder"
+        "auto", "data", "table of known domains, joined by barcode; 'auto' is metadata.tsv or .csv in a Visium folder"
     )
     section_key: str = setting(
         "auto", "data", "obs column that tells sections apart, which no edge joins; auto is library_id, if there"
@@ -121,7 +124,7 @@ class STConfig(Config):
     )
     graph: Literal["knn", "radius", "delaunay"] = setting("knn", "graphs", "which spots are neighbours")
     n_neighbors: int = setting(15, "graphs", "nearest spots per spot, the spot itself not counted (--graph knn)")
-    radius: float = setting(0.0, "graphs", "distance up to which spots are neighbours (--graph radius)")
+    radius: float = setting(0.0, "graphs", "distance up to which spots are neighbours (--graph radius, delaunay)")
     epochs: int = setting(100, "training", "full-batch epochs")
     temperature: float = setting(0.1, "training", "temperature t of the softmax")
     refine_neighbors: int = setting(
@@ -161,6 +164,8 @@ def validate(config: Config) -> None:
         raise UserError(f"--n-top-genes must be at least 2, not {config.n_top_genes}.")
     if config.threads > 1024:
         raise UserError(f"--threads must be at most 1024, not {config.threads}.")
+    if isinstance(config, STConfig) and config.radius > 0 and config.graph == "knn":
+        raise UserError("--radius has no effect on --graph knn; add --graph radius or --graph delaunay.")
     if isinstance(config, SCConfig) and config.n_neighbors < 2:
         raise UserError("--n-neighbors counts the cell itself and must be at least 2.")
     if config.n_clusters != "auto" and not (

@@ -125,7 +125,7 @@ def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
     """
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise UserError(f"The data hold {adata.n_obs} cells and {adata.n_vars} genes; there is nothing to cluster.")
-    _require_unique(adata.obs_names, "cell barcode", "obs_names_make_unique")
+    require_unique(adata.obs_names, "cell barcode", "obs_names_make_unique")
     kind = None
     for candidate in _sources(adata, layer):
         values, genes = _matrix(adata, candidate)
@@ -135,7 +135,7 @@ def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
         if PREFERENCE[kind] == 0:
             break
     _refuse_unusable(kind, source)
-    _require_unique(var.index, "gene name", "var_names_make_unique")
+    require_unique(var.index, "gene name", "var_names_make_unique")
     if kind == "log1p of counts":
         matrix.data = np.rint(np.expm1(matrix.data))
         kind, source = "counts", f"{source}, turned back from log1p"
@@ -241,7 +241,8 @@ def _as_text(column: pd.Series) -> pd.Series:
     return labels.where(~labels.isin(["", "nan", "NaN", "<NA>"]), None)
 
 
-def _require_unique(names: pd.Index, what: str, remedy: str) -> None:
+def require_unique(names: pd.Index, what: str, remedy: str) -> None:
+    """Raise UserError where a name stands more than once; remedy: the method of AnnData that helps."""
     if not names.is_unique:
         twice = names[names.duplicated()]
         raise UserError(

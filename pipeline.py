@@ -28,7 +28,7 @@ from utils import VERSION, Stopwatch, find_device, limited_threads, log
 
 FINAL = "scrcl"  # column of the final labels
 UNSMOOTHED = "_unsmoothed"  # ends the name of labels before they are smoothed in space
-RUN_ONLY = ("dataset", "output", "figures")  # settings of the entry script, without effect in a notebook
+RUN_ONLY = ("dataset", "annotation", "output", "figures")  # settings of the entry script, without effect in a notebook
 LIBRARIES = (
     "torch",
     "torch_geometric",

@@ -48,7 +48,8 @@ def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         log.warning("result.h5ad leaves out the input's own annotations, which cannot be stored: %s", error)
         ours = cells.obs[[name for name in cells.obs if str(name).startswith("scrcl")]]
-        bare = ad.AnnData(cells.X, obs=ours, var=cells.var[["highly_variable"]], layers=cells.layers, uns=cells.uns)
+        uns = {"scrcl": cells.uns["scrcl"]}
+        bare = ad.AnnData(cells.X, obs=ours, var=cells.var[["highly_variable"]], layers=cells.layers, uns=uns)
         for key in ("spatial", "X_pca", "X_pca_spatial", "X_scrcl", "X_umap"):
             if key in cells.obsm:
                 bare.obsm[key] = cells.obsm[key]
@@ -75,7 +76,7 @@ def metrics(result: Result) -> dict:
     unsmoothed = mean_and_sd(result, UNSMOOTHED)
     return {
         "n_cells": len(result.labels),
-        "n_without_counts": int(result.labels["scrcl"].isna().sum()),
+        "n_without_label": int(result.labels["scrcl"].isna().sum()),
         "n_clusters": result.prepared.n_clusters,
         "n_clusters_from": result.prepared.n_clusters_from,
         "final_seed": result.final_seed,
@@ -130,7 +131,7 @@ def summary(result: Result) -> str:
     lines.append(f"Number of clusters: {result.prepared.n_clusters}, {result.prepared.n_clusters_from}.")
     if result.scores:
         n_scored, key = result.scores["scrcl"]["n_scored"], result.prepared.known.name
-        lines.append(f"Scores: against obs[{key!r}], {n_scored} cells, after the last epoch.")
+        lines.append(f"Scores: against obs[{key!r}], {n_scored} {result.config.unit}, after the last epoch.")
     lines.append("Seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result.seconds.items()) + ".")
     lines.append(
         "Peak memory: " + ", ".join(f"{gib:.2f} GiB {where}" for where, gib in _peak_memory(result).items()) + "."

@@ -26,7 +26,7 @@ def find(settings: SCConfig) -> workflow.Source:
     return workflow.Source(data.dataset_name(settings.dataset), path, lambda: data.read(path), files)
 
 
-TASK = workflow.Task(SCConfig, find, pipeline.find_cell_types, figures.draw, figures.FILES, unit="cells")
+TASK = workflow.Task(SCConfig, find, pipeline.find_cell_types, figures.draw, figures.FILES)
 
 
 def main() -> None:

@@ -18,18 +18,20 @@ import spatial
 import tissue_figures
 import workflow
 from config import STConfig
-from utils import run_script
+from utils import UserError, run_script
 
 
 def find(settings: STConfig) -> workflow.Source:
     path, name = spatial.find(settings.dataset), spatial.dataset_name(settings.dataset)
     if path is None:
+        if settings.annotation not in ("auto", "none"):
+            raise UserError("The simulated tissue has its own annotation; leave --annotation out.")
         return workflow.Source(name, None, spatial.demo)
     files = spatial.input_files(path, settings.annotation)
     return workflow.Source(name, path, lambda: spatial.read(path, name, settings.annotation), files)
 
 
-TASK = workflow.Task(STConfig, find, pipeline.find_domains, tissue_figures.draw, tissue_figures.FILES, unit="spots")
+TASK = workflow.Task(STConfig, find, pipeline.find_domains, tissue_figures.draw, tissue_figures.FILES)
 
 
 def main() -> None:

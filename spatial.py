@@ -19,7 +19,7 @@ DLPFC = tuple(str(number) for first in (151507, 151669, 151673) for number in ra
 PUBLISHED = (*DLPFC, "Human_Breast_Cancer", "Mouse_Brain_Anterior", "Mouse_Embryo_E9.5")
 LABEL_KEYS = ("layer_guess", "ground_truth", "annotation")
 ANNOTATIONS = ("metadata.tsv", "metadata.csv")
-COORDINATE_KEYS = ("spatial", "X_spatial")  # of obsm
+COORDINATE_KEYS = ("spatial", "X_spatial", "spatial_fov")  # of obsm
 COORDINATE_COLUMNS = (  # of obs, in the habits of Stereo-seq, Xenium, MERFISH, CosMx, stLearn and Visium
     ("x", "y"),
     ("X", "Y"),
@@ -83,8 +83,10 @@ def in_words(folder: Path) -> str:
 def dataset_name(dataset: str) -> str:
     """The name that results are filed under: that of the file or folder, without Space Ranger's own outs/ and the like."""
     path = Path(dataset)
-    while path.name in visium.GENERIC and path.resolve() != path.resolve().parent:
-        path = path.resolve().parent
+    if path.exists():
+        path = path.resolve()
+    while path.name in visium.GENERIC:
+        path = path.parent
     return data.dataset_name(str(path))
 
 
@@ -104,6 +106,11 @@ def read(path: Path, name: str, annotation: str = "auto") -> ad.AnnData:
     table = annotation_table(path, annotation)
     if table is not None:
         join_annotation(adata, table)
+        if not set(LABEL_KEYS) & set(adata.obs):
+            names = ", ".join(map(str, adata.obs))
+            log.info(
+                "No known domains: none of %s in obs (%s); name a column by --label-key.", ", ".join(LABEL_KEYS), names
+            )
     return adata
 
 
@@ -126,30 +133,39 @@ def input_files(path: Path, annotation: str) -> tuple[Path, ...]:
 
 
 def join_annotation(adata: ad.AnnData, path: Path) -> None:
-    """Write the columns of a table to obs, joined by barcode; spots that it does not name stay missing.
+    """Write the columns of a table to obs, joined by barcode; spots that it does not name keep what they have.
 
     The barcodes are the column, or the row names, that have most in common with the spots'
     names. A table without any such column, but with a row per spot, is taken row by row,
     which is said.
-    Raises UserError for a table that cannot be read, or whose barcodes are those of other spots.
+    Raises UserError for a table that cannot be read, that names a spot twice, or whose
+    barcodes are those of other spots.
     """
     table = _read_table(path)
-    column, met = _barcode_column(table, adata.obs_names)
-    if met == 0:
-        candidates = [name for name in table if _like_barcodes(table[name])]
-        if candidates or len(table) != adata.n_obs:
-            example = f" ({table[candidates[0]].iloc[0]!r} there, {adata.obs_names[0]!r} here)" if candidates else ""
-            raise UserError(
-                f"None of the {len(table)} rows of {path} has the barcode of one of the {adata.n_obs} spots{example}; "
-                "its first column must hold the spots' barcodes."
-            )
-        log.warning("%s has no barcodes: its rows are taken to be in the order of the matrix.", path)
-        table.index = adata.obs_names
+    if set(table) & set(adata.obs_names):
+        raise UserError(f"The annotation {path} starts with a spot, not with the names of its columns; add that line.")
+    column = _barcode_column(table, adata.obs_names)
+    if column is None:
+        _require_row_order(table, adata, path)
+        table = table.set_axis(adata.obs_names)
     else:
-        table = table[table[column].notna()].drop_duplicates(column).set_index(column)
+        table = table[table[column].notna()].drop_duplicates().set_index(column)
+        table.index = table.index.map(_as_name)
+        twice = table.index[table.index.duplicated()]
+        if len(twice):
+            raise UserError(f"{path} has the barcode {twice[0]!r} more than once; keep the rows of this section alone.")
+        met = table.index.isin(adata.obs_names).sum()
         log.info("%s: %d of its %d barcodes are among the %d spots.", path.name, met, len(table), adata.n_obs)
     for name, values in table.reindex(adata.obs_names).items():
-        adata.obs[name] = values
+        if name in adata.obs:
+            values = values.astype(object).where(values.notna(), adata.obs[name].astype(object)).infer_objects()
+        adata.obs[name] = _storable(values)
+
+
+def _storable(values: pd.Series) -> pd.Series:
+    """Truth values with gaps in pandas' own type for them, since h5ad cannot hold an object column of them."""
+    mixed = values.dtype == object and values.notna().any() and values.dropna().map(type).eq(bool).all()
+    return values.astype("boolean") if mixed else values
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -158,6 +174,8 @@ def _read_table(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, sep="," if ".csv" in path.suffixes else "\t", dtype={0: str})
     except Exception as error:  # pandas: many types; missing and damaged files alike
         raise UserError(f"The annotation {path} cannot be read as a table ({one_line(error)}).") from error
+    if isinstance(table.index, pd.MultiIndex):
+        raise UserError(f"The rows of {path} have more fields than its first line names; put quotes around labels.")
     if not isinstance(table.index, pd.RangeIndex):
         table = table.reset_index(names="barcode" if "barcode" not in table else "row name")
     if table.empty:
@@ -165,16 +183,46 @@ def _read_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def _barcode_column(table: pd.DataFrame, barcodes: pd.Index) -> tuple[str, int]:
-    """The column that has most barcodes in common with the spots, and how many."""
-    met = {name: int(barcodes.isin(table[name].dropna().astype(str)).sum()) for name in table}
-    best = max(met, key=lambda name: met[name])
-    table[best] = table[best].map(str, na_action="ignore")
-    return best, met[best]
+def _barcode_column(table: pd.DataFrame, barcodes: pd.Index) -> str | None:
+    """The column that names most spots, or None.
+
+    It must name half of all spots, or hardly repeat itself and name a tenth of what it could: a column
+    of small numbers is not the barcodes because some spots happen to be called 0, 1 and 2.
+    """
+
+    def named(name: str) -> int:
+        values = table[name].dropna().map(_as_name)
+        found = int(barcodes.isin(values).sum())
+        enough = 2 * found >= len(barcodes) or (
+            2 * values.nunique() > len(values) and 10 * found >= min(len(barcodes), len(values))
+        )
+        return found if enough else 0
+
+    counts = {name: named(name) for name in table}
+    best = max(counts, key=lambda name: counts[name])
+    return best if counts[best] else None
+
+
+def _as_name(value: object) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _require_row_order(table: pd.DataFrame, adata: ad.AnnData, path: Path) -> None:
+    """Raise UserError unless the table has no barcodes and a row per spot."""
+    barcodes = [name for name in table if _like_barcodes(table[name])]
+    if barcodes or len(table) != adata.n_obs:
+        example = f" ({table[barcodes[0]].iloc[0]!r} there, {adata.obs_names[0]!r} here)" if barcodes else ""
+        raise UserError(
+            f"None of the {len(table)} rows of {path} has the barcode of one of the {adata.n_obs} spots, or too few do"
+            f"{example}; its first column must hold the spots' barcodes."
+        )
+    log.warning("%s has no barcodes: its rows are taken to be in the order of the matrix.", path)
 
 
 def _like_barcodes(column: pd.Series) -> bool:
-    return not pd.api.types.is_numeric_dtype(column) and column.is_unique
+    """Text that differs in every row; the row numbers that to_csv writes are no barcodes."""
+    counter = column.astype(str).equals(pd.Series(range(len(column)), index=column.index).astype(str))
+    return not pd.api.types.is_numeric_dtype(column) and column.is_unique and not counter
 
 
 def coordinates(adata: ad.AnnData) -> np.ndarray:
@@ -182,25 +230,32 @@ def coordinates(adata: ad.AnnData) -> np.ndarray:
 
     From obsm['spatial'], or from x and y (or the like) in obs. Raises UserError where there are none.
     """
-    for key in COORDINATE_KEYS:
-        if key in adata.obsm:
-            points = np.asarray(adata.obsm[key])
-            break
-    else:
-        pair = next((pair for pair in COORDINATE_COLUMNS if set(pair) <= set(adata.obs)), None)
-        if pair is None:
+    pair = next((pair for pair in COORDINATE_COLUMNS if set(pair) <= set(adata.obs)), None)
+    try:
+        places = {key: np.asarray(adata.obsm[key], dtype=np.float64) for key in COORDINATE_KEYS if key in adata.obsm}
+        if places:
+            # CosMx readers keep places within a field of view beside places on the slide, which reach further.
+            rivals = [key for key in ("spatial", "spatial_fov") if key in places] or list(places)
+            key = max(rivals, key=lambda key: _extent(places[key]))
+            points = places[key]
+        elif pair is not None:
+            key = f"{pair[0]}, {pair[1]}"
+            points = np.column_stack([adata.obs[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in pair])
+        else:
             raise UserError(
                 "The data have no coordinates: no obsm['spatial'], and no columns x and y (or the like) in obs; "
                 "add adata.obsm['spatial'], or use runSC.py for data without positions."
             )
-        key, points = f"{pair[0]}, {pair[1]}", adata.obs[list(pair)].to_numpy()
-    try:
-        points = points.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise UserError(f"The coordinates in {key} are not numbers ({one_line(error)}).") from error
+        raise UserError(f"The coordinates are not numbers ({one_line(error)}).") from error
     if points.ndim != 2 or points.shape[1] not in (2, 3):
         raise UserError(f"The coordinates in {key} have the shape {points.shape}; two or three columns are needed.")
     return np.where(np.isfinite(points), points, np.nan)
+
+
+def _extent(points: np.ndarray) -> float:
+    known = points[np.isfinite(points)]
+    return float(np.ptp(known)) if known.size else 0.0
 
 
 def placed(adata: ad.AnnData) -> ad.AnnData:
@@ -208,6 +263,7 @@ def placed(adata: ad.AnnData) -> ad.AnnData:
 
     Raises UserError where fewer than 3 spots have one.
     """
+    data.require_unique(adata.obs_names, "spot barcode", "obs_names_make_unique")
     points = coordinates(adata)
     there = ~np.isnan(points).any(axis=1)
     if not there.all():
@@ -229,7 +285,9 @@ def sections(obs: pd.DataFrame, section_key: str) -> pd.Series | None:
         return None
     key = "library_id" if section_key == "auto" else section_key
     if key not in obs:
-        raise UserError(f"There is no obs column {key!r} to tell sections apart; the columns are {', '.join(obs)}.")
+        raise UserError(
+            f"There is no obs column {key!r} to tell sections apart; the columns are {', '.join(map(str, obs))}."
+        )
     if obs[key].isna().any():
         raise UserError(f"The section of {obs[key].isna().sum()} spots is missing in obs[{key!r}]; fill it in.")
     found = obs[key].astype(str)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -14,11 +15,13 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
 import figures
 import spatial
 from pipeline import Result
+from utils import log
 
 FILES = ("domains.png", "paga.png", "paga_compare.png", *figures.FILES)
 PANEL = 5.0  # inches
@@ -47,54 +50,69 @@ def domains_figure(cells: ad.AnnData, known: pd.Series | None, sections: pd.Seri
     """
     shown = figures.panels(cells, known)
     palettes = figures.colours(shown)
-    names = ["tissue"] if sections is None else figures.natural_order(sections.unique())
-    members = [
-        np.ones(cells.n_obs, dtype=bool) if sections is None else (sections == name).to_numpy() for name in names
-    ]
+    if sections is None:
+        members: dict[str | None, np.ndarray] = {None: np.ones(cells.n_obs, dtype=bool)}
+    else:
+        members = {name: (sections == name).to_numpy() for name in figures.natural_order(sections.unique())}
     places = cells.obsm["spatial"][:, :2]
-    heights = [PANEL * _aspect(places[member]) for member in members]
+    entries = max(values.nunique() + 1 for values in shown.values())
+    lowest = 0.22 * -(-entries // -(-entries // LEGEND_ROWS))  # rows of the legend, which is not higher than its panel
+    heights = [max(PANEL * _aspect(places[member]), lowest) for member in members.values()]
     widths = [width for values in shown.values() for width in (PANEL, _legend_width(values))]
     figure = Figure(figsize=(sum(widths), sum(heights) + 0.4 * len(heights)), layout="constrained")
-    grid = figure.subplots(len(names), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights)
-    for row, name, member in zip(grid, names, members):
+    grid = figure.subplots(len(heights), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights)
+    for row, (name, member) in zip(grid, members.items()):
         image = tissue_image(cells.uns, name)
         for axes, beside, (title, values) in zip(row[::2], row[1::2], shown.items()):
             draw_tissue(axes, places[member], values[member], palettes[title], image)
             draw_legend(beside, values[member], palettes[title])
-            axes.set_title(title if sections is None else f"{name}, {title}")
+            axes.set_title(title if name is None else f"{name}, {title}")
     return figure
 
 
-def tissue_image(uns: Any, section: str) -> dict[str, Any] | None:
-    """Image of a section: pixels, its scale (pixels per unit of the coordinates) and the spots' diameter, or None.
+class TissueImage(NamedTuple):
+    """pixels: [height, width] or [height, width, 1, 3 or 4]; scale: pixels per unit of the coordinates;
+    diameter: of a spot in that unit, or None."""
 
-    The better resolution that there is; the only library of uns['spatial'], or the one that is named like the section.
+    pixels: np.ndarray
+    scale: float
+    diameter: float | None
+
+
+def tissue_image(uns: Any, section: str | None) -> TissueImage | None:
+    """Image of a section in the better resolution that there is, or None.
+
+    section: the library of uns['spatial'] that is named so; None for the only one.
     """
-    libraries = uns.get("spatial", {})
-    try:
-        library = libraries.get(section) or (next(iter(libraries.values())) if len(libraries) == 1 else {})
-        for resolution in ("hires", "lowres"):
-            factors = library.get("scalefactors", {})
-            if resolution in library.get("images", {}) and f"tissue_{resolution}_scalef" in factors:
-                return {
-                    "pixels": np.asarray(library["images"][resolution]),
-                    "scale": float(factors[f"tissue_{resolution}_scalef"]),
-                    "diameter": factors.get("spot_diameter_fullres"),
-                }
-    except (AttributeError, TypeError, ValueError):  # somebody else's uns['spatial']
-        pass
+    libraries = uns.get("spatial")
+    if not isinstance(libraries, Mapping) or (section is None and len(libraries) != 1):
+        return None
+    library = next(iter(libraries.values())) if section is None else libraries.get(section)
+    for resolution in ("hires", "lowres"):
+        try:
+            factors = library["scalefactors"]
+            pixels, scale = np.asarray(library["images"][resolution]), float(factors[f"tissue_{resolution}_scalef"])
+            diameter = float(factors.get("spot_diameter_fullres", np.nan))
+        except (KeyError, TypeError, ValueError, AttributeError):  # not there, or somebody else's uns['spatial']
+            continue
+        if (
+            pixels.size
+            and (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (1, 3, 4)))
+            and 0 < scale < np.inf
+        ):
+            return TissueImage(pixels, scale, diameter if 0 < diameter < np.inf else None)
     return None
 
 
 def draw_tissue(
-    axes: Axes, places: np.ndarray, labels: pd.Series, palette: dict[str, str], image: dict[str, Any] | None
+    axes: Axes, places: np.ndarray, labels: pd.Series, palette: dict[str, str], image: TissueImage | None
 ) -> None:
     """Every spot as a disc in the colour of its label, to scale, y downwards as in images."""
     if image is not None:
-        height, width = image["pixels"].shape[:2]
-        extent = (0, width / image["scale"], height / image["scale"], 0)
-        axes.imshow(image["pixels"], extent=extent, alpha=0.6, cmap="gray", interpolation="bilinear")
-    diameter = image["diameter"] if image is not None and image["diameter"] else spot_diameter(places)
+        height, width = image.pixels.shape[:2]
+        extent = (0, width / image.scale, height / image.scale, 0)
+        axes.imshow(image.pixels, extent=extent, alpha=0.6, cmap="gray", interpolation="bilinear")
+    diameter = image.diameter if image is not None and image.diameter else spot_diameter(places)
     sizes = np.full(len(places), float(diameter))
     axes.add_collection(
         EllipseCollection(
@@ -171,11 +189,18 @@ def paga_graphs(cells: ad.AnnData, known: pd.Series | None) -> dict[str, ad.AnnD
     graphs = {}
     for title in bare.obs:
         part = bare[bare.obs[title].notna()].copy()
-        if part.obs[title].nunique() > 1:
-            part.obs[title] = part.obs[title].cat.remove_unused_categories()
-            sc.tl.paga(part, groups=title)
-            graphs[title] = part
+        if not _any_edge_between(part.obsp["distances"].tocoo(), part.obs[title].cat.codes.to_numpy()):
+            log.info("No PAGA graph for %s: no neighbours of different labels.", title)
+            continue
+        part.obs[title] = part.obs[title].cat.remove_unused_categories()
+        sc.tl.paga(part, groups=title)
+        graphs[title] = part
     return graphs
+
+
+def _any_edge_between(edges: sparse.coo_matrix, codes: np.ndarray) -> bool:
+    """scanpy's PAGA fails where no edge joins two groups."""
+    return bool((codes[edges.row] != codes[edges.col]).any())
 
 
 def paga_figure(graphs: dict[str, ad.AnnData]) -> Figure:

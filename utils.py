@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numba
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -106,17 +107,19 @@ def _multiplies_sparse(device: torch.device) -> bool:
 
 @contextmanager
 def limited_threads(threads: int) -> Iterator[None]:
-    """Use that many CPU threads in torch, BLAS and OpenMP; 0 leaves them as they are."""
+    """Use that many CPU threads in torch, numba, BLAS and OpenMP; 0 leaves them as they are."""
     if threads == 0:
         yield
         return
-    before = torch.get_num_threads()
+    before, before_numba = torch.get_num_threads(), numba.get_num_threads()
     torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     try:
         with threadpool_limits(threads):
             yield
     finally:
         torch.set_num_threads(before)
+        numba.set_num_threads(before_numba)
 
 
 def sha256(path: Path) -> str:

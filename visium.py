@@ -40,7 +40,9 @@ def visium_root(folder: Path) -> Path | None:
 
     Looked for in folder, in outs/, and in the bins of binned_outputs/, 8 um before 16 um before 2 um.
     """
-    return next((folder / inner for inner in INNER if (folder / inner / "spatial").is_dir()), None)
+    roots = [folder / inner for inner in INNER if (folder / inner / "spatial").is_dir()]
+    # Visium HD has a folder outs/spatial of images alone beside its bins, so what has more goes first.
+    return next((root for root in roots if input_files(root)), next(iter(roots), None))
 
 
 def read_visium(root: Path, library_id: str) -> ad.AnnData:
@@ -54,6 +56,8 @@ def read_visium(root: Path, library_id: str) -> ad.AnnData:
     Raises UserError for missing or damaged files; a missing or damaged image is only reported.
     """
     adata = _read_matrix(root)
+    if adata.n_obs == 0:
+        raise UserError(f"The matrix in {root} has no spots.")
     places = read_positions(root / "spatial")
     shared = adata.obs_names.isin(places.index)
     if not shared.any():
@@ -67,6 +71,8 @@ def read_visium(root: Path, library_id: str) -> ad.AnnData:
     inside = (places["in_tissue"] == 1).to_numpy()
     if not inside.all():
         log.info("%d of %d spots are outside the tissue: left out.", (~inside).sum(), len(places))
+    if not inside.any():
+        raise UserError(f"No spot of the matrix in {root} lies in the tissue: in_tissue is 1 for none of them.")
     places = places[inside]
     adata = adata[places.index].copy()
     adata.obs[["in_tissue", "array_row", "array_col"]] = places[["in_tissue", "array_row", "array_col"]].astype(int)
@@ -76,13 +82,20 @@ def read_visium(root: Path, library_id: str) -> ad.AnnData:
 
 
 def input_files(root: Path) -> list[Path]:
-    """The matrix and the table of positions, as far as they are there."""
-    return [path for path in (_matrix_path(root), _positions_path(root / "spatial")) if path is not None]
+    """The files of the matrix and the table of positions, as far as they are there."""
+    found = [path for path in (_matrix_path(root), _positions_path(root / "spatial")) if path is not None]
+    return [file for path in found for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
 
 
 def _matrix_path(root: Path) -> Path | None:
-    tables = sorted(root.glob(f"*{MATRIX}.h5"), key=lambda path: (path.name != f"{MATRIX}.h5", path.name))
-    return next((path for path in [*tables, root / MATRIX] if path.exists()), None)
+    exact = [path for path in (root / f"{MATRIX}.h5", root / MATRIX) if path.exists()]
+    named = sorted(root.glob(f"*{MATRIX}.h5"))
+    if not exact and len(named) > 1:
+        raise UserError(
+            f"{root} holds the matrices of several samples ({', '.join(path.name for path in named)}) but one folder "
+            f"spatial; keep the one that belongs to it, or name it {MATRIX}.h5."
+        )
+    return next(iter([*exact, *named]), None)
 
 
 def _positions_path(folder: Path) -> Path | None:
@@ -123,7 +136,7 @@ def read_positions(folder: Path) -> pd.DataFrame:
                 table = table.iloc[1:].set_axis(table.iloc[0], axis=1)
             else:
                 table = table.set_axis(POSITION_COLUMNS, axis=1)
-        table = table.set_index("barcode")[list(POSITION_COLUMNS[1:])].apply(pd.to_numeric)
+        table = table.set_index("barcode")[list(POSITION_COLUMNS[1:])].apply(pd.to_numeric).dropna()
     except Exception as error:  # pandas, pyarrow: many types for damaged tables
         columns = ", ".join(POSITION_COLUMNS)
         raise UserError(

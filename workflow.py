@@ -43,7 +43,6 @@ class Task:
     analyse: Callable[..., pipeline.Result]
     draw: Callable[[pipeline.Result, Path], None]
     figures: tuple[str, ...]
-    unit: str  # what a row of the data is
 
 
 def parse(task: Task, description: str, **flags: str) -> Config:
@@ -67,16 +66,22 @@ def run(task: Task, settings: Config) -> None:
         _run(task, settings, Stopwatch())
 
 
-def _run(task: Task, settings: Config, watch: Stopwatch) -> None:
-    with watch("read"):
-        source = task.find(settings)
-        adata = source.read()
-    log.info("%s: %d %s x %d genes.", source.name, adata.n_obs, task.unit, adata.n_vars)
+def output_folder(task: Task, settings: Config, source: Source) -> Path:
+    """Where the results go. Raises UserError where they would overwrite the input."""
     folder = RESULTS / task.config.task / source.name if settings.output == "auto" else Path(settings.output)
     written = {(folder / file).resolve() for file in (*results.FILES, *task.figures)}
     endangered = [file for file in source.files if file.resolve() in written]
     if endangered:
         raise UserError(f"The results would overwrite the input {endangered[0]}; choose another folder with --output.")
+    return folder
+
+
+def _run(task: Task, settings: Config, watch: Stopwatch) -> None:
+    with watch("read"):
+        source = task.find(settings)
+        adata = source.read()
+    log.info("%s: %d %s x %d genes.", source.name, adata.n_obs, settings.unit, adata.n_vars)
+    folder = output_folder(task, settings, source)
 
     with staged_folder(folder, (*results.FILES, *task.figures)) as stage:
         unfinished = folder / "log.unfinished.jsonl"  # stays when a run ends early

@@ -190,7 +190,7 @@ def test_wrong_yaml(tmp_path, text, says):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["--radius", "-1"], "--radius must not be negative"),
+        (["--graph", "radius", "--radius", "-1"], "--radius must not be negative"),
         (["--refine-neighbors", "-1"], "--refine-neighbors must not be negative"),
         (["--graph", "hexagons"], "hexagons"),
         (["--metric", "cosine"], "--metric"),

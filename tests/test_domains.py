@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import anndata as ad
 import matplotlib.image
@@ -16,6 +17,7 @@ import figures
 import pipeline
 import results
 import runST
+import spatial
 import tissue_figures
 from pipeline import find_domains
 from simulate import layered_tissue
@@ -139,18 +141,47 @@ def test_a_figure_of_any_number_of_domains(n_domains, tmp_path):
     assert matplotlib.image.imread(tmp_path / "domains.png").std() > 0
 
 
-@pytest.mark.parametrize("uns", [{"spatial": None}, {"spatial": {"a": 3}}, {"spatial": {"a": {"images": {}}}}, {}])
-def test_anything_in_uns_spatial_is_survived(uns):
-    assert tissue_figures.tissue_image(uns, "tissue") is None
+@pytest.mark.parametrize(
+    "library",
+    [None, 3, {"images": {}}, {"images": {"hires": None}, "scalefactors": {"tissue_hires_scalef": 1}}]
+    + [
+        {"images": {"hires": np.zeros(shape)}, "scalefactors": {"tissue_hires_scalef": scale}}
+        for shape, scale in (((3, 9, 9), 1), ((0, 9), 1), ((9, 9, 2), 1), ((9,), 1), ((9, 9), 0), ((9, 9), np.nan))
+    ],
+)
+def test_anything_in_uns_spatial_is_survived(library):
+    assert tissue_figures.tissue_image({"spatial": {"a": library}}, None) is None
+
+
+def test_a_section_has_its_own_image_or_none():
+    one = {"images": {"lowres": np.ones((4, 4))}, "scalefactors": {"tissue_lowres_scalef": 1}}
+    assert tissue_figures.tissue_image({"spatial": {"a": one}}, "b") is None
+    assert tissue_figures.tissue_image({"spatial": {"a": one}}, "a").diameter is None
+    assert tissue_figures.tissue_image({"spatial": {"a": one, "b": one}}, None) is None
+    assert (
+        tissue_figures.tissue_image({}, None) is None and tissue_figures.tissue_image({"spatial": None}, None) is None
+    )
 
 
 def test_the_better_image_lies_under_the_spots(tissue, tmp_path):
-    adata = pipeline.spatial.read(write_visium(tissue, tmp_path / "v"), "v")
-    assert tissue_figures.tissue_image(adata.uns, "tissue")["scale"] == 0.1
+    adata = spatial.read(write_visium(tissue, tmp_path / "v"), "v")
+    assert tissue_figures.tissue_image(adata.uns, None).scale == 0.1
     (tmp_path / "v" / "spatial" / "tissue_hires_image.png").unlink()
-    adata = pipeline.spatial.read(tmp_path / "v", "v")
-    image = tissue_figures.tissue_image(adata.uns, "tissue")
-    assert image["scale"] == 0.05 and image["diameter"] == 60 and image["pixels"].shape == (60, 60, 4)
+    image = tissue_figures.tissue_image(spatial.read(tmp_path / "v", "v").uns, None)
+    assert image.scale == 0.05 and image.diameter == 60 and image.pixels.shape == (60, 60, 4)
+
+
+def test_paga_without_an_edge_between_groups(tmp_path):
+    """Two groups far apart: scanpy's PAGA has nothing to show, and must not cost the other figures."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["0", "1"], 60)
+    points = rng.normal(size=(120, 3)) + 100 * (labels == "1")[:, None]
+    cells = ad.AnnData(obs=pd.DataFrame({"scrcl": pd.Categorical(labels)}), obsm={"X_scrcl": points})
+    pipeline.add_umap(cells)
+    graphs = tissue_figures.paga_graphs(cells, None)
+    assert graphs == {}
+    figures.save(tissue_figures.paga_figure(graphs), tmp_path / "paga.png")
+    figures.save(tissue_figures.paga_compare_figure(graphs), tmp_path / "paga_compare.png")
 
 
 # The command line
@@ -188,11 +219,13 @@ def test_the_demo_says_that_it_is_simulated(monkeypatch, capsys, caplog):
     [
         ([], "Put one of these in place"),
         (["--dataset", "151673"], "There is no data set '151673'"),
-        (["--dataset", "/tmp"], "not a Visium folder"),
+        (["--dataset", Path(__file__).parent], "not a Visium folder"),
         (["--demo", "--dataset", "151673"], "both given"),
         (["--demo", "--label-key", "typo"], "no obs column 'typo'"),
         (["--demo", "--section-key", "typo"], "no obs column 'typo'"),
         (["--demo", "--graph", "radius"], "needs --radius"),
+        (["--demo", "--radius", "9"], "no effect on --graph knn"),
+        (["--demo", "--annotation", "mine.csv"], "its own annotation"),
         (["--demo", "--n-clusters", "1601"], "only 1600 cells"),
     ],
 )

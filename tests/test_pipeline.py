@@ -170,7 +170,7 @@ def test_input_that_cannot_be_used(fast, make, settings, says):
 # The command line
 
 
-def test_files_of_a_run(runSC, monkeypatch, capsys, tmp_path, counts):
+def test_files_of_a_run(monkeypatch, capsys, tmp_path, counts):
     counts.X = counts.X.toarray()
     counts.X[3] = 0
     counts.write_h5ad(tmp_path / "in.h5ad")
@@ -198,7 +198,7 @@ def test_files_of_a_run(runSC, monkeypatch, capsys, tmp_path, counts):
     assert "projector.weight" in state
 
 
-def test_config_yaml_repeats_the_run(runSC, monkeypatch, capsys, tmp_path, counts):
+def test_config_yaml_repeats_the_run(monkeypatch, capsys, tmp_path, counts):
     counts.write_h5ad(tmp_path / "in.h5ad")
     first, second = tmp_path / "first", tmp_path / "second"
     run(

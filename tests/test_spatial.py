@@ -75,6 +75,14 @@ def test_visium_hd_bins_inside_outs(folder, tissue, tmp_path):
     assert spatial.dataset_name(str(inner)) == "hd"
 
 
+def test_the_images_of_visium_hd_are_no_sample(folder, tissue, tmp_path):
+    """Space Ranger 3 puts outs/spatial with images alone beside outs/binned_outputs."""
+    shutil.copytree(folder, tmp_path / "hd" / "outs" / "binned_outputs" / "square_008um")
+    (tmp_path / "hd" / "outs" / "spatial").mkdir()
+    assert_same(read(tmp_path / "hd"), tissue)
+    assert_same(read(tmp_path / "hd" / "outs"), tissue)
+
+
 def test_matrix_as_a_folder(folder, tissue):
     (folder / "filtered_feature_bc_matrix.h5").unlink()
     matrix = folder / "filtered_feature_bc_matrix"
@@ -119,6 +127,18 @@ def test_spots_off_the_tissue_or_without_a_position_are_left_out(folder, tissue)
     assert set(tissue.obs_names) - set(read(folder).obs_names) == {"spot-00003", "spot-00007"}
 
 
+def two_samples(folder) -> None:
+    path = folder / "filtered_feature_bc_matrix.h5"
+    for name in "AB":
+        shutil.copy(path, folder / f"{name}_filtered_feature_bc_matrix.h5")
+    path.unlink()
+
+
+def nothing_in_tissue(folder) -> None:
+    path = folder / "spatial" / "tissue_positions.csv"
+    pd.read_csv(path).assign(in_tissue=0).to_csv(path, index=False)
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -131,6 +151,13 @@ def test_spots_off_the_tissue_or_without_a_position_are_left_out(folder, tissue)
         (lambda f: (f / "spatial" / "tissue_positions.csv").write_text("x,1,0,0,5,5\n"), "None of the 60 barcodes"),
         (lambda f: (f / "spatial" / "tissue_positions.csv").write_text("x,1,0,0,5,5\n" * 2), "more than once"),
         (lambda f: (f / "metadata.csv").write_text(""), "cannot be read as a table"),
+        (lambda f: (f / "metadata.csv").write_text("barcode,label\nspot-1,a,b,c\n"), "more fields than its first line"),
+        (
+            lambda f: (f / "metadata.csv").write_text("spot-00001,L1\nspot-00002,L2\n"),
+            "not with the names of its columns",
+        ),
+        (lambda f: two_samples(f), "matrices of several samples"),
+        (lambda f: nothing_in_tissue(f), "No spot of the matrix"),
     ],
 )
 def test_folders_that_cannot_be_used(folder, damage, says):
@@ -203,6 +230,47 @@ def test_annotation_of_another_sample_is_refused(folder, tissue):
         read(folder)
 
 
+def test_annotation_of_several_slides_is_refused(folder, tissue):
+    """Slides share their barcodes, so which row is meant would be a guess; the same row twice is none."""
+    table = labelled(tissue)
+    table.to_csv(folder / "metadata.tsv", sep="\t", index=False)
+    once = read(folder).obs["layer_guess"]
+    pd.concat([table, table]).to_csv(folder / "metadata.tsv", sep="\t", index=False)
+    assert read(folder).obs["layer_guess"].equals(once)
+    pd.concat([table, table.assign(layer_guess="L7")]).to_csv(folder / "metadata.tsv", sep="\t", index=False)
+    with pytest.raises(UserError, match="more than once; keep the rows of this section"):
+        read(folder)
+
+
+def test_numbers_are_not_taken_for_barcodes_by_chance(tissue, tmp_path):
+    """Names 0, 1, ... are AnnData's own; a column of small numbers has some of them in common."""
+    tissue.obs_names = [str(i) for i in range(tissue.n_obs)]
+    labels = [f"L{i % 3}" for i in range(tissue.n_obs)]
+    pd.DataFrame({"annotation": labels, "size": np.arange(tissue.n_obs) % 9}).to_csv(tmp_path / "t.csv", index=False)
+    spatial.join_annotation(tissue, tmp_path / "t.csv")
+    assert list(tissue.obs["annotation"]) == labels
+    numbered = pd.DataFrame({"cell": range(59, -1, -1), "region": labels})
+    numbered.to_csv(tmp_path / "t.csv", index=False)
+    spatial.join_annotation(tissue, tmp_path / "t.csv")
+    assert list(tissue.obs["region"]) == labels[::-1]
+
+
+def test_row_numbers_are_no_barcodes(folder, tissue, caplog):
+    pd.DataFrame({"layer_guess": ["a", "b"] * 30}).to_csv(folder / "metadata.tsv", sep="\t")
+    assert list(read(folder).obs["layer_guess"]) == ["a", "b"] * 30 and "no barcodes" in caplog.text
+
+
+def test_annotation_keeps_what_obs_has_of_spots_that_it_does_not_name(tissue, tmp_path):
+    tissue.obs[["x", "y"]] = tissue.obsm.pop("spatial")
+    part = tissue.obs[["x", "y"]][:20].assign(annotation="L1", discard=True)
+    part.to_csv(tmp_path / "t.csv", index_label="cell")
+    before = spatial.coordinates(tissue)
+    spatial.join_annotation(tissue, tmp_path / "t.csv")
+    assert np.array_equal(spatial.coordinates(tissue), before)
+    assert tissue.obs["annotation"].notna().sum() == 20
+    tissue.write_h5ad(tmp_path / "can_be_written.h5ad")
+
+
 # Coordinates and sections
 
 
@@ -225,6 +293,27 @@ def test_coordinates_that_cannot_be_used(tissue, points, says):
     bare = ad.AnnData(tissue.X, obsm={} if points is None else {"spatial": points})
     with pytest.raises(UserError, match=says):
         spatial.placed(bare)
+
+
+def test_places_on_the_slide_go_before_those_in_a_field_of_view(tissue):
+    """As readers of CosMx leave them; in some the two are the other way round."""
+    slide, within = tissue.obsm["spatial"], tissue.obsm["spatial"] % 500
+    for first, second in ((within, slide), (slide, within)):
+        tissue.obsm["spatial"], tissue.obsm["spatial_fov"] = first, second
+        assert np.array_equal(spatial.coordinates(tissue), slide)
+
+
+def test_missing_places_in_pandas_own_integers(tissue):
+    places = pd.DataFrame({"x": range(60), "y": range(60)}, index=tissue.obs_names).astype("Int64")
+    places.iloc[3, 0] = pd.NA
+    assert np.isnan(spatial.coordinates(ad.AnnData(tissue.X, obs=places))).sum() == 1
+
+
+def test_repeated_spots_are_refused_before_anything_else(tissue):
+    tissue.obs_names = ["twice", "twice", *tissue.obs_names[2:]]
+    tissue.obsm["spatial"][1] = np.nan
+    with pytest.raises(UserError, match="spot barcode 'twice' stands more than once"):
+        spatial.placed(tissue)
 
 
 def test_sections(tissue):
