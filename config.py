@@ -103,6 +103,11 @@ class SCConfig(Config):
     n_neighbors: int = setting(15, "graphs", "nearest cells per cell, the cell itself included (as in scanpy)")
     output: str = setting("auto", "run", "folder of this run's results; auto is results/SC/DATASET")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.n_neighbors < 2:
+            raise UserError("--n-neighbors counts the cell itself and must be at least 2.")
+
 
 @dataclass
 class STConfig(Config):
@@ -132,12 +137,16 @@ class STConfig(Config):
     )
     output: str = setting("auto", "run", "folder of this run's results; auto is results/ST/DATASET")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("radius", "refine_neighbors"):
+            _require_not_negative(self, name)
+        if self.radius > 0 and self.graph == "knn":
+            raise UserError("--radius has no effect on --graph knn; add --graph radius or --graph delaunay.")
+
 
 _POSITIVE = ("n_pcs", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
-_NOT_NEGATIVE = ("refined_width", "weight_decay", "lambda1", "lambda2", "threads", "hops", "seeds") + (
-    "radius",
-    "refine_neighbors",
-)
+_NOT_NEGATIVE = ("refined_width", "weight_decay", "lambda1", "lambda2", "threads", "hops", "seeds")
 
 
 def validate(config: Config) -> None:
@@ -149,9 +158,7 @@ def validate(config: Config) -> None:
         if getattr(config, name) <= 0:
             raise UserError(f"{_flag(name)} must be above 0, not {getattr(config, name)}.")
     for name in _NOT_NEGATIVE:
-        value = getattr(config, name, 0)
-        if min(value if isinstance(value, list) else [value], default=-1) < 0:
-            raise UserError(f"{_flag(name)} must not be negative or empty, not {value}.")
+        _require_not_negative(config, name)
     if max(config.seeds) >= 2**32:
         raise UserError(f"--seeds must be below 2^32, not {max(config.seeds)}.")
     if len(config.hops) != 2:
@@ -164,14 +171,16 @@ def validate(config: Config) -> None:
         raise UserError(f"--n-top-genes must be at least 2, not {config.n_top_genes}.")
     if config.threads > 1024:
         raise UserError(f"--threads must be at most 1024, not {config.threads}.")
-    if isinstance(config, STConfig) and config.radius > 0 and config.graph == "knn":
-        raise UserError("--radius has no effect on --graph knn; add --graph radius or --graph delaunay.")
-    if isinstance(config, SCConfig) and config.n_neighbors < 2:
-        raise UserError("--n-neighbors counts the cell itself and must be at least 2.")
     if config.n_clusters != "auto" and not (
         re.fullmatch("[0-9]{1,9}", config.n_clusters) and int(config.n_clusters) > 1
     ):
         raise UserError(f"--n-clusters must be 'auto' or a whole number above 1, not {config.n_clusters!r}.")
+
+
+def _require_not_negative(config: Config, name: str) -> None:
+    value = getattr(config, name)
+    if min(value if isinstance(value, list) else [value], default=-1) < 0:
+        raise UserError(f"{_flag(name)} must not be negative or empty, not {value}.")
 
 
 def load(config_class: type, config: str | None, flags: dict[str, Any]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
@@ -56,7 +55,8 @@ def panels(cells: ad.AnnData, known: pd.Series | None) -> dict[str, pd.Series]:
 def natural_order(names: list[str]) -> list[str]:
     """Sorted with numbers as numbers: L2 before L10."""
     return sorted(
-        names, key=lambda name: [(not p.isdigit(), int(p) if p.isdigit() else 0, p) for p in re.split(r"(\d+)", name)]
+        names,
+        key=lambda name: [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in re.split(r"(\d+)", name)],
     )
 
 
@@ -68,20 +68,16 @@ def colours(shown: dict[str, pd.Series]) -> dict[str, dict[str, str]]:
     clusters, *given = shown.values()
     rest = list(dict.fromkeys([*PALETTE, *sc.pl.palettes.default_102]))
     if not given:
-        return {title: dict(zip(values.cat.categories, _cycled(rest))) for title, values in shown.items()}
-    of_type = dict(zip(given[0].cat.categories, _cycled(rest)))
+        return {title: dict(zip(values.cat.categories, itertools.cycle(rest))) for title, values in shown.items()}
+    of_type = dict(zip(given[0].cat.categories, itertools.cycle(rest)))
     types = {
         name: of
         for name, of in matched_types(clusters, given[0]).items()
         if given[0][clusters == name].eq(of).mean() >= 0.1
     }
-    unused = iter(_cycled([colour for colour in rest if colour not in set(of_type.values())] or rest))
+    unused = itertools.cycle([colour for colour in rest if colour not in set(of_type.values())] or rest)
     of_cluster = {name: of_type[types[name]] if name in types else next(unused) for name in clusters.cat.categories}
     return dict(zip(shown, [of_cluster, of_type]))
-
-
-def _cycled(items: list[str]) -> Iterator[str]:
-    return itertools.cycle(items)
 
 
 def bare_copy(cells: ad.AnnData, known: pd.Series | None) -> ad.AnnData:
@@ -150,7 +146,7 @@ def confusion_figure(predicted: pd.Series, known: pd.Series) -> Figure:
             )
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), [f"{name} ({table.loc[name].sum()})" for name in rows])
-    axes.set(xlabel="scRCL cluster", ylabel=f"given: {known.name} (cells)")
+    axes.set(xlabel="scRCL cluster", ylabel=f"given: {known.name} (number)")
     figure.colorbar(image, label="share of the given type")
     return figure
 

@@ -10,6 +10,7 @@ from scipy import sparse
 from scipy.spatial import Delaunay, QhullError
 from sklearn.neighbors import NearestNeighbors
 
+from spatial import section_members
 from utils import UserError, log
 
 # Exact search costs N^2. On two cores and 50 PCs: 2 s at 30,000 cells, 7 s at 60,000;
@@ -99,9 +100,8 @@ def per_section(
 ) -> sparse.csr_matrix:
     """Build a graph of the points of every section and put all into one [N, N] matrix."""
     n = len(points)
-    members = [np.arange(n)] if sections is None else [np.flatnonzero(sections == name) for name in np.unique(sections)]
     rows, columns = [], []
-    for member in members:
+    for member in section_members(sections, n):
         part = build(points[member]).tocoo() if len(member) > 1 else sparse.coo_matrix((1, 1))
         rows.append(member[part.row])
         columns.append(member[part.col])

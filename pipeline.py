@@ -174,7 +174,7 @@ def prepare_cells(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prep
     with watch("preprocess"):
         expression = data.find_expression(adata, config.layer)
         cells = preprocess.preprocess(expression, config.n_top_genes, config.hvg_flavor)
-        inputs = reduce(cells, config)
+        inputs = pcs_and_inputs(cells, config)
         known = known_labels(adata.obs, config.label_key, data.LABEL_KEYS, cells)
     with watch("graphs"):
         on_genes = config.graph_on == "genes" and cells.n_obs < PCS_FROM
@@ -209,14 +209,16 @@ def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prep
         return np.multiply(values, weights, out=values)
 
     with watch("preprocess"):
-        inputs = reduce(cells, config, weigh if config.gene_weights == "spatial" else None)
+        inputs = pcs_and_inputs(cells, config, weigh if config.gene_weights == "spatial" else None)
         cells.obsm["X_pca_spatial"] = graphs.neighbour_mean(cells.obsm["X_pca"], graph)
     with watch("number of clusters"):
         number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca_spatial"])
     return Prepared(cells, inputs, cells.obsm["X_pca_spatial"], known, *number, _in_words(expression), voters)
 
 
-def reduce(cells: ad.AnnData, config: Config, weigh: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
+def pcs_and_inputs(
+    cells: ad.AnnData, config: Config, weigh: Callable[[np.ndarray], np.ndarray] | None = None
+) -> np.ndarray:
     """Write obsm['X_pca'], the PCs of the scaled HVGs; what the encoders see, [N, G] float32.
 
     weigh: makes weighted genes of scaled ones.
@@ -278,12 +280,14 @@ def train_and_cluster(
         with watch("cluster"):
             points = embedding(fitted, prepared.beside, config.embedding)
             found = cluster.cluster(points, prepared.n_clusters, config.cluster_method, seed)
-            labels[f"seed_{seed}"] = found if prepared.voters is None else cluster.majority(found, prepared.voters)
-            unsmoothed[f"seed_{seed}"] = found
+            if prepared.voters is not None:
+                unsmoothed[f"seed_{seed}"] = found
+                found = cluster.majority(found, prepared.voters)
+            labels[f"seed_{seed}"] = found
         history += fitted.history
         runs[seed] = points, {name: value.cpu() for name, value in fitted.model.state_dict().items()}
     final = config.seeds[cluster.most_agreeing(list(labels.values()))]
-    labels = label_table(labels, unsmoothed if prepared.voters is not None else {}, f"seed_{final}", cells.obs_names)
+    labels = label_table(labels, unsmoothed, f"seed_{final}", cells.obs_names)
     cells.obsm["X_scrcl"], state_dict = runs[final]
     with watch("score"):
         known = prepared.known
@@ -296,7 +300,7 @@ def train_and_cluster(
 def label_table(
     labels: dict[str, np.ndarray], unsmoothed: dict[str, np.ndarray], final: str, barcodes: pd.Index
 ) -> pd.DataFrame:
-    """Labels as strings: per run, those before smoothing beside them, and last the final ones, which are the run final's."""
+    """Labels as strings: per run, those before smoothing (if any) beside them; last the final ones, which are the run final's."""
     columns = {}
     for name, run in [*((name, name) for name in labels), (FINAL, final)]:
         if run in unsmoothed:
@@ -314,9 +318,9 @@ def embedding(fitted: train.Fitted, beside: np.ndarray, choice: str) -> np.ndarr
     """What is clustered, [N, d] float32.
 
     'encoder' is [E1 | E2], 'refined' [Z1 | Z2], as in the paper. 'joint' is
-    [E1 | E2 | PCs] (for spots, PCs of the neighbourhood), the encoder's half and the PCs each centred and scaled to a total
-    variance of 1: rows of E have unit length, so the PCs bring back how much a
-    cell expresses, and what the graph has smoothed away of rare types.
+    [E1 | E2 | PCs] (for spots, PCs of the neighbourhood), the encoder's half and the
+    PCs each centred and scaled to a total variance of 1: rows of E have unit length, so the
+    PCs bring back how much a cell expresses, and what the graph has smoothed away of rare types.
     """
     if choice == "joint":
         return np.hstack([unit_variance(fitted.encoder), unit_variance(beside)])

@@ -8,6 +8,7 @@ import scanpy as sc
 from scipy import sparse
 
 from data import Expression
+from spatial import section_members
 from utils import UserError, log, one_line
 
 TARGET_SUM = 1e4  # counts per cell after normalisation, as published
@@ -103,11 +104,10 @@ def spatial_weights(values: np.ndarray, graph: sparse.spmatrix, sections: np.nda
     share is the best linear guess of the signal.
     """
     share = np.zeros(values.shape[1])
-    members = [slice(None)] if sections is None else [np.flatnonzero(sections == name) for name in np.unique(sections)]
-    for member in members:
-        part = values[member]
-        if graph[member][:, member].nnz:
-            share += len(part) * morans_i(graph[member][:, member], part)
+    for member in section_members(sections, len(values)):
+        edges = graph[member][:, member]
+        if edges.nnz:
+            share += len(member) * morans_i(edges, values[member])
     share = share.clip(min=0)
     if not share.any():
         log.info("No gene varies in space, so all genes weigh the same.")

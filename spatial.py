@@ -32,7 +32,7 @@ COORDINATE_COLUMNS = (  # of obs, in the habits of Stereo-seq, Xenium, MERFISH, 
     ("col", "row"),
 )
 
-HOW_TO = f"""There is no spatial data set yet. Put one of these in place and name it with --dataset:
+HOW_TO = f"""No data set was named. Put one of these in place and name it with --dataset:
   a Visium folder   {ST_FOLDER}/NAME/ with filtered_feature_bc_matrix.h5 (or the folder of that name) and
                     spatial/ (tissue_positions.csv or tissue_positions_list.csv, scalefactors_json.json, images)
   the 12 DLPFC      {ST_FOLDER}/DLPFC/151673/ and so on; known layers in metadata.tsv (barcode, layer_guess)
@@ -50,7 +50,7 @@ def find(dataset: str, folder: Path = ST_FOLDER) -> Path | None:
     if dataset == DEMO:
         return None
     if not dataset:
-        raise UserError(HOW_TO)
+        raise UserError(f"{HOW_TO}\n{in_words(folder)}")
     places = [Path(dataset), folder / dataset, folder / f"{dataset}.h5ad", folder / "DLPFC" / dataset]
     path = next((place for place in places if data.readable(place)), None)
     if path is None:
@@ -77,7 +77,7 @@ def in_words(folder: Path) -> str:
         for path in place.glob("*")
         if path.suffix == ".h5ad" or (path.is_dir() and path.name != "DLPFC")
     )
-    return f"{folder} holds {', '.join(names)}." if names else f"{folder} holds no data yet; python runST.py says how."
+    return f"{folder} holds {', '.join(names)}." if names else f"{folder} holds no data yet."
 
 
 def dataset_name(dataset: str) -> str:
@@ -273,6 +273,13 @@ def placed(adata: ad.AnnData) -> ad.AnnData:
     shallow = ad.AnnData(adata.X, obs=adata.obs, var=adata.var, layers=adata.layers, raw=adata.raw, obsm=adata.obsm)
     shallow.obsm["spatial"] = points
     return shallow[there]
+
+
+def section_members(sections: np.ndarray | None, n_spots: int) -> list[np.ndarray]:
+    """Indices of the spots of every section; of all spots where sections is None."""
+    if sections is None:
+        return [np.arange(n_spots)]
+    return [np.flatnonzero(sections == name) for name in np.unique(sections)]
 
 
 def sections(obs: pd.DataFrame, section_key: str) -> pd.Series | None:

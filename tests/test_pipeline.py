@@ -201,19 +201,8 @@ def test_files_of_a_run(monkeypatch, capsys, tmp_path, counts):
 def test_config_yaml_repeats_the_run(monkeypatch, capsys, tmp_path, counts):
     counts.write_h5ad(tmp_path / "in.h5ad")
     first, second = tmp_path / "first", tmp_path / "second"
-    run(
-        runSC,
-        monkeypatch,
-        capsys,
-        "--dataset",
-        tmp_path / "in.h5ad",
-        "--output",
-        first,
-        "--seed",
-        7,
-        "--no-figures",
-        *FAST,
-    )
+    argv = ["--dataset", tmp_path / "in.h5ad", "--output", first, "--seed", 7, "--no-figures", *FAST]
+    run(runSC, monkeypatch, capsys, *argv)
     recorded = yaml.safe_load((first / "config.yaml").read_text())
     assert recorded["provenance"]["input"]["sha256"] and recorded["settings"]["seeds"] == [7]
     code, *_ = run(runSC, monkeypatch, capsys, "--config", first / "config.yaml", "--output", second)
@@ -224,23 +213,10 @@ def test_config_yaml_repeats_the_run(monkeypatch, capsys, tmp_path, counts):
 def test_a_later_run_leaves_no_figure_of_an_earlier_one(monkeypatch, capsys, tmp_path, counts):
     counts.write_h5ad(tmp_path / "in.h5ad")
     (tmp_path / "notes.txt").write_text("the user's own")
-    run(runSC, monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", tmp_path, *FAST)
+    argv = ["--dataset", tmp_path / "in.h5ad", "--output", tmp_path, *FAST]
+    run(runSC, monkeypatch, capsys, *argv)
     assert (tmp_path / "confusion.png").exists()
-    run(
-        runSC,
-        monkeypatch,
-        capsys,
-        "--dataset",
-        tmp_path / "in.h5ad",
-        "--output",
-        tmp_path,
-        "--label-key",
-        "none",
-        "--n-clusters",
-        3,
-        "--no-figures",
-        *FAST,
-    )
+    run(runSC, monkeypatch, capsys, *argv, "--label-key", "none", "--n-clusters", 3, "--no-figures")
     assert not (tmp_path / "confusion.png").exists() and (tmp_path / "notes.txt").exists()
 
 
