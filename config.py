@@ -28,7 +28,19 @@ def setting(default: Any, group: str, help: str) -> Any:
 
 
 @dataclass
-class Config:
+class Settings:
+    """What the settings of every script have in common: each field has the type that it declares."""
+
+    published: ClassVar[Path | None] = None  # folder of the published settings, where there are any
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for f in dataclasses.fields(self):
+            setattr(self, f.name, _coerce(f.name, getattr(self, f.name), hints[f.name]))
+
+
+@dataclass
+class Config(Settings):
     """Settings that both tasks share; SCConfig and STConfig add theirs and say where their defaults differ."""
 
     task: ClassVar[str]
@@ -83,8 +95,10 @@ class Config:
     threads: int = setting(0, "run", "CPU threads, 0 for all")
     output: str = setting("auto", "run", "")
     figures: bool = setting(True, "run", "draw figures (UMAP takes the most time of them)")
+    report: bool = setting(False, "run", "rank marker genes and write report.html too, as draw_DEGs.py does")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         validate(self)
 
 
@@ -92,6 +106,7 @@ class Config:
 class SCConfig(Config):
     """Settings of a single-cell run; the defaults are the one recipe for all data sets."""
 
+    published: ClassVar[Path | None] = CONFIGS / "paper" / "SC"
     task: ClassVar[str] = "SC"
     unit: ClassVar[str] = "cells"
 
@@ -113,6 +128,7 @@ class SCConfig(Config):
 class STConfig(Config):
     """Settings of a spatial run; the defaults are the one recipe for all tissues."""
 
+    published: ClassVar[Path | None] = CONFIGS / "paper" / "ST"
     task: ClassVar[str] = "ST"
     unit: ClassVar[str] = "spots"
 
@@ -139,26 +155,77 @@ class STConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("radius", "refine_neighbors"):
-            _require_not_negative(self, name)
+        _require_not_negative(self, "radius", "refine_neighbors")
         if self.radius > 0 and self.graph == "knn":
             raise UserError("--radius has no effect on --graph knn; add --graph radius or --graph delaunay.")
 
 
+@dataclass
+class DEGConfig(Settings):
+    """Settings of draw_DEGs.py; the ranking and its filter are the published ones."""
+
+    # Data
+    task: Literal["SC", "ST"] = setting("SC", "data", "runs and data sets of runSC.py or of runST.py")
+    dataset: str = setting(
+        "", "data", "a finished run, by name or folder; or any data set, by name or path (default: the latest run)"
+    )
+    labels: str = setting(
+        "auto", "data", "table with barcodes, or obs column; auto is the run's final labels, or obs column scrcl"
+    )
+    label_column: str = setting("auto", "data", "column of that table; auto is scrcl or another usual name")
+    label_key: str = setting(
+        "auto", "data", "obs column with known types to compare with, 'none' for none, 'auto' for the usual names"
+    )
+    layer: str = setting("auto", "data", "where a data set's expression is: 'X', 'raw', a layer's name, or 'auto'")
+    gene_key: str = setting(
+        "auto", "data", "var column with the names of genes, 'none' for var_names; auto looks for symbols beside ids"
+    )
+    marker_genes: str = setting("", "data", "csv of known markers, columns type and gene, to name clusters by")
+    # Ranking
+    method: Literal["wilcoxon", "t-test", "logreg"] = setting("wilcoxon", "ranking", "scanpy's test for ranking genes")
+    groups: list[str] = setting(["all"], "ranking", "clusters to test, each against all other cells")
+    n_genes: int = setting(20, "ranking", "genes listed per cluster")
+    # Filter
+    min_in_group_fraction: float = setting(0.5, "filter", "more than this share of the cluster's cells have the gene")
+    max_out_group_fraction: float = setting(0.25, "filter", "less than this share of all other cells have it")
+    min_fold_change: float = setting(1.0, "filter", "log2 of the fold change is above this, 1 being twofold")
+    # Figures
+    n_drawn: int = setting(3, "figures", "genes drawn per cluster")
+    volcano: bool = setting(False, "figures", "draw volcano plots, one per cluster")
+    format: Literal["png", "pdf", "svg"] = setting("png", "figures", "of the figure files")
+    dpi: int = setting(150, "figures", "dots per inch of the figure files")
+    # Run
+    threads: int = setting(0, "run", "CPU threads, 0 for all")
+    output: str = setting("auto", "run", "folder of the results; auto is that of the run, or results/TASK/DATASET")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_positive(self, "n_genes", "n_drawn", "dpi")
+        _require_not_negative(self, "threads")
+        _require_at_most(self, "threads", MOST_THREADS)
+        _require_at_most(self, "dpi", 1200)
+        if not self.groups:
+            raise UserError("--groups is empty; name clusters, or 'all'.")
+        for name in ("min_in_group_fraction", "max_out_group_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{_flag(name)} is a share between 0 and 1, not {getattr(self, name)}.")
+        if self.volcano and self.method == "logreg":
+            raise UserError("--volcano draws p-values, which --method logreg does not give; take another method.")
+        if self.label_column != "auto" and self.labels == "auto":
+            raise UserError("--label-column names a column of the table given by --labels; add that.")
+
+
+MOST_THREADS = 1024
 _POSITIVE = ("n_pcs", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
 _NOT_NEGATIVE = ("refined_width", "weight_decay", "lambda1", "lambda2", "threads", "hops", "seeds")
 
 
 def validate(config: Config) -> None:
-    """Raise UserError on the first setting of the wrong type or outside its range."""
-    hints = typing.get_type_hints(type(config))
-    for f in dataclasses.fields(config):
-        setattr(config, f.name, _coerce(f.name, getattr(config, f.name), hints[f.name]))
-    for name in _POSITIVE:
-        if getattr(config, name) <= 0:
-            raise UserError(f"{_flag(name)} must be above 0, not {getattr(config, name)}.")
-    for name in _NOT_NEGATIVE:
-        _require_not_negative(config, name)
+    """Raise UserError on the first setting outside its range."""
+    _require_positive(config, *_POSITIVE)
+    _require_not_negative(config, *_NOT_NEGATIVE)
+    if config.report and not config.figures:
+        raise UserError("--report shows the figures; leave --no-figures out.")
     if max(config.seeds) >= 2**32:
         raise UserError(f"--seeds must be below 2^32, not {max(config.seeds)}.")
     if len(config.hops) != 2:
@@ -169,18 +236,29 @@ def validate(config: Config) -> None:
         raise UserError(f"--dropout must be at least 0 and below 1, not {config.dropout}.")
     if config.n_top_genes < 2:
         raise UserError(f"--n-top-genes must be at least 2, not {config.n_top_genes}.")
-    if config.threads > 1024:
-        raise UserError(f"--threads must be at most 1024, not {config.threads}.")
+    _require_at_most(config, "threads", MOST_THREADS)
     if config.n_clusters != "auto" and not (
         re.fullmatch("[0-9]{1,9}", config.n_clusters) and int(config.n_clusters) > 1
     ):
         raise UserError(f"--n-clusters must be 'auto' or a whole number above 1, not {config.n_clusters!r}.")
 
 
-def _require_not_negative(config: Config, name: str) -> None:
-    value = getattr(config, name)
-    if min(value if isinstance(value, list) else [value], default=-1) < 0:
-        raise UserError(f"{_flag(name)} must not be negative or empty, not {value}.")
+def _require_positive(config: Settings, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise UserError(f"{_flag(name)} must be above 0, not {getattr(config, name)}.")
+
+
+def _require_not_negative(config: Settings, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if min(value if isinstance(value, list) else [value], default=-1) < 0:
+            raise UserError(f"{_flag(name)} must not be negative or empty, not {value}.")
+
+
+def _require_at_most(config: Settings, name: str, most: int) -> None:
+    if getattr(config, name) > most:
+        raise UserError(f"{_flag(name)} must be at most {most}, not {getattr(config, name)}.")
 
 
 def load(config_class: type, config: str | None, flags: dict[str, Any]) -> Any:
@@ -192,18 +270,18 @@ def load(config_class: type, config: str | None, flags: dict[str, Any]) -> Any:
     """
     values: dict[str, Any] = {}
     dataset = str(flags.get("dataset", config_class().dataset))
-    for path in _config_files(config, dataset, CONFIGS / "paper" / config_class.task):
+    for path in _config_files(config, dataset, config_class.published):
         found = read_yaml(path, config_class)
         log.info("Settings of %s: %s.", path, ", ".join(f"{name} {value}" for name, value in found.items()))
         values |= found
     return config_class(**(values | flags))
 
 
-def _config_files(config: str | None, dataset: str, published: Path) -> list[Path]:
+def _config_files(config: str | None, dataset: str, published: Path | None) -> list[Path]:
     """published: the folder of the published settings."""
     if config is None:
         return []
-    if Path(config).is_file() or (config != "paper" and not config.startswith("paper/")):
+    if published is None or Path(config).is_file() or (config != "paper" and not config.startswith("paper/")):
         return [Path(config)]
     name = config.removeprefix("paper").removeprefix("/")
     own = published / f"{name or Path(dataset).name.removesuffix('.h5ad')}.yaml"
@@ -211,6 +289,20 @@ def _config_files(config: str | None, dataset: str, published: Path) -> list[Pat
         known = ", ".join(sorted(path.stem for path in published.glob("*.yaml")))
         raise UserError(f"There are no published settings for {name!r}; there are some for {known}.")
     return list(dict.fromkeys([published / "any.yaml", *([own] if own.exists() else [])]))
+
+
+def parse(config_class: type, description: str, **flags: str) -> Any:
+    """Settings from the command line. flags: further ones, each a short way of writing --dataset, with its help."""
+    parser = build_parser(config_class, description)
+    for name, help in flags.items():
+        parser.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS, help=help)
+    given = vars(parser.parse_args())
+    for name in flags:
+        if given.pop(name, False):
+            if "dataset" in given:
+                raise UserError(f"--{name} and --dataset were both given; leave one of them out.")
+            given["dataset"] = name
+    return load(config_class, given.pop("config"), given)
 
 
 def read_yaml(path: Path, config_class: type) -> dict[str, Any]:
@@ -247,9 +339,10 @@ def build_parser(config_class: type, description: str) -> argparse.ArgumentParse
     )
     parser.add_argument(
         "--config",
-        metavar="FILE|paper|paper/NAME",
+        metavar="FILE|paper|paper/NAME" if config_class.published else "FILE",
         default=None,
-        help="YAML file with settings (a run's config.yaml repeats it), or the published settings",
+        help="YAML file with settings (that of an earlier run repeats it)"
+        + (", or the published settings" if config_class.published else ""),
     )
     hints, defaults = typing.get_type_hints(config_class), config_class()
     groups: dict[str, Any] = {}
@@ -269,7 +362,8 @@ def _argument(hint: Any, name: str) -> dict[str, Any]:
     if typing.get_origin(hint) is Literal:
         return {"choices": typing.get_args(hint)}
     if typing.get_origin(hint) is list:
-        return {"type": typing.get_args(hint)[0], "nargs": "+", "metavar": "N"}
+        (item,) = typing.get_args(hint)
+        return {"type": item, "nargs": "+", "metavar": "NAME" if item is str else "N"}
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
     return {"type": hint, "metavar": {int: "N", float: "X"}.get(hint, name.upper())}

@@ -56,6 +56,9 @@ class Expression(NamedTuple):
     kind: ValueKind
     source: str
 
+    def in_words(self) -> str:
+        return f"{self.kind}, in {self.source}"
+
 
 def dataset_name(dataset: str) -> str:
     """The name that results are filed under: a file's name without .h5ad, or the name itself."""
@@ -229,10 +232,10 @@ def find_labels(obs: pd.DataFrame, label_key: str = "auto", usual: tuple[str, ..
             f"There is no obs column {label_key!r} to take labels from; the columns are {', '.join(map(str, obs.columns)) or 'none'}."
         )
     keys = [label_key] if label_key != "auto" else [name for name in usual if name in obs]
-    return next((labels for labels in (_as_text(obs[key]) for key in keys) if labels.notna().any()), None)
+    return next((labels for labels in (as_text(obs[key]) for key in keys) if labels.notna().any()), None)
 
 
-def _as_text(column: pd.Series) -> pd.Series:
+def as_text(column: pd.Series) -> pd.Series:
     """Any column as strings, whole numbers without a decimal point, missing where it is missing, empty or 'nan'."""
     labels = column.astype(object)
     if pd.api.types.is_float_dtype(column.dtype) and (column.dropna() % 1 == 0).all():

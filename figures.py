@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import itertools
-import re
 from pathlib import Path
 
 import anndata as ad
@@ -14,9 +14,11 @@ from matplotlib.figure import Figure
 
 from pipeline import Result
 from score import matched_types
+from utils import log, natural_order
 
 FILES = ("umap.png", "losses.png", "confusion.png")
 DPI = 150
+MOST_PIXELS = 50_000  # along a side; matplotlib fails at 65,536
 MOST_TYPES = 150  # rows of a confusion table that can still be read
 # Okabe and Ito's colours without black, then each next one as far as possible from all before it, from white and
 # from light grey: the least CIELAB distance as seen with normal, protan and deutan vision (Machado 2009). The
@@ -48,16 +50,13 @@ def panels(cells: ad.AnnData, known: pd.Series | None) -> dict[str, pd.Series]:
     """What is drawn side by side, by title: clusters and, where known, given types; categoricals in natural order."""
     shown = {"scRCL": cells.obs["scrcl"]}
     if known is not None:
-        shown[f"given: {known.name}"] = known.astype(pd.CategoricalDtype(natural_order(known.dropna().unique())))
+        shown[f"given: {known.name}"] = as_categorical(known)
     return shown
 
 
-def natural_order(names: list[str]) -> list[str]:
-    """Sorted with numbers as numbers: L2 before L10."""
-    return sorted(
-        names,
-        key=lambda name: [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in re.split(r"(\d+)", name)],
-    )
+def as_categorical(labels: pd.Series) -> pd.Series:
+    """Strings as a categorical in natural order."""
+    return labels.astype(pd.CategoricalDtype(natural_order(labels.dropna().unique())))
 
 
 def colours(shown: dict[str, pd.Series]) -> dict[str, dict[str, str]]:
@@ -151,5 +150,9 @@ def confusion_figure(predicted: pd.Series, known: pd.Series) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=DPI, bbox_inches="tight")  # tight: a legend is never cut off
+def save(figure: Figure, path: Path | io.BytesIO, format: str = "png", dpi: int = DPI) -> None:
+    """Write a figure, with as many dots per inch as asked for, or as an image can hold."""
+    most = int(MOST_PIXELS / max(figure.get_size_inches()))
+    if format == "png" and dpi > most:
+        log.info("%s is drawn at %d dots per inch; it would be too large at %d.", path, most, dpi)
+    figure.savefig(path, format=format, dpi=min(dpi, most), bbox_inches="tight")  # tight: a legend is never cut off

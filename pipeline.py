@@ -28,7 +28,13 @@ from utils import VERSION, Stopwatch, find_device, limited_threads, log
 
 FINAL = "scrcl"  # column of the final labels
 UNSMOOTHED = "_unsmoothed"  # ends the name of labels before they are smoothed in space
-RUN_ONLY = ("dataset", "annotation", "output", "figures")  # settings of the entry script, without effect in a notebook
+RUN_ONLY = (
+    "dataset",
+    "annotation",
+    "output",
+    "figures",
+    "report",
+)  # settings of the entry script, without effect in a notebook
 LIBRARIES = (
     "torch",
     "torch_geometric",
@@ -182,7 +188,7 @@ def prepare_cells(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prep
         cells.obsp["scrcl_graph"] = graphs.cell_graph(points, config.n_neighbors, config.metric, seed=0)
     with watch("number of clusters"):
         number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca"])
-    return Prepared(cells, inputs, cells.obsm["X_pca"], known, *number, _in_words(expression))
+    return Prepared(cells, inputs, cells.obsm["X_pca"], known, *number, expression.in_words())
 
 
 def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prepared:
@@ -213,7 +219,7 @@ def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prep
         cells.obsm["X_pca_spatial"] = graphs.neighbour_mean(cells.obsm["X_pca"], graph)
     with watch("number of clusters"):
         number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca_spatial"])
-    return Prepared(cells, inputs, cells.obsm["X_pca_spatial"], known, *number, _in_words(expression), voters)
+    return Prepared(cells, inputs, cells.obsm["X_pca_spatial"], known, *number, expression.in_words(), voters)
 
 
 def pcs_and_inputs(
@@ -235,10 +241,6 @@ def known_labels(obs: pd.DataFrame, label_key: str, usual: tuple[str, ...], cell
     """The known labels of these cells, or None where none of them has one."""
     known = data.find_labels(obs, label_key, usual)
     return None if known is None or known.loc[cells.obs_names].isna().all() else known.loc[cells.obs_names]
-
-
-def _in_words(expression: data.Expression) -> str:
-    return f"{expression.kind}, in {expression.source}"
 
 
 def choose_n_clusters(asked: str, known: pd.Series | None, points: np.ndarray) -> tuple[int, str]:
@@ -334,9 +336,9 @@ def unit_variance(points: np.ndarray) -> np.ndarray:
     return (centred / max(spread, np.finfo(np.float32).tiny)).astype(np.float32)
 
 
-def add_umap(cells: ad.AnnData) -> None:
-    """Write obsm['X_umap'] of obsm['X_scrcl'], with scanpy's neighbours in obsp['distances'] and obsp['connectivities']."""
-    sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep="X_scrcl", random_state=0)
+def add_umap(cells: ad.AnnData, use_rep: str = "X_scrcl") -> None:
+    """Write obsm['X_umap'] of obsm[use_rep], with scanpy's neighbours in obsp['distances'] and obsp['connectivities']."""
+    sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=0)
     sc.tl.umap(cells, random_state=0)
 
 
@@ -356,6 +358,7 @@ def write_labels(adata: ad.AnnData, labels: pd.DataFrame) -> None:
 def describe(prepared: Prepared, config: Config, final_seed: int, device: torch.device) -> dict[str, Any]:
     """What uns['scrcl'] holds: parameters, versions, how many clusters and why."""
     return {
+        "task": config.task,
         "params": {name: value for name, value in dataclasses.asdict(config).items() if name not in RUN_ONLY},
         "versions": versions(),
         "n_clusters": prepared.n_clusters,

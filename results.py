@@ -1,4 +1,4 @@
-"""Write what a run found. Every file goes to a folder that the caller moves into place."""
+"""Write what a run found, and find finished runs again. Files go to a folder that the caller moves into place."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
@@ -18,8 +19,9 @@ import yaml
 
 from pipeline import FINAL, UNSMOOTHED, Result
 from score import METRICS
-from utils import format_table, log, peak_memory_gib, sha256
+from utils import UserError, format_table, log, one_line, peak_memory_gib, sha256
 
+RESULTS = Path(__file__).parent / "results"
 FILES = ("config.yaml", "labels.csv", "result.h5ad", "metrics.json", "log.jsonl", "model.pt")
 
 
@@ -158,3 +160,41 @@ def _score_rows(result: Result, scored: tuple[str, ...]) -> list[list[str]]:
             )
             add(f"final (seed {result.final_seed}){note}", FINAL + suffix)
     return rows
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and task, settings and provenance (config.yaml), and metrics (metrics.json)."""
+
+    folder: Path
+    task: str
+    settings: dict
+    provenance: dict
+    metrics: dict
+
+
+def _finished(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ("config.yaml", "labels.csv", "metrics.json", "result.h5ad"))
+
+
+def read_run(folder: Path) -> Run | None:
+    """The finished run in folder, or None where there is none. Raises UserError for one that is damaged."""
+    if not _finished(folder):
+        return None
+    try:
+        content = yaml.safe_load((folder / "config.yaml").read_text())
+        metrics = json.loads((folder / "metrics.json").read_text())
+        return Run(folder, content["provenance"]["task"], content["settings"], content["provenance"], metrics)
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"The run in {folder} cannot be read back ({one_line(error)}); run it again.") from error
+
+
+def latest_run(task: str) -> Run:
+    """The run in results/TASK that finished last. Raises UserError where there is none."""
+    finished = [path.parent for path in (RESULTS / task).glob("*/labels.csv") if _finished(path.parent)]
+    if not finished:
+        raise UserError(
+            f"There is no finished run in {RESULTS / task}; run `python run{task}.py` first, or name data by --dataset "
+            "and labels by --labels."
+        )
+    return read_run(max(finished, key=lambda folder: (folder / "labels.csv").stat().st_mtime))

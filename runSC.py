@@ -12,6 +12,7 @@ import sys
 
 import matplotlib
 
+import config
 import data
 import figures
 import pipeline
@@ -30,7 +31,7 @@ TASK = workflow.Task(SCConfig, find, pipeline.find_cell_types, figures.draw, fig
 
 
 def main() -> None:
-    workflow.run(TASK, workflow.parse(TASK, __doc__))
+    workflow.run(TASK, config.parse(SCConfig, __doc__))
 
 
 if __name__ == "__main__":

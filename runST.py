@@ -13,6 +13,7 @@ import sys
 
 import matplotlib
 
+import config
 import pipeline
 import spatial
 import tissue_figures
@@ -35,7 +36,7 @@ TASK = workflow.Task(STConfig, find, pipeline.find_domains, tissue_figures.draw,
 
 
 def main() -> None:
-    workflow.run(TASK, workflow.parse(TASK, __doc__, demo="run on a small simulated tissue; needs no data"))
+    workflow.run(TASK, config.parse(STConfig, __doc__, demo="run on a small simulated tissue; needs no data"))
 
 
 if __name__ == "__main__":

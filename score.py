@@ -42,3 +42,24 @@ def score(predicted: pd.Series, known: pd.Series) -> dict:
         "recall": {name: float(np.mean(hit[known == name])) for name in names},
         "n_scored": int(both.sum()),
     }
+
+
+def largest_overlaps(predicted: pd.Series, known: pd.Series) -> pd.DataFrame:
+    """For every cluster the known type it shares most cells with, on the cells that have both.
+
+    Rows: the clusters, in their order. Columns: n_cells (with a known type), known_type, n_overlap, share_of_cluster,
+    share_of_type and jaccard (cells of both over cells of either). Clusters without any known cell are left out.
+    """
+    table = pd.crosstab(predicted, known)
+    largest, overlap = table.idxmax(axis=1), table.max(axis=1)
+    of_cluster, of_type = table.sum(axis=1), table.sum().loc[largest].to_numpy()
+    return pd.DataFrame(
+        {
+            "n_cells": of_cluster,
+            "known_type": largest,
+            "n_overlap": overlap,
+            "share_of_cluster": overlap / of_cluster,
+            "share_of_type": overlap / of_type,
+            "jaccard": overlap / (of_cluster + of_type - overlap),
+        }
+    ).rename_axis("cluster")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 import data
+import tables
 import visium
 from simulate import layered_tissue
 from utils import UserError, log, one_line
@@ -141,19 +142,15 @@ def join_annotation(adata: ad.AnnData, path: Path) -> None:
     Raises UserError for a table that cannot be read, that names a spot twice, or whose
     barcodes are those of other spots.
     """
-    table = _read_table(path)
+    table = tables.read_table(path, "annotation")
     if set(table) & set(adata.obs_names):
         raise UserError(f"The annotation {path} starts with a spot, not with the names of its columns; add that line.")
-    column = _barcode_column(table, adata.obs_names)
+    column = tables.barcode_column(table, adata.obs_names)
     if column is None:
         _require_row_order(table, adata, path)
         table = table.set_axis(adata.obs_names)
     else:
-        table = table[table[column].notna()].drop_duplicates().set_index(column)
-        table.index = table.index.map(_as_name)
-        twice = table.index[table.index.duplicated()]
-        if len(twice):
-            raise UserError(f"{path} has the barcode {twice[0]!r} more than once; keep the rows of this section alone.")
+        table = tables.by_barcode(table, column, path)
         met = table.index.isin(adata.obs_names).sum()
         log.info("%s: %d of its %d barcodes are among the %d spots.", path.name, met, len(table), adata.n_obs)
     for name, values in table.reindex(adata.obs_names).items():
@@ -166,45 +163,6 @@ def _storable(values: pd.Series) -> pd.Series:
     """Truth values with gaps in pandas' own type for them, since h5ad cannot hold an object column of them."""
     mixed = values.dtype == object and values.notna().any() and values.dropna().map(type).eq(bool).all()
     return values.astype("boolean") if mixed else values
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    """A csv or tab-separated table; row names, which R writes without a header, become a column."""
-    try:
-        table = pd.read_csv(path, sep="," if ".csv" in path.suffixes else "\t", dtype={0: str})
-    except Exception as error:  # pandas: many types; missing and damaged files alike
-        raise UserError(f"The annotation {path} cannot be read as a table ({one_line(error)}).") from error
-    if isinstance(table.index, pd.MultiIndex):
-        raise UserError(f"The rows of {path} have more fields than its first line names; put quotes around labels.")
-    if not isinstance(table.index, pd.RangeIndex):
-        table = table.reset_index(names="barcode" if "barcode" not in table else "row name")
-    if table.empty:
-        raise UserError(f"The annotation {path} has no rows.")
-    return table
-
-
-def _barcode_column(table: pd.DataFrame, barcodes: pd.Index) -> str | None:
-    """The column that names most spots, or None.
-
-    It must name half of all spots, or hardly repeat itself and name a tenth of what it could: a column
-    of small numbers is not the barcodes because some spots happen to be called 0, 1 and 2.
-    """
-
-    def named(name: str) -> int:
-        values = table[name].dropna().map(_as_name)
-        found = int(barcodes.isin(values).sum())
-        enough = 2 * found >= len(barcodes) or (
-            2 * values.nunique() > len(values) and 10 * found >= min(len(barcodes), len(values))
-        )
-        return found if enough else 0
-
-    counts = {name: named(name) for name in table}
-    best = max(counts, key=lambda name: counts[name])
-    return best if counts[best] else None
-
-
-def _as_name(value: object) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _require_row_order(table: pd.DataFrame, adata: ad.AnnData, path: Path) -> None:

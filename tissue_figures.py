@@ -21,7 +21,7 @@ from sklearn.neighbors import NearestNeighbors
 import figures
 import spatial
 from pipeline import Result
-from utils import log
+from utils import log, natural_order
 
 FILES = ("domains.png", "paga.png", "paga_compare.png", *figures.FILES)
 PANEL = 5.0  # inches
@@ -49,15 +49,24 @@ def domains_figure(cells: ad.AnnData, known: pd.Series | None, sections: pd.Seri
     cells: obs['scrcl'], obsm['spatial'] (of three coordinates the first two are drawn), uns['spatial'] as squidpy keeps it.
     """
     shown = figures.panels(cells, known)
-    palettes = figures.colours(shown)
+    return labels_figure(cells, shown, figures.colours(shown), sections)
+
+
+def labels_figure(
+    cells: ad.AnnData,
+    shown: dict[str, pd.Series],
+    palettes: dict[str, dict[str, str]],
+    sections: pd.Series | None = None,
+) -> Figure:
+    """domains_figure for any labels of the spots. shown: categoricals by title; palettes: a colour per category, by title."""
     if sections is None:
         members: dict[str | None, np.ndarray] = {None: np.ones(cells.n_obs, dtype=bool)}
     else:
-        members = {name: (sections == name).to_numpy() for name in figures.natural_order(sections.unique())}
+        members = {name: (sections == name).to_numpy() for name in natural_order(sections.unique())}
     places = cells.obsm["spatial"][:, :2]
     entries = max(values.nunique() + 1 for values in shown.values())
     lowest = 0.22 * -(-entries // -(-entries // LEGEND_ROWS))  # rows of the legend, which is not higher than its panel
-    heights = [max(PANEL * _aspect(places[member]), lowest) for member in members.values()]
+    heights = [max(PANEL * aspect(places[member]), lowest) for member in members.values()]
     widths = [width for values in shown.values() for width in (PANEL, _legend_width(values))]
     figure = Figure(figsize=(sum(widths), sum(heights) + 0.4 * len(heights)), layout="constrained")
     grid = figure.subplots(len(heights), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights)
@@ -113,27 +122,51 @@ def draw_tissue(
         extent = (0, width / image.scale, height / image.scale, 0)
         axes.imshow(image.pixels, extent=extent, alpha=0.6, cmap="gray", interpolation="bilinear")
     diameter = image.diameter if image is not None and image.diameter else spot_diameter(places)
-    sizes = np.full(len(places), float(diameter))
-    axes.add_collection(
-        EllipseCollection(
-            sizes,
-            sizes,
-            np.zeros(len(places)),
-            units="xy",
-            offsets=places,
-            offset_transform=axes.transData,
-            facecolors=labels.astype(object).map(palette).fillna(figures.MISSING).to_list(),
-            linewidths=0,
-        )
-    )
-    low, high = places.min(axis=0), places.max(axis=0)
-    margin = 0.02 * (high - low).max() + diameter
-    axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin), aspect="equal")
-    axes.set_axis_off()
+    colours = labels.astype(object).map(palette).fillna(figures.MISSING).to_list()
+    _draw_discs(axes, places, diameter, facecolors=colours)
     there = [name for name in palette if (labels == name).any()]
     if len(there) >= NAMED_FROM:
         for name in there:
             _name_on_tissue(axes, places[(labels == name).to_numpy()], name)
+
+
+def draw_values(axes: Axes, places: np.ndarray, values: np.ndarray) -> None:
+    """Every spot as a disc coloured by a number, to scale, y downwards as in images, with a colour bar."""
+    order = np.argsort(values, kind="stable")  # high values are not hidden below low ones
+    discs = _draw_discs(axes, places[order], spot_diameter(places), array=values[order], cmap="viridis")
+    axes.figure.colorbar(discs, ax=axes, shrink=0.7, aspect=15)
+
+
+def _draw_discs(axes: Axes, places: np.ndarray, diameter: float, **colours: Any) -> EllipseCollection:
+    sizes = np.full(len(places), float(diameter))
+    discs = EllipseCollection(
+        sizes,
+        sizes,
+        np.zeros(len(places)),
+        units="xy",
+        offsets=places,
+        offset_transform=axes.transData,
+        linewidths=0,
+        **colours,
+    )
+    axes.add_collection(discs)
+    low, high = places.min(axis=0), places.max(axis=0)
+    margin = 0.02 * (high - low).max() + diameter
+    axes.set(xlim=(low[0] - margin, high[0] + margin), ylim=(high[1] + margin, low[1] - margin), aspect="equal")
+    axes.set_axis_off()
+    return discs
+
+
+def side_by_side(places: np.ndarray, sections: pd.Series | None) -> np.ndarray:
+    """Positions [N, 2] with one section right of the other, in their natural order, so that none lies on another."""
+    if sections is None:
+        return places
+    beside, start = places.astype(float), 0.0
+    for name in natural_order(sections.unique()):
+        member = (sections == name).to_numpy()
+        beside[member] += (start, 0) - places[member].min(axis=0)
+        start += 1.1 * (np.ptp(places[member, 0]) or 1.0)
+    return beside
 
 
 def spot_diameter(places: np.ndarray) -> float:
@@ -172,7 +205,7 @@ def _legend_width(labels: pd.Series) -> float:
     return columns * (0.45 + 0.085 * max(map(len, names)))
 
 
-def _aspect(places: np.ndarray) -> float:
+def aspect(places: np.ndarray) -> float:
     """Height over width, within what a page can hold."""
     width, height = np.ptp(places, axis=0)
     return float(np.clip(height / max(width, 1e-12), 0.25, 3))

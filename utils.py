@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -44,6 +45,14 @@ def run_script(main: Callable[[], None]) -> int:
         print("\nInterrupted. No half-written file is left.", file=sys.stderr)
         return 130
     return 0
+
+
+def natural_order(names: list[str]) -> list[str]:
+    """Sorted with numbers as numbers: L2 before L10."""
+    return sorted(
+        names,
+        key=lambda name: [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in re.split(r"(\d+)", name)],
+    )
 
 
 class Stopwatch:
@@ -128,7 +137,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-RUN_MARK = "config.yaml"  # the file by which a folder is known as that of an earlier run
+RUN_MARKS = ("config.yaml", "markers.yaml")  # the files by which a folder is known as that of an earlier run
 
 
 @contextmanager
@@ -143,7 +152,7 @@ def staged_folder(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
     of these names are there that no run has written.
     """
     foreign = [name for name in owned if (folder / name).exists()]
-    if foreign and not (folder / RUN_MARK).exists():
+    if foreign and not any((folder / mark).exists() for mark in RUN_MARKS):
         raise UserError(
             f"The folder {folder} has a {foreign[0]} that is not of an earlier run; choose another with --output."
         )

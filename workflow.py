@@ -1,8 +1,7 @@
-"""What the entry scripts have in common: settings from the command line, then read, analyse, write and draw."""
+"""What runSC.py and runST.py have in common: read, analyse, write, draw and report."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,13 +9,12 @@ from pathlib import Path
 
 import anndata as ad
 
-import config
+import degs
+import labelled
 import pipeline
 import results
-from config import Config
+from config import Config, DEGConfig
 from utils import Stopwatch, UserError, find_device, limited_threads, log, staged_folder
-
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True)
@@ -45,20 +43,6 @@ class Task:
     figures: tuple[str, ...]
 
 
-def parse(task: Task, description: str, **flags: str) -> Config:
-    """Settings from the command line. flags: further ones, each a short way of writing --dataset, with its help."""
-    parser = config.build_parser(task.config, description)
-    for name, help in flags.items():
-        parser.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS, help=help)
-    given = vars(parser.parse_args())
-    for name in flags:
-        if given.pop(name, False):
-            if "dataset" in given:
-                raise UserError(f"--{name} and --dataset were both given; leave one of them out.")
-            given["dataset"] = name
-    return config.load(task.config, given.pop("config"), given)
-
-
 def run(task: Task, settings: Config) -> None:
     """Read, analyse, write and draw; labels are in place before anything is drawn."""
     find_device(settings.device)  # before anything takes time
@@ -68,8 +52,8 @@ def run(task: Task, settings: Config) -> None:
 
 def output_folder(task: Task, settings: Config, source: Source) -> Path:
     """Where the results go. Raises UserError where they would overwrite the input."""
-    folder = RESULTS / task.config.task / source.name if settings.output == "auto" else Path(settings.output)
-    written = {(folder / file).resolve() for file in (*results.FILES, *task.figures)}
+    folder = results.RESULTS / task.config.task / source.name if settings.output == "auto" else Path(settings.output)
+    written = {(folder / file).resolve() for file in (*results.FILES, *task.figures, *degs.FILES)}
     endangered = [file for file in source.files if file.resolve() in written]
     if endangered:
         raise UserError(f"The results would overwrite the input {endangered[0]}; choose another folder with --output.")
@@ -83,7 +67,7 @@ def _run(task: Task, settings: Config, watch: Stopwatch) -> None:
     log.info("%s: %d %s x %d genes.", source.name, adata.n_obs, settings.unit, adata.n_vars)
     folder = output_folder(task, settings, source)
 
-    with staged_folder(folder, (*results.FILES, *task.figures)) as stage:
+    with staged_folder(folder, (*results.FILES, *task.figures, *degs.FILES)) as stage:
         unfinished = folder / "log.unfinished.jsonl"  # stays when a run ends early
         unfinished.unlink(missing_ok=True)
 
@@ -102,3 +86,6 @@ def _run(task: Task, settings: Config, watch: Stopwatch) -> None:
         with staged_folder(folder, task.figures) as stage, watch("draw"):
             task.draw(result, stage)
     print(f"\n{results.summary(result)}\nResults: {folder}")
+    if settings.report:
+        finished = labelled.of_result(result, results.read_run(folder))
+        degs.describe(finished, DEGConfig(task=task.config.task, dataset=str(folder)), folder)

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-import workflow
+import results
 from utils import run_script
 
 FAST = ["--epochs", 5, "--hidden", 16, "--n-top-genes", 60, "--n-pcs", 10]
@@ -26,7 +26,7 @@ def run(script: ModuleType, monkeypatch, capsys, *argv: str) -> tuple[int, str, 
     """Exit code, standard output and standard error of `python runSC.py argv` (or runST.py)."""
     monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, argv)])
     if "--output" not in argv:
-        monkeypatch.setattr(workflow, "RESULTS", Path(tempfile.mkdtemp()))
+        monkeypatch.setattr(results, "RESULTS", Path(tempfile.mkdtemp()))
     return run_script(script.main), *capsys.readouterr()
 
 

@@ -238,7 +238,7 @@ def test_annotation_of_several_slides_is_refused(folder, tissue):
     pd.concat([table, table]).to_csv(folder / "metadata.tsv", sep="\t", index=False)
     assert read(folder).obs["layer_guess"].equals(once)
     pd.concat([table, table.assign(layer_guess="L7")]).to_csv(folder / "metadata.tsv", sep="\t", index=False)
-    with pytest.raises(UserError, match="more than once; keep the rows of this section"):
+    with pytest.raises(UserError, match="more than once; keep the rows of these data"):
         read(folder)
 
 

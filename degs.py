@@ -1,0 +1,170 @@
+"""From labels to biology: rank the genes of every cluster, name clusters, draw, and report."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import shlex
+import sys
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from tqdm import tqdm
+
+import figures
+import labelled
+import marker_figures
+import markers
+import pipeline
+import report
+import results
+import score
+from config import DEGConfig
+from labelled import Labelled
+from markers import GROUP, Markers
+from utils import UserError, format_table, limited_threads, log, sha256, staged_folder
+
+TABLES = ("markers.csv", "top_markers.csv", "cluster_types.csv", "cluster_names.csv", "markers.yaml")
+FIGURES = tuple(f"{stem}.{format}" for stem in marker_figures.STEMS for format in ("png", "pdf", "svg"))
+FILES = (*TABLES, *FIGURES, report.FILE)
+REPORT_DPI = 100
+
+
+def run(settings: DEGConfig) -> None:
+    """Find cells and labels, rank, write, draw and report, as the settings say."""
+    with limited_threads(settings.threads):
+        found = labelled.find(settings)
+        describe(found, settings, output_folder(found, settings))
+
+
+def output_folder(cells: Labelled, settings: DEGConfig) -> Path:
+    """Where the results go: the run's own folder for its own labels; for others a folder in it, by the labels' name."""
+    if settings.output != "auto":
+        return Path(settings.output)
+    home = cells.run.folder if cells.run else results.RESULTS / cells.task / cells.name
+    return home if cells.own else home / f"by_{cells.source}".replace("/", "_")
+
+
+def describe(cells: Labelled, settings: DEGConfig, folder: Path) -> None:
+    """Write all tables, figures and the report of labelled cells into folder; tables are in place before anything is drawn."""
+    log.info("%s: %d clusters of %d cells, %s.", cells.name, _n_clusters(cells), cells.cells.n_obs, cells.labels_from)
+    known_markers = _known_markers(cells, settings)
+    found = markers.rank(
+        cells.cells,
+        groups=settings.groups,
+        method=settings.method,
+        n_genes=settings.n_genes,
+        min_in_group_fraction=settings.min_in_group_fraction,
+        max_out_group_fraction=settings.max_out_group_fraction,
+        min_fold_change=settings.min_fold_change,
+    )
+    named = markers.name_clusters(cells.cells, known_markers) if known_markers else None
+    types = None if cells.known is None else score.largest_overlaps(cells.cells.obs[GROUP], cells.known)
+    overview = summarise(cells, found, types, named)
+    with staged_folder(folder, TABLES) as stage:
+        _write_tables(stage, found, types, named, settings)
+        facts = provenance(cells, settings)
+        (stage / "markers.yaml").write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
+    with staged_folder(folder, (*FIGURES, report.FILE)) as stage:
+        pictures = _draw(cells, found, _shown_names(cells, named), settings, stage)
+        page = report.page(cells, overview, found.listed(settings.n_genes), pictures, facts)
+        (stage / report.FILE).write_text(page, encoding="utf-8")
+    print(f"\n{_as_text(overview)}\nResults: {folder}")
+
+
+def _n_clusters(cells: Labelled) -> int:
+    return len(cells.cells.obs[GROUP].cat.categories)
+
+
+def _known_markers(cells: Labelled, settings: DEGConfig) -> dict[str, list[str]] | None:
+    if not settings.marker_genes:
+        return None
+    if not Path(settings.marker_genes).is_file():
+        raise UserError(f"--marker-genes {settings.marker_genes} is not a file.")
+    return markers.read_marker_genes(Path(settings.marker_genes), cells.cells.var_names)
+
+
+def summarise(cells: Labelled, found: Markers, types: pd.DataFrame | None, named: pd.DataFrame | None) -> pd.DataFrame:
+    """One row per cluster: cells, name, known type, and its first genes, before and after the filter."""
+    sizes = cells.cells.obs[GROUP].value_counts(sort=False)
+    table = pd.DataFrame({"cells": sizes}).rename_axis("cluster")
+    if named is not None:
+        table["name"] = named["name"]
+        table["margin"] = named["margin"]
+    table["top genes"] = pd.Series({name: ", ".join(genes[:5]) for name, genes in found.top.items()}, dtype=object)
+    if types is not None:
+        table[f"mostly ({cells.known.name})"] = types["known_type"]
+        table["Jaccard"] = types["jaccard"]
+    table["specific genes"] = pd.Series(
+        {name: ", ".join(genes[:5]) for name, genes in found.specific.items()}, dtype=object
+    )
+    table["specific"] = pd.Series({name: len(genes) for name, genes in found.specific.items()}, dtype="Int64")
+    return table
+
+
+def _as_text(table: pd.DataFrame) -> str:
+    short = table.drop(columns="specific genes").reset_index()
+    cut = short.assign(**{"top genes": short["top genes"].str.split(", ").str[:3].str.join(", ")})
+    rows = [[_cell(value) for value in row] for row in cut.itertuples(index=False)]
+    return format_table(list(cut), rows)
+
+
+def _cell(value: object) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _shown_names(cells: Labelled, named: pd.DataFrame | None) -> dict[str, str]:
+    """What clusters are called in figures: their own names, and beside them those that their markers give."""
+    names = list(cells.cells.obs[GROUP].cat.categories)
+    return {name: name if named is None else f"{name} {named.loc[name, 'name']}" for name in names}
+
+
+def _write_tables(
+    folder: Path, found: Markers, types: pd.DataFrame | None, named: pd.DataFrame | None, settings: DEGConfig
+) -> None:
+    found.table.to_csv(folder / "markers.csv", index=False, float_format="%.6g")
+    found.listed(settings.n_genes).to_csv(folder / "top_markers.csv", index=False, float_format="%.6g")
+    for table, name in ((types, "cluster_types.csv"), (named, "cluster_names.csv")):
+        if table is not None:
+            table.to_csv(folder / name, float_format="%.6g")
+
+
+def provenance(cells: Labelled, settings: DEGConfig) -> dict:
+    """Everything needed to repeat the ranking: `--config markers.yaml` reads the settings back."""
+    asked = dataclasses.asdict(settings)
+    files = {}
+    for name in ("dataset", "labels", "marker_genes"):
+        path = Path(asked[name])
+        if asked[name] and path.exists():
+            asked[name] = str(path.resolve())
+            files |= {asked[name]: sha256(path)} if path.is_file() else {}
+    if not asked["dataset"]:
+        asked["dataset"] = str(cells.run.folder)
+    return {
+        "settings": asked,
+        "provenance": {
+            "command": shlex.join(["python", *sys.argv]),
+            "dataset": cells.name,
+            "labels": cells.labels_from,
+            "values": cells.values,
+            "sha256": files,
+            "versions": pipeline.versions(),
+        },
+    }
+
+
+def _draw(
+    cells: Labelled, found: Markers, names: dict[str, str], settings: DEGConfig, folder: Path
+) -> list[report.Picture]:
+    """Draw every figure into folder, and as PNG for the report."""
+    pictures = []
+    drawings = list(marker_figures.drawings(cells, found, names, settings))
+    for drawing in tqdm(drawings, desc="figures", unit="figure"):
+        figure, png = drawing.make(), io.BytesIO()
+        figures.save(figure, folder / f"{drawing.stem}.{settings.format}", settings.format, settings.dpi)
+        figures.save(figure, png, "png", REPORT_DPI)
+        pictures.append(report.Picture(drawing.title, drawing.caption, png.getvalue()))
+    return pictures
