@@ -193,7 +193,7 @@ class DEGConfig(Settings):
     n_drawn: int = setting(3, "figures", "genes drawn per cluster")
     volcano: bool = setting(False, "figures", "draw volcano plots, one per cluster")
     format: Literal["png", "pdf", "svg"] = setting("png", "figures", "of the figure files")
-    dpi: int = setting(150, "figures", "dots per inch of the figure files")
+    dpi: int = setting(150, "figures", "dots per inch of png files, and of the points in others")
     # Run
     threads: int = setting(0, "run", "CPU threads, 0 for all")
     output: str = setting("auto", "run", "folder of the results; auto is that of the run, or results/TASK/DATASET")
@@ -308,7 +308,7 @@ def parse(config_class: type, description: str, **flags: str) -> Any:
 def read_yaml(path: Path, config_class: type) -> dict[str, Any]:
     """The settings in a YAML file: its top level, or under 'settings' (an earlier run's config.yaml)."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"The settings file {path} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

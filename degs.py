@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ import score
 from config import DEGConfig
 from labelled import Labelled
 from markers import GROUP, Markers
-from utils import UserError, format_table, limited_threads, log, sha256, staged_folder
+from utils import UserError, format_table, limited_threads, log, refuse_to_overwrite, sha256, staged_folder
 
 TABLES = ("markers.csv", "top_markers.csv", "cluster_types.csv", "cluster_names.csv", "markers.yaml")
 FIGURES = tuple(f"{stem}.{format}" for stem in marker_figures.STEMS for format in ("png", "pdf", "svg"))
@@ -39,16 +40,19 @@ def run(settings: DEGConfig) -> None:
 
 
 def output_folder(cells: Labelled, settings: DEGConfig) -> Path:
-    """Where the results go: the run's own folder for its own labels; for others a folder in it, by the labels' name."""
+    """Where the results go: the run's own folder for its own labels; for others a folder beside it, by the labels' name."""
     if settings.output != "auto":
         return Path(settings.output)
     home = cells.run.folder if cells.run else results.RESULTS / cells.task / cells.name
-    return home if cells.own else home / f"by_{cells.source}".replace("/", "_")
+    return home if cells.own else home.with_name(f"{home.name}_by_{cells.source}".replace("/", "_"))
 
 
 def describe(cells: Labelled, settings: DEGConfig, folder: Path) -> None:
     """Write all tables, figures and the report of labelled cells into folder; tables are in place before anything is drawn."""
-    log.info("%s: %d clusters of %d cells, %s.", cells.name, _n_clusters(cells), cells.cells.n_obs, cells.labels_from)
+    n_clusters = cells.cells.obs[GROUP].nunique()
+    log.info("%s: %d clusters of %d %s, %s.", cells.name, n_clusters, cells.cells.n_obs, cells.unit, cells.labels_from)
+    given = [Path(name) for name in (settings.labels, settings.marker_genes) if os.path.isfile(name)]
+    refuse_to_overwrite([*given, *cells.files], folder, FILES)
     known_markers = _known_markers(cells, settings)
     found = markers.rank(
         cells.cells,
@@ -62,10 +66,11 @@ def describe(cells: Labelled, settings: DEGConfig, folder: Path) -> None:
     named = markers.name_clusters(cells.cells, known_markers) if known_markers else None
     types = None if cells.known is None else score.largest_overlaps(cells.cells.obs[GROUP], cells.known)
     overview = summarise(cells, found, types, named)
-    with staged_folder(folder, TABLES) as stage:
+    with staged_folder(folder, FILES) as stage:
         _write_tables(stage, found, types, named, settings)
         facts = provenance(cells, settings)
-        (stage / "markers.yaml").write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
+        (stage / "markers.yaml").write_text(text, encoding="utf-8")
     with staged_folder(folder, (*FIGURES, report.FILE)) as stage:
         pictures = _draw(cells, found, _shown_names(cells, named), settings, stage)
         page = report.page(cells, overview, found.listed(settings.n_genes), pictures, facts)
@@ -73,14 +78,10 @@ def describe(cells: Labelled, settings: DEGConfig, folder: Path) -> None:
     print(f"\n{_as_text(overview)}\nResults: {folder}")
 
 
-def _n_clusters(cells: Labelled) -> int:
-    return len(cells.cells.obs[GROUP].cat.categories)
-
-
 def _known_markers(cells: Labelled, settings: DEGConfig) -> dict[str, list[str]] | None:
     if not settings.marker_genes:
         return None
-    if not Path(settings.marker_genes).is_file():
+    if not os.path.isfile(settings.marker_genes):
         raise UserError(f"--marker-genes {settings.marker_genes} is not a file.")
     return markers.read_marker_genes(Path(settings.marker_genes), cells.cells.var_names)
 
@@ -88,11 +89,12 @@ def _known_markers(cells: Labelled, settings: DEGConfig) -> dict[str, list[str]]
 def summarise(cells: Labelled, found: Markers, types: pd.DataFrame | None, named: pd.DataFrame | None) -> pd.DataFrame:
     """One row per cluster: cells, name, known type, and its first genes, before and after the filter."""
     sizes = cells.cells.obs[GROUP].value_counts(sort=False)
-    table = pd.DataFrame({"cells": sizes}).rename_axis("cluster")
+    table = pd.DataFrame({cells.unit: sizes}).rename_axis("cluster")
     if named is not None:
         table["name"] = named["name"]
         table["margin"] = named["margin"]
-    table["top genes"] = pd.Series({name: ", ".join(genes[:5]) for name, genes in found.top.items()}, dtype=object)
+    top = {name: ", ".join(genes[:5]) for name, genes in found.top.items()}
+    table["top genes"] = pd.Series(top | dict.fromkeys(found.untested, "not tested: one alone"), dtype=object)
     if types is not None:
         table[f"mostly ({cells.known.name})"] = types["known_type"]
         table["Jaccard"] = types["jaccard"]
@@ -134,15 +136,13 @@ def _write_tables(
 
 def provenance(cells: Labelled, settings: DEGConfig) -> dict:
     """Everything needed to repeat the ranking: `--config markers.yaml` reads the settings back."""
-    asked = dataclasses.asdict(settings)
-    files = {}
-    for name in ("dataset", "labels", "marker_genes"):
-        path = Path(asked[name])
-        if asked[name] and path.exists():
-            asked[name] = str(path.resolve())
-            files |= {asked[name]: sha256(path)} if path.is_file() else {}
-    if not asked["dataset"]:
-        asked["dataset"] = str(cells.run.folder)
+    asked = dataclasses.asdict(settings) | {"task": cells.task}
+    files = [*cells.files, *(Path(asked[name]) for name in ("labels", "marker_genes") if os.path.isfile(asked[name]))]
+    asked |= {
+        name: str(Path(asked[name]).resolve()) for name in ("labels", "marker_genes") if os.path.isfile(asked[name])
+    }
+    if cells.run is not None or os.path.exists(asked["dataset"]):
+        asked["dataset"] = str((cells.run.folder if cells.run else Path(asked["dataset"])).resolve())
     return {
         "settings": asked,
         "provenance": {
@@ -150,7 +150,8 @@ def provenance(cells: Labelled, settings: DEGConfig) -> dict:
             "dataset": cells.name,
             "labels": cells.labels_from,
             "values": cells.values,
-            "sha256": files,
+            "umap": cells.umap_from,
+            "sha256": {str(path.resolve()): sha256(path) for path in dict.fromkeys(files)},
             "versions": pipeline.versions(),
         },
     }

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import sys
 
-import matplotlib
-
 import config
 import degs
+import figures
 from config import DEGConfig
 from utils import run_script
 
@@ -25,5 +24,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    matplotlib.use("Agg")  # files only, no window
+    figures.to_files()
     sys.exit(run_script(main))

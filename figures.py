@@ -7,10 +7,12 @@ import itertools
 from pathlib import Path
 
 import anndata as ad
+import matplotlib
 import numpy as np
 import pandas as pd
 import scanpy as sc
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from pipeline import Result
 from score import matched_types
@@ -30,6 +32,12 @@ PALETTE = (
     *("#69C3A5", "#3CB4C3", "#1EE169", "#FF3C78", "#3C2D96", "#963C5A", "#3C960F", "#0096D2", "#A52D2D", "#C30096"),
 )
 MISSING = "#D3D3D3"
+
+
+def to_files() -> None:
+    """Draw without a window, and names as they are: a dollar sign in a gene's or cluster's name is no formula."""
+    matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False
 
 
 def draw(result: Result, folder: Path) -> None:
@@ -114,6 +122,9 @@ def loss_figure(history: pd.DataFrame) -> Figure:
         for seed, run in history.groupby("seed"):
             axes.plot(run["epoch"], run[name], label=f"seed {seed:.0f}")
         axes.set(title=title, xlabel="epoch", yscale="log" if (history[name] > 0).all() else "linear")
+        if axes.get_yscale() == "log":  # plain numbers, no formulas
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
     axes.legend(frameon=False)
     return figure
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
+import numpy as np
 import pandas as pd
 
 import data
@@ -33,10 +35,10 @@ class Labelled:
     cells: X log-normalised with all genes, var_names as people read them, obs['cluster'] (categorical of strings),
         obsm['X_umap'], for spots obsm['spatial'] and uns['spatial'] as squidpy keeps it.
     known: known types of these cells, or None. sections: of the spots, or None where all are of one.
-    labels_from: in words, where the labels are from; source: the name of their column; own: whether they are the
-        final labels of run.
-    values: in words, what the values were before normalisation.
-    run: the finished run that the cells are from, or None.
+    labels_from, values, umap_from: in words, where the labels are from, what the values were before
+        normalisation, and what the UMAP is of.
+    source: the name of the labels' column; own: whether they are the final labels of run.
+    run: the finished run that the cells are from, or None; files: what was read.
     """
 
     name: str
@@ -45,22 +47,28 @@ class Labelled:
     known: pd.Series | None
     sections: pd.Series | None
     labels_from: str
+    values: str
+    umap_from: str
     source: str
     own: bool
-    values: str
     run: results.Run | None
+    files: tuple[Path, ...]
+
+    @property
+    def unit(self) -> str:
+        """What a row is, in the plural."""
+        return CONFIGS[self.task].unit
+
+
+EMBEDDING = "the embedding that was clustered"
 
 
 def of_result(result: pipeline.Result, run: results.Run) -> Labelled:
     """The cells of a run that has just ended, with its final labels. run: what it has written."""
-    known, cells = result.prepared.known, result.cells
-    own = ad.AnnData(cells.X, obs=cells.obs, var=cells.var, obsm=cells.obsm)
-    own.uns |= {"spatial": cells.uns["spatial"]} if "spatial" in cells.uns else {}
-    labels_from = f"the final labels of this run, seed {result.final_seed}"
-    own.var_names = markers.gene_names(own.var)
-    own = _with_groups(own, own.obs[FINAL])
-    name, sections = _name(run.settings["dataset"], run.task), _sections(own, run.task, run)
-    return Labelled(name, run.task, own, known, sections, labels_from, FINAL, True, result.prepared.values, run)
+    cells = ad.AnnData(result.cells.X, obs=result.cells.obs, var=result.cells.var, obsm=result.cells.obsm)
+    cells.uns |= {key: result.cells.uns[key] for key in ("spatial",) if key in result.cells.uns}
+    labels = (cells.obs[FINAL], "the final labels of the run", True)
+    return _labelled(cells, labels, DEGConfig(), run, run.task, run.provenance["values"], EMBEDDING, _files(run))
 
 
 def find(settings: DEGConfig) -> Labelled:
@@ -70,29 +78,49 @@ def find(settings: DEGConfig) -> Labelled:
     """
     run = find_run(settings)
     if run is None:
-        cells, values = read_cells(settings)
-        name, task, label_key = _name(settings.dataset, settings.task), settings.task, settings.label_key
+        task, path = settings.task, _path(settings)
+        cells, values, umap_from = read_cells(settings, path)
+        files = () if path is None else spatial.input_files(path, "auto") if task == "ST" else (path,)
     else:
         log.info("The finished run in %s.", run.folder)
-        cells, values = data.read(run.folder / "result.h5ad"), run.provenance["values"]
-        name, task = _name(run.settings["dataset"], run.task), run.task
-        label_key = run.settings["label_key"] if settings.label_key == "auto" else settings.label_key
-    labels, labels_from, own = find_labels(cells.obs, settings, run)
-    known = pipeline.known_labels(cells.obs, label_key, USUAL_KEYS[task], cells)
-    if known is not None and known.name == labels.name and not own:
-        known = None  # to compare labels with themselves says nothing
+        cells, values, umap_from = data.read(run.folder / "result.h5ad"), run.provenance["values"], EMBEDDING
+        task, files = run.task, _files(run)
+    labels = find_labels(cells.obs, settings, run)
     if "X_umap" not in cells.obsm:
-        log.info("UMAP of %d cells.", cells.n_obs)
-        pipeline.add_umap(cells, "X_scrcl" if "X_scrcl" in cells.obsm else "X_pca")
-    cells = _with_groups(cells, labels)
+        log.info("UMAP of %d %s.", cells.n_obs, CONFIGS[task].unit)
+        pipeline.add_umap(cells, "X_pca" if run is None else "X_scrcl")
+    return _labelled(cells, labels, settings, run, task, values, umap_from, files)
+
+
+def _files(run: results.Run) -> tuple[Path, ...]:
+    return (run.folder / "result.h5ad", run.folder / "labels.csv")
+
+
+def _labelled(
+    cells: ad.AnnData,
+    found: tuple[pd.Series, str, bool],
+    settings: DEGConfig,
+    run: results.Run | None,
+    task: str,
+    values: str,
+    umap_from: str,
+    files: tuple[Path, ...],
+) -> Labelled:
+    """The cells that have a label. found: as find_labels returns it."""
+    labels, labels_from, own = found
+    label_key = run.settings["label_key"] if run and settings.label_key == "auto" else settings.label_key
+    known = data.find_labels(cells.obs, label_key, USUAL_KEYS[task])
+    section_key = run.settings.get("section_key", "auto") if run else "auto"
+    sections = spatial.sections(cells.obs, section_key) if task == "ST" else None
     cells.var_names = markers.gene_names(cells.var, settings.gene_key)
+    cells = _with_groups(cells, labels)
     known = None if known is None else known.loc[cells.obs_names]
-    sections = _sections(cells, task, run)
-    return Labelled(name, task, cells, known, sections, labels_from, str(labels.name), own, values, run)
-
-
-def _sections(cells: ad.AnnData, task: str, run: results.Run | None) -> pd.Series | None:
-    return None if task == "SC" else spatial.sections(cells.obs, run.settings["section_key"] if run else "auto")
+    if known is not None and (known.isna().all() or labels_from == _in_obs(known.name)):
+        known = None  # to compare labels with themselves says nothing
+    sections = None if sections is None else sections.loc[cells.obs_names]
+    name = _name(run.settings["dataset"] if run else settings.dataset, task)
+    source = str(labels.name)
+    return Labelled(name, task, cells, known, sections, labels_from, values, umap_from, source, own, run, files)
 
 
 def _with_groups(cells: ad.AnnData, labels: pd.Series) -> ad.AnnData:
@@ -102,6 +130,7 @@ def _with_groups(cells: ad.AnnData, labels: pd.Series) -> ad.AnnData:
         log.info("%d of %d cells have no label: left out.", (~there).sum(), len(there))
     cells.layers.clear()
     cells = cells if there.all() else cells[there].copy()
+    cells.obs_names.name = None  # it may be called as the column below
     names = labels[there].astype(str)
     cells.obs[markers.GROUP] = pd.Categorical(names, natural_order(names.unique()))
     return cells
@@ -117,27 +146,38 @@ def find_run(settings: DEGConfig) -> results.Run | None:
     A run of that name on another file does not count.
     Raises UserError for settings that have no effect on a run.
     """
-    folder = Path(settings.dataset)
+    given = Path(settings.dataset)
     if not settings.dataset:
         run = results.latest_run(settings.task)
-    elif results.read_run(folder):
-        run = results.read_run(folder.resolve())
+    elif results.is_finished(given):
+        run = results.read_run(given.resolve())
     else:
         run = results.read_run(results.RESULTS / settings.task / _name(settings.dataset, settings.task))
-        if run is not None and folder.exists() and _path(settings).resolve() != Path(run.settings["dataset"]):
+        if run is not None and not _is_of(run, settings):
             run = None
     if run is not None and settings.layer != "auto":
         raise UserError("--layer has no effect on a finished run, whose values are in its result.h5ad; leave it out.")
     return run
 
 
+def _is_of(run: results.Run, settings: DEGConfig) -> bool:
+    """Whether a run of the data set's name is of the file that the settings mean, where they mean one."""
+    given, of_run = Path(settings.dataset), Path(run.settings["dataset"])
+    if given.resolve() == of_run or (given.name == settings.dataset and not os.path.exists(given)):
+        return True
+    path = _path(settings)
+    return path is None or path.resolve() == of_run
+
+
 def _path(settings: DEGConfig) -> Path | None:
     return spatial.find(settings.dataset) if settings.task == "ST" else data.find_h5ad(settings.dataset)
 
 
-def read_cells(settings: DEGConfig) -> tuple[ad.AnnData, str]:
-    """Any data set without a run: its cells, log-normalised, with a UMAP (its own where it has one); in words, its values."""
-    path = _path(settings)
+def read_cells(settings: DEGConfig, path: Path | None) -> tuple[ad.AnnData, str, str]:
+    """Any data set without a run: its cells, log-normalised; in words, its values, and what its UMAP is of.
+
+    The UMAP is the file's own; where it has none, obsm['X_pca'] is there to make one of.
+    """
     if settings.task == "SC":
         adata = data.read(path)
     else:
@@ -147,36 +187,46 @@ def read_cells(settings: DEGConfig) -> tuple[ad.AnnData, str]:
     cells = preprocess.preprocess(expression, config.n_top_genes)
     if "spatial" in adata.uns:
         cells.uns["spatial"] = adata.uns["spatial"]
-    if "X_umap" in adata.obsm:
-        cells.obsm["X_umap"] = adata[cells.obs_names].obsm["X_umap"]
-    else:
-        pipeline.pcs_and_inputs(cells, config)
-    return cells, expression.in_words()
+    places = adata.obs_names.get_indexer(cells.obs_names)
+    umap = np.asarray(adata.obsm["X_umap"])[places] if "X_umap" in adata.obsm else np.empty(0)
+    if umap.ndim == 2 and umap.shape[1] > 1 and np.isfinite(umap[:, :2]).all():
+        cells.obsm["X_umap"] = umap[:, :2]
+        return cells, expression.in_words(), "the data set's own obsm['X_umap']"
+    scaled = preprocess.encoder_values(cells, "scaled")
+    cells.obsm["X_pca"] = preprocess.principal_components(scaled, config.n_pcs)
+    return cells, expression.in_words(), f"{cells.obsm['X_pca'].shape[1]} principal components"
+
+
+def _in_obs(key: str) -> str:
+    return f"obs[{key!r}]"
 
 
 def find_labels(obs: pd.DataFrame, settings: DEGConfig, run: results.Run | None) -> tuple[pd.Series, str, bool]:
     """Labels of the cells in obs, missing where they have none; in words, where they are from; whether they are the run's own."""
     given = settings.labels
+    is_file = os.path.isfile(given)  # unlike Path.is_file, no error for an impossible name
     own_table = None if run is None else run.folder / "labels.csv"
     if given == "auto" and run is not None:
         labels, origin = read_labels(own_table, FINAL, obs.index), "the final labels of the run"
     elif given == "auto" and FINAL in obs:
-        labels, origin = data.as_text(obs[FINAL]), f"obs[{FINAL!r}]"
+        labels, origin = data.as_text(obs[FINAL]), _in_obs(FINAL)
     elif given == "auto":
         raise UserError(
             f"There is no finished run of {settings.dataset}; run `python run{settings.task}.py --dataset "
             f"{settings.dataset}` first, or name labels by --labels (a table with barcodes, or an obs column)."
         )
-    elif Path(given).is_file():
+    elif is_file:
         labels, origin = read_labels(Path(given), settings.label_column, obs.index), given
     elif given in obs:
-        labels, origin = data.as_text(obs[given]), f"obs[{given!r}]"
+        labels, origin = data.as_text(obs[given]), _in_obs(given)
     else:
         there = ", ".join(map(str, obs.columns)) or "none"
         raise UserError(f"--labels {given} is neither a file nor an obs column; the columns are {there}.")
+    if settings.label_column != "auto" and not is_file:
+        raise UserError(f"--label-column names a column of a table, but the labels are {origin}; leave it out.")
     if labels.isna().all():
         raise UserError(f"None of the {len(obs)} cells has a label in {origin}.")
-    is_own = run is not None and (given == "auto" or Path(given).resolve() == own_table.resolve())
+    is_own = run is not None and (given == "auto" or (is_file and Path(given).resolve() == own_table.resolve()))
     return labels, origin, is_own and labels.name == FINAL
 
 

@@ -22,6 +22,7 @@ from labelled import Labelled
 from markers import GROUP, Markers
 
 MOST_CELLS = 200  # of a cluster, in violins: more change nothing that can be seen
+MOST_RANKED = 50  # genes in a ranking panel
 HEATMAP_COLUMNS = 50  # per cluster
 SWAP_FROM = 40  # genes from which genes stand in rows, so that figures grow downwards and can be scrolled
 COLUMNS = 4  # of panels in a grid
@@ -53,19 +54,19 @@ def drawings(labelled: Labelled, found: Markers, names: dict[str, str], settings
     shown = drawable(labelled, [gene for own in [*genes.values(), top.values()] for gene in own], names)
     brackets = {names[name] + ("" if found.specific[name] else "*"): own for name, own in genes.items()}
     filtered = (
-        f"More than {settings.min_in_group_fraction:.0%} of the cluster's cells have the gene, less than "
+        f"More than {settings.min_in_group_fraction:.0%} of the cluster's {labelled.unit} have the gene, less than "
         f"{settings.max_out_group_fraction:.0%} of all others, log2 fold change above {settings.min_fold_change:g}."
     )
     if not all(found.specific.values()):
-        filtered += " * no gene of this cluster passes; its top genes are shown."
+        filtered += " * no gene of this cluster passes; its top genes are shown, failing those its first by score."
     swap_axes = sum(map(len, genes.values())) >= SWAP_FROM
 
-    yield Drawing("umap_clusters", "Clusters", "UMAP of the embedding.", lambda: clusters_figure(shown))
+    yield Drawing("umap_clusters", "Clusters", f"UMAP of {labelled.umap_from}.", lambda: clusters_figure(shown))
     if labelled.task == "ST":
         yield Drawing("tissue_clusters", "Clusters on the tissue", "", lambda: tissue_figure(labelled, shown))
     caption = (
         f"Of the first {settings.n_genes} genes by score that pass the filter but for the share of other cells, the one "
-        "with the largest fold change."
+        "with the largest fold change; failing any, the first by score."
     )
     titles = {f"{names[name]}: {gene}": gene for name, gene in top.items()}
     yield Drawing("umap_markers", "Top genes", caption, lambda: umap_markers_figure(shown, titles))
@@ -74,17 +75,18 @@ def drawings(labelled: Labelled, found: Markers, names: dict[str, str], settings
         yield Drawing(
             "tissue_markers", "Top genes on the tissue", caption, lambda: tissue_markers_figure(shown, titles, places)
         )
-    caption = f"The first {settings.n_genes} genes by {_SCORES[settings.method]}, before the filter."
-    yield Drawing("ranking", "Ranking", caption, lambda: ranking_figure(found, names, settings.n_genes))
+    n_genes = min(settings.n_genes, MOST_RANKED)
+    caption = f"The first {n_genes} genes by {_SCORES[settings.method]}, before the filter."
+    yield Drawing("ranking", "Ranking", caption, lambda: ranking_figure(found, names, n_genes))
     yield Drawing("dotplot", "Dot plot", filtered, lambda: dotplot_figure(shown, brackets, swap_axes))
     caption = (
-        f"A line per cell, each gene between its smallest and largest value. {HEATMAP_COLUMNS} cells of every cluster; "
-        "where it has fewer, they are drawn wider."
+        f"{HEATMAP_COLUMNS} {labelled.unit} of every cluster, each gene between its smallest and largest value; "
+        "where a cluster has fewer, they are drawn wider."
     )
     yield Drawing(
         "heatmap", "Heat map", caption, lambda: heatmap_figure(equal_groups(shown, HEATMAP_COLUMNS), brackets)
     )
-    caption = f"Distribution of log-normalised values in at most {MOST_CELLS} cells of every cluster."
+    caption = f"Distribution of log-normalised values in at most {MOST_CELLS} {labelled.unit} of every cluster."
     few = at_most_per_group(shown, MOST_CELLS)
     yield Drawing("stacked_violin", "Stacked violin", caption, lambda: violin_figure(few, brackets, swap_axes))
     caption = "Mean of log-normalised values per cluster, each gene between its smallest and largest mean."
@@ -127,9 +129,9 @@ def at_most_per_group(cells: ad.AnnData, most: int) -> ad.AnnData:
 def equal_groups(cells: ad.AnnData, size: int) -> ad.AnnData:
     """As many rows of every group: a random part, always the same, of larger ones; of smaller ones every cell repeated."""
     rows = [np.sort(own[:size])[np.arange(size) * min(len(own), size) // size] for own in _shuffled_groups(cells)]
-    repeated = cells[np.concatenate(rows)].copy()
-    repeated.obs_names = [str(i) for i in range(repeated.n_obs)]
-    return repeated
+    chosen = np.concatenate(rows)
+    obs = cells.obs.iloc[chosen].set_axis([str(i) for i in range(len(chosen))])
+    return ad.AnnData(cells.X[chosen], obs=obs, var=cells.var, uns=cells.uns)
 
 
 def _shuffled_groups(cells: ad.AnnData) -> list[np.ndarray]:
@@ -243,9 +245,10 @@ def ranking_figure(found: Markers, names: dict[str, str], n_genes: int) -> Figur
     }
     with plt.rc_context({"figure.figsize": (max(3.4, 0.16 * n_genes), 3.2), "axes.titlesize": 9}):
         axes = sc.pl.rank_genes_groups(holder, n_genes=n_genes, ncols=COLUMNS, fontsize=7, sharey=False, show=False)
-    for panel in axes:  # room for the names, which start at their score
-        low, high = panel.get_ylim()
-        panel.set_ylim(low, high + 0.08 * (high - low))
+    for panel, genes in zip(axes, first.values()):  # room for the names, which start at their score and go upwards
+        low, high = genes["scores"].min(), genes["scores"].max()
+        share = min(0.066 * genes["names"].str.len().max() / 2.1, 0.7)  # of the panel's height, in inches
+        panel.set_ylim(low, low + ((high - low) or 1) / (1 - share))
     plt.close(axes[0].figure)
     return axes[0].figure
 
@@ -308,10 +311,9 @@ def volcano_figure(found: Markers, names: dict[str, str]) -> Figure:
         change = genes["logfoldchanges"].clip(-10, 10)
         colours = np.where(genes["passes_filter"], figures.PALETTE[3], figures.MISSING)
         axes.scatter(change, height, s=4, c=colours, linewidths=0, rasterized=True)
-        texts = []
-        for name in found.top[group][:5]:
-            at = int(np.flatnonzero(genes["names"] == name)[0])
-            texts.append(axes.text(change.iloc[at], height.iloc[at], name, fontsize=7))
+        named = genes["names"].isin(found.top[group][:5])
+        places = genes["names"][named].groupby([change[named], height[named]]).agg("\n".join)  # some share their place
+        texts = [axes.text(*place, text, fontsize=7) for place, text in places.items()]
         axes.set_title(names[group], fontsize=9)
         axes.set(xlim=(-12, 12), ylim=(-0.03 * height.max(), 1.3 * height.max() or 1))  # with room for the names
         axes.tick_params(labelsize=7)

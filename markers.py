@@ -90,7 +90,7 @@ def rank(
     Raises UserError for clusters that are not there, and where there is nothing to compare.
     """
     sizes = cells.obs[GROUP].value_counts(sort=False)
-    wanted = list(sizes.index) if "all" in groups else list(dict.fromkeys(groups))
+    wanted = list(sizes.index) if list(groups) == ["all"] else list(dict.fromkeys(groups))
     _require_groups(wanted, sizes)
     untested = [name for name in wanted if sizes[name] < 2]
     if untested:
@@ -107,7 +107,11 @@ def rank(
     empty = [name for name in tested if not specific[name]]
     if empty:
         some = ", ".join(empty[:5]) + (" and others" if len(empty) > 5 else "")
-        log.info("No gene passes the filter in %d clusters (%s): the figures show their top genes.", len(empty), some)
+        log.info(
+            "No gene passes the filter in %d clusters (%s): the figures show top genes, or the first ones.",
+            len(empty),
+            some,
+        )
     return Markers(table, top, specific, untested)
 
 
@@ -132,7 +136,9 @@ def _statistics(cells: ad.AnnData, tested: list[str], method: str) -> pd.DataFra
     if "group" not in table:  # scanpy leaves it out where there is one
         table.insert(0, "group", tested[0])
     table["group"] = pd.Categorical(table["group"], tested)
-    return table
+    # Welch's t of a gene that varies neither in the cluster nor outside is infinite
+    largest = table["scores"].where(np.isfinite(table["scores"])).abs().max()
+    return table.assign(scores=table["scores"].clip(-largest, largest))
 
 
 def _logistic(cells: ad.AnnData, tested: list[str], sizes: pd.Series) -> pd.DataFrame:
@@ -191,15 +197,10 @@ def gene_names(var: pd.DataFrame, gene_key: str = "auto") -> pd.Index:
         symbols = var[keys[0]].astype(object)
         known = symbols.notna() & (symbols.astype(str).str.strip() != "")
         log.info("Gene names: var[%r]; %d genes without one keep their id.", keys[0], (~known).sum())
-        names = ad.utils.make_index_unique(pd.Index(symbols.astype(str).where(known, names)))
+        names = pd.Index(symbols.astype(str).where(known, names))
     if _share(names, _NUMBERED) > 0.9:
         log.warning("The genes have no names, only numbers such as %s: markers are listed by them.", names[0])
-    return pd.Index(names, name=None)
-
-
-def unnamed(names: pd.Index) -> bool:
-    """Whether genes have numbers in place of names."""
-    return _share(names, _NUMBERED) > 0.9
+    return ad.utils.make_index_unique(pd.Index(names, name=None))
 
 
 def _share(names: pd.Index, pattern: re.Pattern[str]) -> float:
@@ -214,7 +215,7 @@ def read_marker_genes(path: Path, genes: pd.Index) -> dict[str, list[str]]:
     Raises UserError for a table without these columns, and where no gene is in the data.
     """
     table = tables.read_table(path, "table of markers").rename(columns=lambda name: str(name).strip().lower())
-    if not {"type", "gene"} <= set(table):
+    if [list(table).count(name) for name in ("type", "gene")] != [1, 1]:
         raise UserError(f"{path} has the columns {', '.join(table)}; a table of markers has columns type and gene.")
     table = table[["type", "gene"]].dropna().astype(str).apply(lambda column: column.str.strip())
     spelling = {name.upper(): name for name in reversed(genes)} | {name: name for name in genes}

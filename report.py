@@ -26,6 +26,7 @@ HEADINGS = {
     "pct_nz_group": "in cluster",
     "pct_nz_reference": "in others",
 }
+PNG = b"\x89PNG\r\n\x1a\n"
 SHARES = ("in cluster", "in others")  # shown in per cent
 RUN_FIGURES = {
     "confusion.png": "Clusters and known types",
@@ -78,9 +79,9 @@ def page(cells: Labelled, overview: pd.DataFrame, genes: pd.DataFrame, pictures:
     return environment.get_template("report_template.html").render(
         cells=cells,
         n_clusters=len(overview),
-        unit="spots" if cells.task == "ST" else "cells",
+        method=facts["settings"]["method"],
         overview=table(overview.reset_index()),
-        genes=table(genes[shown].rename(columns=HEADINGS)),
+        genes=table(genes[shown].dropna(axis=1, how="all").rename(columns=HEADINGS)),
         clusters=list(overview.index),
         pictures=pictures,
         run_pictures=_run_pictures(cells),
@@ -111,7 +112,8 @@ def _run_pictures(cells: Labelled) -> list[Picture]:
     if cells.run is None or not cells.own:
         return []
     there = {name: cells.run.folder / name for name in RUN_FIGURES if (cells.run.folder / name).is_file()}
-    return [Picture(RUN_FIGURES[name], "", path.read_bytes()) for name, path in there.items()]
+    pictures = [Picture(RUN_FIGURES[name], "", path.read_bytes()) for name, path in there.items()]
+    return [picture for picture in pictures if picture.png.startswith(PNG)]
 
 
 def _scores(cells: Labelled) -> dict[str, Any] | None:

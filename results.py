@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def write(result: Result, folder: Path, source: Path | None, files: Sequence[Pat
     numbers = metrics(result) | {"peak_memory_gib": _peak_memory(result)}
     (folder / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n")
     (folder / "config.yaml").write_text(
-        yaml.safe_dump(provenance(result, source, files), sort_keys=False, allow_unicode=True)
+        yaml.safe_dump(provenance(result, source, files), sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
     model = io.BytesIO()  # as for h5ad: only plain writing ends a full disk in an OSError
     torch.save(result.state_dict, model)
@@ -173,25 +174,39 @@ class Run:
     metrics: dict
 
 
-def _finished(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in ("config.yaml", "labels.csv", "metrics.json", "result.h5ad"))
+def is_finished(folder: Path) -> bool:
+    """Whether a run has ended well in folder."""
+    return all(os.path.isfile(folder / name) for name in ("config.yaml", "labels.csv", "metrics.json", "result.h5ad"))
 
 
 def read_run(folder: Path) -> Run | None:
     """The finished run in folder, or None where there is none. Raises UserError for one that is damaged."""
-    if not _finished(folder):
+    if not is_finished(folder):
         return None
     try:
-        content = yaml.safe_load((folder / "config.yaml").read_text())
-        metrics = json.loads((folder / "metrics.json").read_text())
-        return Run(folder, content["provenance"]["task"], content["settings"], content["provenance"], metrics)
+        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        run = Run(folder, content["provenance"]["task"], content["settings"], content["provenance"], metrics)
+        for part, names in NEEDED.items():
+            for name in names:
+                getattr(run, part)[name]
+        if run.task not in ("SC", "ST"):
+            raise KeyError(f"task {run.task}")
+        return run
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"The run in {folder} cannot be read back ({one_line(error)}); run it again.") from error
 
 
+NEEDED = {  # what the readers of a run rely on
+    "settings": ("dataset", "label_key"),
+    "provenance": ("values", "input", "versions"),
+    "metrics": ("scores", "n_clusters", "n_clusters_from"),
+}
+
+
 def latest_run(task: str) -> Run:
     """The run in results/TASK that finished last. Raises UserError where there is none."""
-    finished = [path.parent for path in (RESULTS / task).glob("*/labels.csv") if _finished(path.parent)]
+    finished = [path.parent for path in (RESULTS / task).glob("*/labels.csv") if is_finished(path.parent)]
     if not finished:
         raise UserError(
             f"There is no finished run in {RESULTS / task}; run `python run{task}.py` first, or name data by --dataset "

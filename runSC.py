@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import sys
 
-import matplotlib
-
 import config
 import data
 import figures
@@ -35,5 +33,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    matplotlib.use("Agg")  # files only, no window
+    figures.to_files()
     sys.exit(run_script(main))

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import sys
 
-import matplotlib
-
 import config
+import figures
 import pipeline
 import spatial
 import tissue_figures
@@ -40,5 +39,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    matplotlib.use("Agg")  # files only, no window
+    figures.to_files()
     sys.exit(run_script(main))

@@ -14,8 +14,11 @@ def read_table(path: Path, what: str) -> pd.DataFrame:
 
     what: names the table in errors. Raises UserError for one that cannot be read or has no rows.
     """
+    separator = "," if ".csv" in map(str.lower, path.suffixes) else "\t"
     try:
-        table = pd.read_csv(path, sep="," if ".csv" in path.suffixes else "\t", dtype={0: str})
+        table = pd.read_csv(path, sep=separator, dtype={0: str})
+        if table.shape[1] == 1 and ";" in table.columns[0]:  # how some languages' Excel writes csv
+            table = pd.read_csv(path, sep=";", dtype={0: str})
     except Exception as error:  # pandas: many types; missing and damaged files alike
         raise UserError(f"The {what} {path} cannot be read as a table ({one_line(error)}).") from error
     if isinstance(table.index, pd.MultiIndex):

@@ -140,6 +140,14 @@ def sha256(path: Path) -> str:
 RUN_MARKS = ("config.yaml", "markers.yaml")  # the files by which a folder is known as that of an earlier run
 
 
+def refuse_to_overwrite(inputs: Sequence[Path], folder: Path, names: Sequence[str]) -> None:
+    """Raise UserError where one of the inputs would be overwritten by a file of these names in folder."""
+    written = {(folder / name).resolve() for name in names}
+    endangered = [path for path in inputs if path.resolve() in written]
+    if endangered:
+        raise UserError(f"The results would overwrite the input {endangered[0]}; choose another folder with --output.")
+
+
 @contextmanager
 def staged_folder(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
     """A temporary folder inside folder whose files replace those of folder when the block ends well.

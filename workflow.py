@@ -14,7 +14,7 @@ import labelled
 import pipeline
 import results
 from config import Config, DEGConfig
-from utils import Stopwatch, UserError, find_device, limited_threads, log, staged_folder
+from utils import Stopwatch, find_device, limited_threads, log, refuse_to_overwrite, staged_folder
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,7 @@ def run(task: Task, settings: Config) -> None:
 def output_folder(task: Task, settings: Config, source: Source) -> Path:
     """Where the results go. Raises UserError where they would overwrite the input."""
     folder = results.RESULTS / task.config.task / source.name if settings.output == "auto" else Path(settings.output)
-    written = {(folder / file).resolve() for file in (*results.FILES, *task.figures, *degs.FILES)}
-    endangered = [file for file in source.files if file.resolve() in written]
-    if endangered:
-        raise UserError(f"The results would overwrite the input {endangered[0]}; choose another folder with --output.")
+    refuse_to_overwrite(source.files, folder, (*results.FILES, *task.figures, *degs.FILES))
     return folder
 
 

@@ -22,10 +22,16 @@ from utils import run_script
 FAST = ["--epochs", 5, "--hidden", 16, "--n-top-genes", 60, "--n-pcs", 10]
 
 
+REAL_RESULTS = results.RESULTS
+
+
 def run(script: ModuleType, monkeypatch, capsys, *argv: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `python runSC.py argv` (or runST.py)."""
+    """Exit code, standard output and standard error of `python runSC.py argv` (or another script).
+
+    Results go to a new folder, unless --output or the test itself has set another.
+    """
     monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, argv)])
-    if "--output" not in argv:
+    if "--output" not in argv and results.RESULTS == REAL_RESULTS:
         monkeypatch.setattr(results, "RESULTS", Path(tempfile.mkdtemp()))
     return run_script(script.main), *capsys.readouterr()
 

@@ -1,0 +1,360 @@
+"""The command draw_DEGs.py and --report on small runs: files, labels of all kinds, the page, and bad input."""
+
+from __future__ import annotations
+
+import os
+from html.parser import HTMLParser
+from pathlib import Path
+
+import anndata as ad
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import FAST, run, simulate
+
+import degs
+import draw_DEGs
+import figures
+import labelled
+import results
+import runSC
+import runST
+from config import DEGConfig
+from simulate import layered_tissue
+
+FIGURES = ("umap_clusters", "umap_markers", "ranking", "dotplot", "heatmap", "stacked_violin", "matrixplot")
+TABLES = ("markers.csv", "top_markers.csv", "markers.yaml")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder results/ after a run of runSC.py named cells."""
+    folder = tmp_path_factory.mktemp("finished")
+    simulate().write_h5ad(folder / "cells.h5ad")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "RESULTS", folder)
+        patch.setattr("sys.argv", ["runSC.py", *map(str, ["--dataset", folder / "cells.h5ad", *FAST])])
+        runSC.main()
+    return folder
+
+
+@pytest.fixture
+def home(finished, tmp_path, monkeypatch) -> Path:
+    """A copy of it, as results/ of this test."""
+    os.system(f"cp -r {finished}/. {tmp_path}")
+    (tmp_path / "SC" / "cells" / "config.yaml").write_text(
+        (finished / "SC" / "cells" / "config.yaml").read_text().replace(str(finished), str(tmp_path))
+    )
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    return tmp_path
+
+
+class Page(HTMLParser):
+    """What a page shows and what it refers to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.words, self.references, self.tags = "", [], []
+        self.feed(path.read_text())
+        self.words = " ".join(self.words.split())
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append(tag)
+        self.references += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, text: str) -> None:
+        self.words += text
+
+
+def test_the_latest_run(monkeypatch, capsys, caplog, home):
+    caplog.set_level("INFO", "scrcl")
+    code, out, _ = run(draw_DEGs, monkeypatch, capsys)
+    folder = home / "SC" / "cells"
+    assert code == 0 and f"The finished run in {folder}" in caplog.text
+    written = {path.name for path in folder.iterdir()}
+    assert written >= {*TABLES, *(f"{stem}.png" for stem in FIGURES), "cluster_types.csv", "report.html"}
+    table = pd.read_csv(folder / "markers.csv", dtype={"group": str})
+    assert len(table) == 3 * 80 and list(table)[:3] == ["group", "names", "scores"]
+    top = pd.read_csv(folder / "top_markers.csv", dtype={"group": str})
+    types = pd.read_csv(folder / "cluster_types.csv", dtype=str).set_index("cluster")
+    assert set(types["known_type"]) == {"type 0", "type 1", "type 2"}
+    for name, genes in top[top["top_rank"] <= 3].groupby("group"):
+        own = np.array_split(np.arange(40), 3)[int(types.loc[name, "known_type"][-1])]
+        assert set(genes["names"]) <= {f"gene-{i}" for i in own}
+    assert "type 1" in out and str(folder) in out
+
+
+def test_the_page_needs_nothing_else(monkeypatch, capsys, home):
+    run(draw_DEGs, monkeypatch, capsys)
+    page = Page(home / "SC" / "cells" / "report.html")
+    assert page.references and all(ref.startswith(("data:", "#")) for ref in page.references)
+    assert page.tags.count("img") == len(FIGURES) + 2  # confusion and losses of the run
+    assert page.tags.count("table") == 3
+    for words in (
+        "cells",
+        "120 cells, 80 genes",
+        "in training, or in",
+        "Matrix plot",
+        "n_drawn",
+        "scanpy",
+        "min_fold_change",
+    ):
+        assert words in page.words
+
+
+def test_names_in_the_page_are_text(monkeypatch, capsys, home):
+    adata = simulate(n_types=2)
+    adata.obs["mine"] = pd.Categorical(np.where(np.arange(120) % 2, "<b>x</b> & y/z", "Ä 2"))
+    adata.var_names = [f"<i>{i}" for i in range(80)]
+    adata.write_h5ad(home / "odd.h5ad")
+    code, _, _ = run(draw_DEGs, monkeypatch, capsys, "--dataset", home / "odd.h5ad", "--labels", "mine")
+    page = Page(home / "SC" / "odd_by_mine" / "report.html")
+    assert code == 0 and "<b>x</b> & y/z" in page.words and "<i>7" in page.words and not {"b", "i"} & set(page.tags)
+
+
+@pytest.mark.parametrize("form", ["column", "csv", "own labels"])
+def test_labels_from_elsewhere(monkeypatch, capsys, caplog, home, form):
+    caplog.set_level("INFO", "scrcl")
+    kinds = pd.Series(["even" if i % 2 == 0 else "odd" for i in range(120)], index=[f"cell-{i}" for i in range(120)])
+    kinds[:10] = None
+    adata = simulate()
+    adata.obs["kind"] = kinds
+    adata.write_h5ad(home / "new.h5ad")
+    shuffled = kinds.rename("kind").iloc[::-1].rename_axis("barcode").reset_index()
+    shuffled.to_csv(home / "kinds.csv", index=False)
+    labels = {"column": "kind", "csv": home / "kinds.csv", "own labels": home / "SC" / "cells" / "labels.csv"}[form]
+    given = ["--dataset", home / "new.h5ad", "--labels", labels]
+    code, out, _ = run(draw_DEGs, monkeypatch, capsys, *given)
+    assert code == 0
+    if form == "own labels":
+        assert (home / "SC" / "new_by_scrcl" / "markers.csv").exists()
+    else:
+        assert "10 of 120 cells have no label: left out" in caplog.text and "even" in out
+        top = pd.read_csv(home / "SC" / "new_by_kind" / "top_markers.csv")
+        assert set(top["group"]) == {"even", "odd"}
+        types = pd.read_csv(home / "SC" / "new_by_kind" / "cluster_types.csv")
+        assert list(types["n_cells"]) == [55, 55]
+
+
+def test_other_labels_leave_the_runs_own_results_alone(monkeypatch, capsys, home):
+    folder = home / "SC" / "cells"
+    run(draw_DEGs, monkeypatch, capsys)
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    code, _, _ = run(draw_DEGs, monkeypatch, capsys, "--dataset", "cells", "--labels", "cell_type1")
+    assert code == 0 and before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert not (
+        home / "SC" / "cells_by_cell_type1" / "cluster_types.csv"
+    ).exists()  # labels against themselves say nothing
+
+
+def test_flags_have_their_effect(monkeypatch, capsys, caplog, home):
+    caplog.set_level("INFO", "scrcl")
+    folder = home / "out"
+    known = home / "known.csv"
+    known.write_text("type,gene\n" + "".join(f"T{t},gene-{g}\n" for t, g in ((0, 1), (0, 2), (1, 15), (2, 30))))
+    code, _, _ = run(
+        *(draw_DEGs, monkeypatch, capsys, "--output", folder, "--method", "t-test", "--n-genes", "7"),
+        *("--groups", "0", "2", "--format", "svg", "--dpi", "40", "--volcano", "--marker-genes", known),
+        *("--min-in-group-fraction", "0.9", "--max-out-group-fraction", "1", "--min-fold-change", "0.5"),
+    )
+    assert code == 0 and "4 of its 4 markers are in the data" in caplog.text
+    top = pd.read_csv(folder / "top_markers.csv", dtype={"group": str})
+    assert set(top["group"]) == {"0", "2"} and top["rank"].max() >= 7
+    assert (top.loc[top["passes_filter"], "pct_nz_group"] > 0.9).all()
+    assert {f"{stem}.svg" for stem in (*FIGURES, "volcano")} <= {path.name for path in folder.iterdir()}
+    assert not list(folder.glob("*.png")) and "<svg" in (folder / "volcano.svg").read_text()[:1000]
+    names = pd.read_csv(folder / "cluster_names.csv", dtype={"cluster": str}).set_index("cluster")
+    types = pd.read_csv(folder / "cluster_types.csv", dtype={"cluster": str}).set_index("cluster")
+    assert list(names["name"]) == [f"T{name[-1]}" for name in types["known_type"]] and (names["margin"] > 0).all()
+    again = run(
+        draw_DEGs, monkeypatch, capsys, "--config", folder / "markers.yaml", "--format", "png", "--output", folder
+    )
+    assert again[0] == 0 and not list(folder.glob("*.svg"))
+    assert pd.read_csv(folder / "top_markers.csv", dtype={"group": str}).equals(top)
+
+
+def test_dpi_is_that_of_the_files(monkeypatch, capsys, home):
+    sizes = []
+    for dpi in (50, 100):
+        run(draw_DEGs, monkeypatch, capsys, "--dpi", dpi, "--output", home / f"out{dpi}")
+        sizes.append(matplotlib.image.imread(home / f"out{dpi}" / "ranking.png").shape[0])
+    assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.03)
+
+
+def test_a_new_run_removes_markers_of_the_old_one(monkeypatch, capsys, home):
+    run(draw_DEGs, monkeypatch, capsys)
+    assert (home / "SC" / "cells" / "report.html").exists()
+    run(runSC, monkeypatch, capsys, "--dataset", home / "cells.h5ad", *FAST, "--no-figures")
+    left = {path.name for path in (home / "SC" / "cells").iterdir()}
+    assert left == set(results.FILES) and not left & set(degs.FILES)
+
+
+def test_report_of_a_run_and_a_run_without_figures(monkeypatch, capsys, caplog, tmp_path):
+    caplog.set_level("INFO", "scrcl")
+    simulate().write_h5ad(tmp_path / "cells.h5ad")
+    given = ["--dataset", tmp_path / "cells.h5ad", *FAST, "--output", tmp_path / "out"]
+    code, out, _ = run(runSC, monkeypatch, capsys, *given, "--report")
+    assert code == 0 and (tmp_path / "out" / "report.html").exists() and "top genes" in out
+    first = pd.read_csv(tmp_path / "out" / "markers.csv")
+    run(runSC, monkeypatch, capsys, *given, "--no-figures")
+    code, _, _ = run(draw_DEGs, monkeypatch, capsys, "--dataset", tmp_path / "out", "--output", tmp_path / "out")
+    assert code == 0 and "UMAP of 120 cells" in caplog.text
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "markers.csv"), first)
+
+
+@pytest.mark.parametrize("sections", [False, True])
+def test_tissue(monkeypatch, capsys, tmp_path, sections):
+    tissue = layered_tissue(n_spots=300, n_genes=60)
+    if sections:
+        tissue.obs["library_id"] = np.where(np.arange(300) % 2, "one", "two")
+    tissue.write_h5ad(tmp_path / "tissue.h5ad")
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    small = ["--epochs", 5, "--hidden", 16, "--n-pcs", 10]
+    assert run(runST, monkeypatch, capsys, "--dataset", tmp_path / "tissue.h5ad", *small)[0] == 0
+    code, out, _ = run(draw_DEGs, monkeypatch, capsys, "--task", "ST")
+    folder = tmp_path / "results" / "ST" / "tissue"
+    assert code == 0 and {"tissue_clusters.png", "tissue_markers.png"} <= {path.name for path in folder.iterdir()}
+    page = Page(folder / "report.html")
+    assert "300 spots" in page.words and "PAGA" in page.words and "refine_neighbors" in page.words
+
+
+def test_any_spatial_data_by_its_labels(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    code, _, _ = run(draw_DEGs, monkeypatch, capsys, "--task", "ST", "--dataset", "demo", "--labels", "ground_truth")
+    assert code == 0 and (tmp_path / "ST" / "demo_by_ground_truth" / "tissue_clusters.png").exists()
+
+
+def test_labels_in_an_annotated_file(monkeypatch, capsys, caplog, tmp_path):
+    caplog.set_level("INFO", "scrcl")
+    adata = simulate()
+    adata.obs["scrcl"] = pd.Categorical(adata.obs["cell_type1"].str[-1])
+    adata.obsm["X_umap"] = np.random.default_rng(0).normal(size=(120, 2))
+    adata.write_h5ad(tmp_path / "mine.h5ad")
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    code, _, _ = run(draw_DEGs, monkeypatch, capsys, "--dataset", tmp_path / "mine.h5ad")
+    assert code == 0 and "UMAP of" not in caplog.text and "obs['scrcl']" in caplog.text
+    assert "the data set's own obsm['X_umap']" in Page(tmp_path / "SC" / "mine_by_scrcl" / "report.html").words
+
+
+@pytest.mark.parametrize(
+    "argv, says",
+    [
+        (["--task", "ST"], "no finished run in .*; run `python runST.py` first"),
+        (["--dataset", "nothing"], "no data set 'nothing'"),
+        (["--dataset", "{home}/new.h5ad"], "no finished run of .*new.h5ad; run `python runSC.py --dataset"),
+        (["--labels", "nowhere.csv"], "neither a file nor an obs column; the columns are cell_type1"),
+        (["--labels", "{home}/other.csv"], "do not meet: of the 3 rows .* of the 120 cells .'x' there, 'cell-0' here"),
+        (["--labels", "{home}/wide.csv"], "does not say which column holds the labels; name one of a, b"),
+        (["--labels", "{home}/wide.csv", "--label-column", "c"], "has no column 'c'; name one of a, b"),
+        (["--labels", "{home}/ones.csv"], "All cells are of one cluster, 'one'"),
+        (["--labels", "{home}/unique.csv"], "120 different values for 120 cells"),
+        (["--labels", "{home}/empty.csv"], "None of the 120 cells has a label"),
+        (["--label-column", "a"], "--labels; add that"),
+        (["--labels", "cell_type1", "--label-column", "a"], "but the labels are obs.*; leave it out"),
+        (["--labels", "x" * 300], "neither a file nor an obs column"),
+        (["--dataset", "{home}/elsewhere/cells.h5ad"], "no data set"),
+        (["--groups", "17"], "no cluster '17' to test; there are 0, 1, 2"),
+        (["--layer", "counts"], "--layer has no effect on a finished run"),
+        (["--marker-genes", "nowhere.csv"], "--marker-genes nowhere.csv is not a file"),
+        (["--method", "logreg", "--volcano"], "--volcano draws p-values"),
+        (["--method", "anova"], "invalid choice"),
+        (["--n-genes", "0"], "--n-genes must be above 0"),
+        (["--min-in-group-fraction", "50"], "--min-in-group-fraction is a share between 0 and 1"),
+        (["--gene-key", "symbols"], "no var column 'symbols'"),
+        (["--label-key", "nothing"], "no obs column 'nothing'"),
+        (["--dpi", "100000"], "--dpi must be at most 1200"),
+        (["--config", "paper"], "settings file paper cannot be read"),
+        (["--hops", "1"], "Unrecognized arguments: --hops"),
+    ],
+)  # fmt: skip
+def test_one_sentence_and_exit_code_2(monkeypatch, capsys, home, argv, says):
+    simulate().write_h5ad(home / "new.h5ad")
+    names = [f"cell-{i}" for i in range(120)]
+    pd.DataFrame({"barcode": ["x", "y", "z"], "label": list("aab")}).to_csv(home / "other.csv", index=False)
+    pd.DataFrame({"a": ["p"] * 120, "b": ["q"] * 120}, index=names).to_csv(home / "wide.csv")
+    pd.DataFrame({"label": ["one"] * 120}, index=names).to_csv(home / "ones.csv")
+    pd.DataFrame({"label": names}, index=names).to_csv(home / "unique.csv")
+    pd.DataFrame({"label": [None] * 120}, index=names).to_csv(home / "empty.csv")
+    before = {path for path in home.rglob("*")}
+    code, _, err = run(draw_DEGs, monkeypatch, capsys, *(text.format(home=home) for text in argv))
+    assert code == 2 and err.splitlines()[-1].startswith("Error: ") and "Traceback" not in err
+    assert pd.Series([err]).str.contains(says).all(), err
+    assert {path for path in home.rglob("*")} == before
+
+
+def test_files_of_others_are_never_overwritten(monkeypatch, capsys, home):
+    folder = home / "theirs"
+    folder.mkdir()
+    (folder / "markers.csv").write_text("mine")
+    code, _, err = run(draw_DEGs, monkeypatch, capsys, "--output", folder)
+    assert code == 2 and "not of an earlier run" in err and (folder / "markers.csv").read_text() == "mine"
+
+
+def test_a_damaged_run(monkeypatch, capsys, home):
+    folder = home / "SC" / "cells"
+    (folder / "config.yaml").write_text("settings: {}")
+    code, _, err = run(draw_DEGs, monkeypatch, capsys)
+    assert code == 2 and "cannot be read back" in err
+    (folder / "result.h5ad").unlink()
+    assert "no finished run" in run(draw_DEGs, monkeypatch, capsys)[2]
+
+
+def test_known_types_change_neither_genes_nor_figures(monkeypatch, capsys, home):
+    run(draw_DEGs, monkeypatch, capsys)
+    folder = home / "SC" / "cells"
+    with_types = (folder / "markers.csv").read_bytes()
+    run(draw_DEGs, monkeypatch, capsys, "--label-key", "none")
+    assert (folder / "markers.csv").read_bytes() == with_types and not (folder / "cluster_types.csv").exists()
+    assert yaml.safe_load((folder / "markers.yaml").read_text())["settings"]["label_key"] == "none"
+    assert isinstance(ad.read_h5ad(folder / "result.h5ad"), ad.AnnData)
+
+
+def test_earlier_figures_do_not_stand_beside_newer_tables(monkeypatch, capsys, home):
+    run(draw_DEGs, monkeypatch, capsys)
+    folder = home / "SC" / "cells"
+
+    def fails(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(degs, "_draw", fails)
+    assert run(draw_DEGs, monkeypatch, capsys, "--n-genes", "3")[0] == 130
+    assert (folder / "markers.csv").exists() and not (folder / "report.html").exists()
+    assert not (folder / "dotplot.png").exists() and (folder / "umap.png").exists() and not list(folder.glob(".unf*"))
+
+
+def test_inputs_are_never_overwritten(monkeypatch, capsys, home):
+    folder = home / "SC" / "cells"
+    (folder / "markers.csv").write_text("type,gene\nA,gene-1\n")
+    code, _, err = run(draw_DEGs, monkeypatch, capsys, "--marker-genes", folder / "markers.csv")
+    assert code == 2 and "would overwrite the input" in err and "gene-1" in (folder / "markers.csv").read_text()
+
+
+def test_dollar_signs_are_no_formulas(monkeypatch, capsys, home):
+    adata = simulate()
+    adata.obs["mine"] = pd.Categorical(adata.obs["cell_type1"].str.replace("type ", r"$\\frac$"))
+    adata.var_names = [rf"a$\foo$ {i}" for i in range(80)]
+    adata.write_h5ad(home / "odd.h5ad")
+    monkeypatch.setitem(matplotlib.rcParams, "text.parse_math", True)
+    figures.to_files()
+    assert run(draw_DEGs, monkeypatch, capsys, "--dataset", home / "odd.h5ad", "--labels", "mine")[0] == 0
+
+
+def test_sections_and_known_domains_may_have_any_name(monkeypatch, capsys, tmp_path):
+    tissue = layered_tissue(n_spots=300, n_genes=60)
+    tissue.obs["cluster"] = np.where(tissue.obsm["spatial"][:, 0] < np.median(tissue.obsm["spatial"][:, 0]), "s1", "s2")
+    tissue.obs.loc[tissue.obs["cluster"] == "s2", "ground_truth"] = None
+    tissue.obs["mine"] = np.where(tissue.obs["cluster"] == "s1", None, np.arange(300) % 3)
+    tissue.obs_names.name = "cluster"
+    found = labelled._labelled(
+        tissue,
+        (tissue.obs["mine"].rename("mine"), "a table", False),
+        *(DEGConfig(task="ST", dataset="demo"), None, "ST", "counts", "PCs", ()),
+    )
+    assert found.known is None and found.cells.n_obs == (tissue.obs["mine"].notna()).sum()
+    whole = layered_tissue(n_spots=300, n_genes=60)
+    whole.obs["library_id"] = np.where(np.arange(300) % 2, "one", "two")
+    labels = (whole.obs["library_id"].rename("ground_truth"), "mine.csv", False)
+    again = labelled._labelled(whole, labels, DEGConfig(task="ST", dataset="demo"), None, "ST", "counts", "PCs", ())
+    assert again.known is not None and set(again.sections) == {"one", "two"}
