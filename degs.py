@@ -87,8 +87,9 @@ def _known_markers(cells: Labelled, settings: DEGConfig) -> dict[str, list[str]]
 
 
 def summarise(cells: Labelled, found: Markers, types: pd.DataFrame | None, named: pd.DataFrame | None) -> pd.DataFrame:
-    """One row per cluster: cells, name, known type, and its first genes, before and after the filter."""
+    """One row per cluster that was asked for: cells, name, known type, and its first genes, before and after the filter."""
     sizes = cells.cells.obs[GROUP].value_counts(sort=False)
+    sizes = sizes[[name for name in sizes.index if name in found.specific or name in found.untested]]
     table = pd.DataFrame({cells.unit: sizes}).rename_axis("cluster")
     if named is not None:
         table["name"] = named["name"]
@@ -121,7 +122,8 @@ def _cell(value: object) -> str:
 def _shown_names(cells: Labelled, named: pd.DataFrame | None) -> dict[str, str]:
     """What clusters are called in figures: their own names, and beside them those that their markers give."""
     names = list(cells.cells.obs[GROUP].cat.categories)
-    return {name: name if named is None else f"{name} {named.loc[name, 'name']}" for name in names}
+    given = {} if named is None else named["name"].to_dict()
+    return {name: f"{name} {given[name]}" if name in given else name for name in names}
 
 
 def _write_tables(

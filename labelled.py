@@ -115,8 +115,8 @@ def _labelled(
     cells.var_names = markers.gene_names(cells.var, settings.gene_key)
     cells = _with_groups(cells, labels)
     known = None if known is None else known.loc[cells.obs_names]
-    if known is not None and (known.isna().all() or labels_from == _in_obs(known.name)):
-        known = None  # to compare labels with themselves says nothing
+    if known is not None and known.dropna().eq(cells.obs[markers.GROUP].astype(str)[known.notna()]).all():
+        known = None  # there are none, or they are the labels themselves, and to compare these says nothing
     sections = None if sections is None else sections.loc[cells.obs_names]
     name = _name(run.settings["dataset"] if run else settings.dataset, task)
     source = str(labels.name)

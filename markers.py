@@ -75,6 +75,7 @@ class Markers:
 
 def rank(
     cells: ad.AnnData,
+    groupby: str = GROUP,
     *,
     groups: Sequence[str] = ("all",),
     method: str = "wilcoxon",
@@ -85,11 +86,12 @@ def rank(
 ) -> Markers:
     """Rank all genes of every cluster against all other cells with scanpy's rank_genes_groups, and filter as published.
 
-    cells: X log-normalised, sparse or dense; obs['cluster'], a categorical of strings without gaps. It stays as it is.
+    cells: X log-normalised, sparse or dense; obs[groupby], a categorical of strings without gaps. It stays as it is.
     groups: clusters to test, or 'all'. n_genes: how many top genes are kept. min_fold_change is the log2 of a fold change, as in scanpy's filter.
     Raises UserError for clusters that are not there, and where there is nothing to compare.
     """
-    sizes = cells.obs[GROUP].value_counts(sort=False)
+    bare = _bare(cells, groupby)
+    sizes = bare.obs[GROUP].value_counts(sort=False)
     wanted = list(sizes.index) if list(groups) == ["all"] else list(dict.fromkeys(groups))
     _require_groups(wanted, sizes)
     untested = [name for name in wanted if sizes[name] < 2]
@@ -98,7 +100,7 @@ def rank(
     tested = [name for name in sizes.index if name in wanted and sizes[name] > 1]
     if not tested:
         raise UserError("Every cluster to test is a single cell; no test can rank its genes.")
-    table = _logistic(cells, tested, sizes) if method == "logreg" else _statistics(cells, tested, method)
+    table = _logistic(bare, tested, sizes) if method == "logreg" else _statistics(bare, tested, method)
     leads = (table["pct_nz_group"] > min_in_group_fraction) & (table["logfoldchanges"] > min_fold_change)
     table["passes_filter"] = leads & (table["pct_nz_reference"] < max_out_group_fraction)
     specific = _by_group(table[table["passes_filter"]], tested)
@@ -128,9 +130,8 @@ def _require_groups(wanted: list[str], sizes: pd.Series) -> None:
         )
 
 
-def _statistics(cells: ad.AnnData, tested: list[str], method: str) -> pd.DataFrame:
+def _statistics(bare: ad.AnnData, tested: list[str], method: str) -> pd.DataFrame:
     """All statistics of a test, by falling score."""
-    bare = _bare(cells)
     _rank_genes_groups(bare, groups=tested, method=method, pts=True)
     table = sc.get.rank_genes_groups_df(bare, group=tested)
     if "group" not in table:  # scanpy leaves it out where there is one
@@ -141,9 +142,8 @@ def _statistics(cells: ad.AnnData, tested: list[str], method: str) -> pd.DataFra
     return table.assign(scores=table["scores"].clip(-largest, largest))
 
 
-def _logistic(cells: ad.AnnData, tested: list[str], sizes: pd.Series) -> pd.DataFrame:
+def _logistic(bare: ad.AnnData, tested: list[str], sizes: pd.Series) -> pd.DataFrame:
     """Logistic regression's coefficients in place of a test's scores; fold changes and shares as for the tests."""
-    bare = _bare(cells)
     fitted = [name for name in sizes.index if sizes[name] > 1]
     if len(fitted) < 2:
         raise UserError("Logistic regression needs two clusters of more than one cell; take --method wilcoxon.")
@@ -156,7 +156,7 @@ def _logistic(cells: ad.AnnData, tested: list[str], sizes: pd.Series) -> pd.Data
     if len(fitted) == 2:  # scanpy 1.11 gives the second class's coefficients, under the first one's name
         (second,) = scores.values()
         scores = dict(zip(fitted, [-second, second]))
-    table = _statistics(cells, tested, "t-test").assign(pvals=np.nan, pvals_adj=np.nan)
+    table = _statistics(bare, tested, "t-test").assign(pvals=np.nan, pvals_adj=np.nan)
     parts = [part for _, part in table.groupby("group", observed=True)]
     for name, part in zip(tested, parts):
         part["scores"] = scores[name].reindex(part["names"]).to_numpy()
@@ -169,9 +169,11 @@ def _rank_genes_groups(bare: ad.AnnData, **settings: Any) -> None:
         sc.tl.rank_genes_groups(bare, GROUP, use_raw=False, **settings)
 
 
-def _bare(cells: ad.AnnData) -> ad.AnnData:
+def _bare(cells: ad.AnnData, groupby: str) -> ad.AnnData:
     """The values and clusters alone, so that scanpy writes nothing into cells. The values are not copied."""
-    return ad.AnnData(cells.X, obs=cells.obs[[GROUP]], var=pd.DataFrame(index=cells.var_names))
+    obs = pd.DataFrame({GROUP: cells.obs[groupby].to_numpy()}, index=cells.obs_names.rename(None))
+    obs[GROUP] = pd.Categorical(obs[GROUP], cells.obs[groupby].cat.remove_unused_categories().cat.categories)
+    return ad.AnnData(cells.X, obs=obs, var=pd.DataFrame(index=cells.var_names))
 
 
 def _by_group(table: pd.DataFrame, tested: list[str]) -> dict[str, list[str]]:
@@ -235,26 +237,32 @@ def read_marker_genes(path: Path, genes: pd.Index) -> dict[str, list[str]]:
     return {name: own for name, own in found.items() if own}
 
 
-def name_clusters(cells: ad.AnnData, known: dict[str, list[str]]) -> pd.DataFrame:
-    """Name every cluster by the known type whose markers it has most of.
+def name_clusters(cells: ad.AnnData, known: dict[str, list[str]], groupby: str = GROUP) -> pd.DataFrame:
+    """Name every cluster by the known type whose markers are highest in it.
 
-    A gene's score in a cluster is its mean log-normalised value there, standardised over the clusters,
-    so that every gene weighs the same however high it is; a type's score is the mean over its genes.
+    A gene's score in a cluster is 2 AUC - 1 (Somers' D): the chance that a cell of the cluster has more of it than
+    a cell of another, less the chance that it has less; from -1 to 1. A type's score is the mean over its
+    genes. So every gene weighs the same however high it is, and few cells cannot name a cluster that they are lost in.
 
-    cells: as for rank; known: genes per type. Returns a row per cluster; columns name (that with the
-    best score, 'unknown' where none is above 0), score, runner_up, margin (between the two; NaN for
-    a single type), and a column 'score of TYPE' per type.
+    cells: as for rank; known: genes per type. Returns a row per cluster of more than one cell; columns name
+    (that with the best score, 'unknown' where none is above 0), score, runner_up, margin (between the
+    two; NaN for a single type), and a column 'score of TYPE' per type.
     """
     genes = list(dict.fromkeys(gene for own in known.values() for gene in own))
-    means = sc.get.aggregate(cells[:, genes], by=GROUP, func="mean").to_df(layer="mean")
-    standard = (means - means.mean()) / means.std(ddof=0).replace(0, np.inf)
-    scores = pd.DataFrame({name: standard[own].mean(axis=1) for name, own in known.items()})
+    bare = _bare(cells[:, genes], groupby)
+    sizes = bare.obs[GROUP].value_counts(sort=False)
+    table = _statistics(bare, list(sizes.index[sizes > 1]), "wilcoxon")
+    z = table.pivot(index="group", columns="names", values="scores")
+    to_d = np.sqrt((cells.n_obs + 1) / (3 * sizes[z.index] * (cells.n_obs - sizes[z.index])))
+    of_genes = z.mul(to_d.to_numpy(), axis=0)
+    scores = pd.DataFrame({name: of_genes[own].mean(axis=1) for name, own in known.items()})
+    scores.index = scores.index.astype(str)
     ordered = np.argsort(-scores.to_numpy(), axis=1, kind="stable")
     best = np.take_along_axis(scores.to_numpy(), ordered, axis=1)
     several = scores.shape[1] > 1
     named = pd.DataFrame(
         {
-            "name": np.where(best[:, 0] > 0, scores.columns[ordered[:, 0]], "unknown"),
+            "name": np.where(best[:, 0] > 1e-6, scores.columns[ordered[:, 0]], "unknown"),
             "score": best[:, 0],
             "runner_up": scores.columns[ordered[:, 1]] if several else "",
             "margin": best[:, 0] - best[:, 1] if several else np.nan,

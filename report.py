@@ -11,6 +11,7 @@ import jinja2
 import pandas as pd
 
 from labelled import Labelled
+from pipeline import UNSMOOTHED
 from score import METRICS
 
 FILE = "report.html"
@@ -78,7 +79,6 @@ def page(cells: Labelled, overview: pd.DataFrame, genes: pd.DataFrame, pictures:
     shown = ["group", "names", *(name for name in genes if name in HEADINGS and name not in ("group", "names"))]
     return environment.get_template("report_template.html").render(
         cells=cells,
-        n_clusters=len(overview),
         method=facts["settings"]["method"],
         overview=table(overview.reset_index()),
         genes=table(genes[shown].dropna(axis=1, how="all").rename(columns=HEADINGS)),
@@ -121,8 +121,12 @@ def _scores(cells: Labelled) -> dict[str, Any] | None:
     if cells.run is None or not cells.own or not cells.run.metrics["scores"]:
         return None
     metrics = cells.run.metrics
-    rows = {name.replace("_", " ").replace("scrcl", "final labels"): own for name, own in metrics["scores"].items()}
-    rows |= {name: metrics[name] for name in ("mean", "sd") if metrics.get(name)}
+    rows = {
+        name.replace("scrcl", "final labels").replace(UNSMOOTHED, ", not smoothed").replace("_", " "): own
+        for name, own in metrics["scores"].items()
+    }
+    if metrics.get("sd"):  # of several seeds
+        rows |= {name: metrics[name] for name in ("mean", "sd")}
     frame = pd.DataFrame(rows).T.reindex(columns=list(METRICS)).astype(float)
     return table(frame.rename_axis("labels").reset_index())
 

@@ -137,16 +137,24 @@ def test_the_callers_cells_stay_as_they_are():
 
 
 def test_names_by_hand():
-    # means of x over a, b, c: 3, 0, 0, so its mean is 1 and sd sqrt 2; of y: 0, 2, 4, so 2 and sqrt(8/3)
     cells = grouped([[3, 0], [3, 0], [0, 1], [0, 3], [0, 4], [0, 4]], list("aabbcc"), ["x", "y"])
-    named = markers.name_clusters(cells, {"X cell": ["x"], "Y cell": ["y"]})
-    assert list(named["name"]) == ["X cell", "unknown", "Y cell"]  # b: x below its mean, y at it
-    assert named.loc["a", "score"] == pytest.approx(2 / np.sqrt(2))
-    assert named.loc["a", "margin"] == pytest.approx(2 / np.sqrt(2) + 2 / np.sqrt(8 / 3))
-    assert named.loc["c", "score of Y cell"] == pytest.approx(2 / np.sqrt(8 / 3))
-    assert named.loc["c", "runner_up"] == "X cell"
+    named = markers.name_clusters(cells, {"X cell": ["x"], "Y cell": ["y"], "both": ["x", "y"]})
+    assert list(named["name"]) == ["X cell", "unknown", "Y cell"]
+    # pairs of a cell in the cluster and one outside: x of b ties with 2 of 4 and is lower than 2; y of b wins half
+    assert list(named["score of X cell"]) == pytest.approx([1, -0.5, -0.5])
+    assert list(named["score of Y cell"]) == pytest.approx([-1, 0, 1], abs=1e-6)
+    assert list(named["score of both"]) == pytest.approx([0, -0.25, 0.25], abs=1e-6)
+    assert list(named["runner_up"]) == ["both", "both", "both"]
+    assert list(named["margin"]) == pytest.approx([1, 0.25, 0.75])
     alone = markers.name_clusters(cells, {"X cell": ["x"]})
     assert list(alone["name"]) == ["X cell", "unknown", "unknown"] and alone["margin"].isna().all()
+
+
+def test_a_few_cells_do_not_name_the_cluster_that_they_are_lost_in():
+    rng = np.random.default_rng(0)
+    common, rare = np.r_[np.full(40, 5.0), np.zeros(60)], np.r_[np.full(4, 5.0), np.zeros(96)]
+    cells = grouped(np.c_[common, rare, rng.random(100)].tolist(), ["a"] * 40 + ["b"] * 60, ["x", "y", "z"])
+    assert markers.name_clusters(cells, {"rare": ["y"], "common": ["x"]}).loc["a", "name"] == "common"
 
 
 def test_a_table_of_markers(tmp_path, caplog):
