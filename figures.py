@@ -20,6 +20,7 @@ from utils import log, natural_order
 
 FILES = ("umap.png", "losses.png", "confusion.png")
 DPI = 150
+MOST_SHAPES = 1000  # points drawn as shapes in pdf and svg
 MOST_PIXELS = 50_000  # along a side; matplotlib fails at 65,536
 MOST_TYPES = 150  # rows of a confusion table that can still be read
 # Okabe and Ito's colours without black, then each next one as far as possible from all before it, from white and
@@ -162,7 +163,13 @@ def confusion_figure(predicted: pd.Series, known: pd.Series) -> Figure:
 
 
 def save(figure: Figure, path: Path | io.BytesIO, format: str = "png", dpi: int = DPI) -> None:
-    """Write a figure, with as many dots per inch as asked for, or as an image can hold."""
+    """Write a figure, with as many dots per inch as asked for, or as an image can hold.
+
+    Clouds of points are images in pdf and svg too: as shapes they take long to open.
+    """
+    if format != "png":
+        for points in (points for axes in figure.axes for points in axes.collections):
+            points.set_rasterized(len(points.get_offsets()) > MOST_SHAPES)
     most = int(MOST_PIXELS / max(figure.get_size_inches()))
     if format == "png" and dpi > most:
         log.info("%s is drawn at %d dots per inch; it would be too large at %d.", path, most, dpi)

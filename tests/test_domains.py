@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import run, write_visium
+from matplotlib.figure import Figure
 
 import figures
 import pipeline
@@ -252,3 +253,11 @@ def test_counts_without_values_for_seurat_v3(tissue, quick):
     tissue.X.data = np.log1p(tissue.X.data * 0.31)
     with pytest.raises(UserError, match="data hold none; add --hvg-flavor"):
         find_domains(tissue, hvg_flavor="seurat_v3", n_top_genes=30, **quick)
+
+
+def test_clouds_of_points_are_images_in_vector_files(tmp_path):
+    for n_points, expected in ((2000, True), (20, False)):
+        figure = Figure()
+        figure.subplots().scatter(np.arange(n_points), np.arange(n_points))
+        figures.save(figure, tmp_path / "points.svg", "svg", dpi=50)
+        assert ("<image" in (tmp_path / "points.svg").read_text()) == expected
