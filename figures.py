@@ -20,7 +20,7 @@ from utils import log, natural_order
 
 FILES = ("umap.png", "losses.png", "confusion.png")
 DPI = 150
-MOST_SHAPES = 1000  # points drawn as shapes in pdf and svg
+MOST_SHAPES = 5000  # points drawn as shapes in pdf and svg
 MOST_PIXELS = 50_000  # along a side; matplotlib fails at 65,536
 MOST_TYPES = 150  # rows of a confusion table that can still be read
 # Okabe and Ito's colours without black, then each next one as far as possible from all before it, from white and

@@ -310,7 +310,7 @@ def volcano_figure(found: Markers, names: dict[str, str]) -> Figure:
         height = -np.log10(genes["pvals_adj"].clip(lower=SMALLEST_P))
         change = genes["logfoldchanges"].clip(-10, 10)
         colours = np.where(genes["passes_filter"], figures.PALETTE[3], figures.MISSING)
-        axes.scatter(change, height, s=4, c=colours, linewidths=0, rasterized=True)
+        axes.scatter(change, height, s=4, c=colours, linewidths=0)
         named = genes["names"].isin(found.top[group][:5])
         places = genes["names"][named].groupby([change[named], height[named]]).agg("\n".join)  # some share their place
         texts = [axes.text(*place, text, fontsize=7) for place, text in places.items()]

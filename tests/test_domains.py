@@ -256,7 +256,7 @@ def test_counts_without_values_for_seurat_v3(tissue, quick):
 
 
 def test_clouds_of_points_are_images_in_vector_files(tmp_path):
-    for n_points, expected in ((2000, True), (20, False)):
+    for n_points, expected in ((6000, True), (20, False)):
         figure = Figure()
         figure.subplots().scatter(np.arange(n_points), np.arange(n_points))
         figures.save(figure, tmp_path / "points.svg", "svg", dpi=50)
