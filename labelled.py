@@ -141,13 +141,16 @@ def _name(dataset: str, task: str) -> str:
 
 
 def find_run(settings: DEGConfig) -> results.Run | None:
-    """The finished run that the settings mean: the latest, that in a folder, or that of a data set; None for none.
+    """The finished run that the settings mean, or None: that in a folder or of a data set; else that of the labels, or the latest.
 
     A run of that name on another file does not count.
     Raises UserError for settings that have no effect on a run.
     """
     given = Path(settings.dataset)
-    if not settings.dataset:
+    beside = Path(settings.labels).resolve().parent  # of a run's own labels.csv: the run
+    if not settings.dataset and os.path.isfile(settings.labels) and results.is_finished(beside):
+        run = results.read_run(beside)
+    elif not settings.dataset:
         run = results.latest_run(settings.task)
     elif results.is_finished(given):
         run = results.read_run(given.resolve())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def finished(tmp_path_factory) -> Path:
 @pytest.fixture
 def home(finished, tmp_path, monkeypatch) -> Path:
     """A copy of it, as results/ of this test."""
-    os.system(f"cp -r {finished}/. {tmp_path}")
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     (tmp_path / "SC" / "cells" / "config.yaml").write_text(
         (finished / "SC" / "cells" / "config.yaml").read_text().replace(str(finished), str(tmp_path))
     )
@@ -136,6 +137,17 @@ def test_labels_from_elsewhere(monkeypatch, capsys, caplog, home, form):
         assert set(top["group"]) == {"even", "odd"}
         types = pd.read_csv(home / "SC" / "new_by_kind" / "cluster_types.csv")
         assert list(types["n_cells"]) == [55, 55]
+
+
+def test_a_runs_own_table_names_the_run(home):
+    shutil.copytree(home / "SC" / "cells", home / "SC" / "later")
+    os.utime(home / "SC" / "later" / "labels.csv")
+    assert labelled.find_run(DEGConfig()).folder == home / "SC" / "later"
+    labels = home / "SC" / "cells" / "labels.csv"
+    found = labelled.find(DEGConfig(labels=str(labels)))
+    assert found.run.folder == home / "SC" / "cells" and found.own
+    other = labelled.find(DEGConfig(labels=str(labels), label_column="seed_5"))
+    assert other.run.folder == home / "SC" / "cells" and not other.own and other.source == "seed_5"
 
 
 def test_other_labels_leave_the_runs_own_results_alone(monkeypatch, capsys, home):
