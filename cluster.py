@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import combinations
+from typing import NamedTuple
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import scanpy as sc
 from scipy import sparse
+from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
@@ -20,10 +22,14 @@ from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 
-from utils import UserError, log
+from utils import UserError
 
-N_INIT = 10  # starts of k-means and of the mixture; the best by its own objective is kept
+N_STARTS = 8  # random starts of k-means and of the mixture; all of them vote
+FIT_ON = 20_000  # cells a mixture or k-means is fitted on, anew for every start; all are assigned
 MIXTURE_DIMS = 20  # leading PCs the mixture sees: a covariance of 2H dimensions cannot be estimated
+VOTE_STARTS = 6  # partitions the vote starts from, those that agree best with the others
+VOTE_ROUNDS = 50  # at most; a handful suffices
+AGREEMENT_ON = 5_000  # cells on which partitions are compared with each other
 
 # Estimating the number of clusters
 RESOLUTIONS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0)
@@ -33,20 +39,104 @@ STABLE = 0.9
 ESTIMATE_ON = 20_000  # cells
 
 
-def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int) -> np.ndarray:
-    """Cluster rows of points [N, d] into n_clusters; integer labels [N], 0 the largest cluster.
+class Consensus(NamedTuple):
+    """labels: [N] integers, 0 the largest cluster; membership: [N, K] float32, each cluster's share of the votes on a cell."""
 
-    method: 'kmeans' (cosine: on rows of unit length), 'gmm' (Gaussian mixture with
-    tied covariance on 20 PCs), 'leiden' (scanpy's graph of 15 neighbours, resolution
-    searched). A method may end with another number of clusters; that is logged.
+    labels: np.ndarray
+    membership: np.ndarray
+
+    def confidence(self, labels: np.ndarray) -> np.ndarray:
+        """[N], the share of all partitions that agree with labels, integers from 0 as those of the consensus."""
+        return self.membership[np.arange(len(labels)), labels]
+
+
+def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int) -> np.ndarray:
+    """The consensus of the partitions of one seed: integer labels [N], 0 the largest cluster."""
+    return consensus(partitions(points, n_clusters, method, seed), n_clusters).labels
+
+
+def partitions(points: np.ndarray, n_clusters: int, method: str, seed: int) -> list[np.ndarray]:
+    """Partition rows of points [N, d] into n_clusters from several random starts; integers [N] each.
+
+    method: 'gmm' (Gaussian mixture with tied covariance on 20 PCs), 'kmeans' (cosine: on
+    rows of unit length), 8 starts each; 'leiden' (scanpy's graph of 15 neighbours, resolution
+    searched), which hardly depends on a start, once. A method may end with another number
+    of clusters.
     Raises UserError where there are more clusters than points.
+
+    The start of the highest likelihood is not the one nearest to the cell types, and which one
+    that is changes from seed to seed; what most starts agree on changes little.
     """
     require_enough(points, n_clusters)
-    labels = {"kmeans": _kmeans, "gmm": _mixture, "leiden": _leiden}[method](points, n_clusters, seed)
-    labels = by_size(labels)
-    if labels.max() + 1 != n_clusters:
-        log.info("%s found %d clusters where %d were asked for.", method, labels.max() + 1, n_clusters)
-    return labels
+    rng = np.random.default_rng(seed)
+    if method == "leiden":
+        return [_leiden(points, n_clusters, seed)]
+    points = leading_components(points, MIXTURE_DIMS) if method == "gmm" else normalize(points)
+    found = []
+    for _ in range(N_STARTS):
+        start, fit_on = int(rng.integers(2**32)), points
+        if len(points) > FIT_ON:
+            fit_on = points[np.sort(rng.choice(len(points), max(FIT_ON, n_clusters), replace=False))]
+        model = (
+            GaussianMixture(n_clusters, covariance_type="tied", max_iter=200, random_state=start)
+            if method == "gmm"
+            else KMeans(n_clusters, n_init=1, random_state=start)
+        )
+        with _no_convergence_warning():
+            found.append(model.fit(fit_on).predict(points))
+    return found
+
+
+def consensus(partitions: list[np.ndarray], n_clusters: int) -> Consensus:
+    """What several partitions of the same cells agree on, by voting.
+
+    Clusters of every partition are matched with those of the consensus, one to one and with the most
+    votes in common (Hungarian method); the consensus is the mean of the matched partitions; repeated
+    until nothing changes (fixed point of Dimitriadou, Weingessel and Hornik 2002, A combination
+    scheme for fuzzy clustering). Of several starts, the one with the clearest votes stays. Linear in cells.
+
+    partitions: [N] integers from 0 each. Clusters beyond n_clusters have no vote.
+    A consensus may have fewer clusters than its partitions.
+    """
+    partitions = [np.unique(labels, return_inverse=True)[1] for labels in partitions]
+    found = [_vote(partitions, start, n_clusters) for start in _most_agreeing(partitions, VOTE_STARTS)]
+    membership = max(found, key=lambda shares: np.round((shares.astype(np.float64) ** 2).sum(), 6))
+    labels = membership.argmax(axis=1)
+    order = np.argsort(-np.bincount(labels, minlength=n_clusters), kind="stable")  # the largest first
+    return Consensus(np.argsort(order)[labels], membership[:, order])
+
+
+def _vote(partitions: list[np.ndarray], start: np.ndarray, n_clusters: int) -> np.ndarray:
+    """The consensus' membership, [N, K], that voting ends in from one partition."""
+    shares = one_hot(start, max(n_clusters, start.max() + 1))[:, :n_clusters].toarray()
+    for _ in range(VOTE_ROUNDS):
+        votes = np.zeros_like(shares)
+        for labels in partitions:
+            common = one_hot(labels, labels.max() + 1).T @ shares
+            ours, consensus_of = linear_sum_assignment(common, maximize=True)
+            match = np.full(labels.max() + 1, -1)
+            match[ours] = consensus_of
+            cells = np.flatnonzero(match[labels] >= 0)
+            votes[cells, match[labels[cells]]] += 1
+        votes /= len(partitions)
+        if np.array_equal(votes, shares):
+            break
+        shares = votes
+    return shares
+
+
+def _most_agreeing(partitions: list[np.ndarray], n: int) -> list[np.ndarray]:
+    """Those n that agree best with the others (mean ARI among all; the first of equals)."""
+    step = max(1, len(partitions[0]) // AGREEMENT_ON)
+    agreement = [np.mean([adjusted_rand_score(a[::step], b[::step]) for b in partitions]) for a in partitions]
+    return [partitions[i] for i in np.argsort(-np.round(agreement, 12), kind="stable")[:n]]
+
+
+def one_hot(labels: np.ndarray, n_columns: int) -> sparse.csr_matrix:
+    """[N, n_columns] float32, a one per row in the column of its label."""
+    return sparse.csr_matrix(
+        (np.ones(len(labels), dtype=np.float32), labels, np.arange(len(labels) + 1)), shape=(len(labels), n_columns)
+    )
 
 
 def require_enough(points: np.ndarray, n_clusters: int) -> None:
@@ -55,19 +145,6 @@ def require_enough(points: np.ndarray, n_clusters: int) -> None:
         raise UserError(
             f"{n_clusters} clusters were asked for, but there are only {len(points)} cells with counts; lower --n-clusters."
         )
-
-
-def _kmeans(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    with _no_convergence_warning():
-        return KMeans(n_clusters, n_init=N_INIT, random_state=seed).fit_predict(normalize(points))
-
-
-def _mixture(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    reduced = leading_components(points, MIXTURE_DIMS)
-    with _no_convergence_warning():
-        return GaussianMixture(
-            n_clusters, covariance_type="tied", n_init=N_INIT, max_iter=200, random_state=seed
-        ).fit_predict(reduced)
 
 
 def leading_components(points: np.ndarray, n_dims: int) -> np.ndarray:
@@ -143,23 +220,14 @@ def majority(labels: np.ndarray, nearest: sparse.csr_matrix) -> np.ndarray:
     labels: [N] integers from 0; nearest: [N, N], 0/1, row i marks the spots that vote on i.
     Of equally frequent labels the spot's own wins, else the lowest, that of the larger cluster.
     """
-    own = sparse.identity(labels.max() + 1, dtype=np.float32, format="csr")[labels]
+    own = one_hot(labels, labels.max() + 1)
     votes = (nearest @ own + 1.5 * own).toarray()  # half a vote more for the own label decides ties, and nothing else
     return votes.argmax(axis=1)
 
 
-def by_size(labels: np.ndarray) -> np.ndarray:
-    """The same clusters numbered 0, 1, ... by falling size."""
-    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    rank = np.empty(len(counts), dtype=int)
-    rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
-    return rank[inverse]
-
-
-def most_agreeing(labels: list[np.ndarray]) -> int:
-    """Which of several clusterings agrees best with the others (mean ARI among them; the first of equals)."""
-    agreement = [np.mean([adjusted_rand_score(a, b) for b in labels]) for a in labels]
-    return int(np.argmax(np.round(agreement, 12)))
+def nearest(labels: list[np.ndarray], final: np.ndarray) -> int:
+    """Which of several labellings agrees best with the final one (ARI; the first of equals)."""
+    return int(np.argmax(np.round([adjusted_rand_score(own, final) for own in labels], 12)))
 
 
 @contextmanager

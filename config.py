@@ -27,6 +27,11 @@ def setting(default: Any, group: str, help: str) -> Any:
     return field(**factory, metadata={"group": group, "help": help})
 
 
+def first_seeds(n: int) -> list[int]:
+    """The n seeds that a number of seeds stands for: 5, 15, 25, ..., those of the paper."""
+    return [5 + 10 * i for i in range(n)]
+
+
 @dataclass
 class Settings:
     """What the settings of every script have in common: each field has the type that it declares."""
@@ -73,12 +78,22 @@ class Config(Settings):
     refined_width: int = setting(0, "model", "refined dimensions K', 0 for the number of clusters")
     dropout: float = setting(0.1, "model", "dropout probability")
     # Training
-    epochs: int = setting(150, "training", "full-batch epochs")
+    epochs: int = setting(200, "training", "full-batch epochs, at most")
+    plateau: float = setting(
+        0.02,
+        "training",
+        "end training once the loss falls by less than this share of its first value in 10 epochs; 0 for all epochs",
+    )
     lr: float = setting(5e-4, "training", "learning rate of Adam")
     weight_decay: float = setting(1e-3, "training", "L2 weight decay of Adam")
     temperature: float = setting(1.0, "training", "temperature t of the softmax")
     lambda1: float = setting(100.0, "training", "weight of the neighbourhood contrastive loss (NDC)")
     lambda2: float = setting(1.0, "training", "weight of the cross-view consistency loss (CVC)")
+    consistency: Literal["published", "scale-free"] = setting(
+        "published",
+        "training",
+        "CVC as published, or after the best scaling of Z1 Z2^T, which does not fade with cells",
+    )
     # Clustering
     n_clusters: str = setting(
         "auto", "clustering", "a number, or 'auto': the number of known labels if there are any, else estimated"
@@ -90,7 +105,11 @@ class Config(Settings):
         "gmm", "clustering", "tied-covariance Gaussian mixture, cosine k-means, or Leiden"
     )
     # Run
-    seeds: list[int] = setting([5], "run", "one run per seed")
+    seeds: list[int] = setting(
+        first_seeds(5),
+        "run",
+        "one training per seed, and one consensus of all. A single number says how many (5, 15, 25, ...), several are the seeds",
+    )
     device: str = setting("auto", "run", "auto, cpu, cuda, cuda:1 or mps; auto takes CUDA where there is one")
     threads: int = setting(0, "run", "CPU threads, 0 for all")
     output: str = setting("auto", "run", "")
@@ -98,6 +117,12 @@ class Config(Settings):
     report: bool = setting(False, "run", "rank marker genes and write report.html too, as draw_DEGs.py does")
 
     def __post_init__(self) -> None:
+        if isinstance(self.seeds, numbers.Integral) and not isinstance(self.seeds, bool):
+            if not 1 <= self.seeds <= MOST_SEEDS:
+                raise UserError(
+                    f"--seeds with one number says how many seeds, 1 to {MOST_SEEDS}; for the one seed {self.seeds} it is --seed {self.seeds}."
+                )
+            self.seeds = first_seeds(self.seeds)
         super().__post_init__()
         validate(self)
 
@@ -146,7 +171,6 @@ class STConfig(Config):
     graph: Literal["knn", "radius", "delaunay"] = setting("knn", "graphs", "which spots are neighbours")
     n_neighbors: int = setting(15, "graphs", "nearest spots per spot, the spot itself not counted (--graph knn)")
     radius: float = setting(0.0, "graphs", "distance up to which spots are neighbours (--graph radius, delaunay)")
-    epochs: int = setting(100, "training", "full-batch epochs")
     temperature: float = setting(0.1, "training", "temperature t of the softmax")
     refine_neighbors: int = setting(
         6, "clustering", "each spot takes the label of most of its nearest spots, this many; 0 for none of it"
@@ -216,8 +240,9 @@ class DEGConfig(Settings):
 
 
 MOST_THREADS = 1024
+MOST_SEEDS = 100
 _POSITIVE = ("n_pcs", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
-_NOT_NEGATIVE = ("refined_width", "weight_decay", "lambda1", "lambda2", "threads", "hops", "seeds")
+_NOT_NEGATIVE = ("plateau", "refined_width", "weight_decay", "lambda1", "lambda2", "threads", "hops", "seeds")
 
 
 def validate(config: Config) -> None:
@@ -352,9 +377,22 @@ def build_parser(config_class: type, description: str) -> argparse.ArgumentParse
             groups[title] = parser.add_argument_group(title)
         shown = " ".join(map(str, default)) if isinstance(default, list) else default
         groups[title].add_argument(
-            *_flags(f.name), help=f"{f.metadata['help']} (default: {shown})", **_argument(hints[f.name], f.name)
+            _flag(f.name), help=f"{f.metadata['help']} (default: {shown})", **_argument(hints[f.name], f.name)
         )
+    if "seeds" in hints:
+        groups["run"].add_argument("--seed", dest="seeds", type=_one_seed, metavar="N", help="this one seed alone")
     return parser
+
+
+def _one_seed(text: str) -> list[int]:
+    return [int(text)]
+
+
+class _NumberOrList(argparse.Action):
+    """--seeds 5 means how many, --seeds 5 15 which: a single value is stored as a number."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
 
 
 def _argument(hint: Any, name: str) -> dict[str, Any]:
@@ -363,7 +401,8 @@ def _argument(hint: Any, name: str) -> dict[str, Any]:
         return {"choices": typing.get_args(hint)}
     if typing.get_origin(hint) is list:
         (item,) = typing.get_args(hint)
-        return {"type": item, "nargs": "+", "metavar": "NAME" if item is str else "N"}
+        action = {"action": _NumberOrList} if name == "seeds" else {}
+        return action | {"type": item, "nargs": "+", "metavar": "NAME" if item is str else "N"}
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
     return {"type": hint, "metavar": {int: "N", float: "X"}.get(hint, name.upper())}
@@ -371,10 +410,6 @@ def _argument(hint: Any, name: str) -> dict[str, Any]:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _flags(name: str) -> list[str]:
-    return ["--seeds", "--seed"] if name == "seeds" else [_flag(name)]
 
 
 def _coerce(name: str, value: Any, hint: Any) -> Any:

@@ -184,13 +184,29 @@ def consistency_loss(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree: Tens
     return (all_pairs - 2 * neighbours + degree.sum()) / z1.shape[0] ** 2
 
 
-def losses(embeddings: Embeddings, neighbourhood: Tensor, temperature: float) -> Losses:
-    """All loss terms of one forward pass; neighbourhood is the sparse 0/1 matrix A + I."""
+def scale_free_consistency_loss(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree: Tensor) -> Tensor:
+    """CVC after the best scaling of Z1 Z2^T: -log cos^2 of the angle between Z1 Z2^T and A + I, 0 where they are parallel.
+
+    In the published CVC the sum over neighbours is divided by N^2, so what draws neighbours together fades
+    as 1/N beside what drives all cells apart. min over c of |c Z1 Z2^T - (A + I)|^2 = |A + I|^2 (1 - cos^2)
+    has no such scale; its optimum is that of the spectral contrastive loss (HaoChen 2021).
+    """
+    all_pairs = ((z1.T @ z1) * (z2.T @ z2)).sum()
+    neighbours = (z1 * symmetric_product(neighbourhood, z2)).sum()
+    tiny = torch.finfo(z1.dtype).tiny ** 0.5
+    return (all_pairs.clamp_min(tiny) * degree.sum()).log() - 2 * neighbours.clamp_min(tiny).log()
+
+
+CONSISTENCY = {"published": consistency_loss, "scale-free": scale_free_consistency_loss}
+
+
+def losses(embeddings: Embeddings, neighbourhood: Tensor, temperature: float, consistency: str = "published") -> Losses:
+    """All loss terms of one forward pass; neighbourhood is the sparse 0/1 matrix A + I, consistency a key of CONSISTENCY."""
     e1, e2, z1, z2 = embeddings
     degree = neighbourhood @ torch.ones_like(e1[:, 0])
     return Losses(
         *alignment_losses(e1, e2, neighbourhood, degree, temperature),
-        consistency_loss(z1, z2, neighbourhood, degree),
+        CONSISTENCY[consistency](z1, z2, neighbourhood, degree),
     )
 
 

@@ -27,6 +27,7 @@ from config import Config, SCConfig, STConfig
 from utils import VERSION, Stopwatch, find_device, limited_threads, log
 
 FINAL = "scrcl"  # column of the final labels
+CONFIDENCE = "scrcl_confidence"  # column of how far the partitions agree with them
 UNSMOOTHED = "_unsmoothed"  # ends the name of labels before they are smoothed in space
 RUN_ONLY = (
     "dataset",
@@ -79,13 +80,15 @@ class Prepared:
 class Result:
     """What a run found.
 
-    prepared: the data set; its cells now have obs['scrcl'] and obs['scrcl_seed_S'] (labels), obsm['X_scrcl']
-        (the embedding that was clustered) and uns['scrcl'] (parameters and versions).
+    prepared: the data set; its cells now have obs['scrcl'] and obs['scrcl_seed_S'] (labels),
+        obs['scrcl_confidence'], obsm['X_scrcl'] (an embedding that was clustered) and uns['scrcl'] (parameters and versions).
     labels: indexed by barcode; columns seed_S for every seed S, and last scrcl, the
-        final labels; where labels are smoothed, also those before it, NAME_unsmoothed. One row per
+        final labels, the consensus; where labels are smoothed, also those before it, NAME_unsmoothed. One row per
         cell of the input, in its order, missing for cells that could not be used.
+    confidence: share of all partitions (every seed's, from every random start) that put the cell where
+        the final labels do, [cells of the input], missing as they are.
     scores: per column of labels, as score.score returns; empty without known types.
-    final_seed: the seed whose labels are the final ones.
+    chosen_seed: the seed whose labels agree best with the final ones; obsm['X_scrcl'] is its embedding.
     state_dict: the parameters of its model.
     history: the losses per seed and epoch; seconds: per stage.
     """
@@ -93,8 +96,9 @@ class Result:
     config: Config
     prepared: Prepared
     labels: pd.DataFrame
+    confidence: pd.Series
     scores: dict[str, dict]
-    final_seed: int
+    chosen_seed: int
     state_dict: dict[str, torch.Tensor]
     history: list[dict[str, float]]
     device: str
@@ -123,7 +127,7 @@ def find_cell_types(
 
     adata: cells x genes; in X, a layer or .raw: counts, TPM or log-normalised values,
         sparse or dense. It receives obs['scrcl'] and obs['scrcl_seed_S'] (categoricals of
-        strings, missing for cells without counts), obsm['X_scrcl'] (NaN for those),
+        strings, missing for cells without counts), obs['scrcl_confidence'] (0 to 1), obsm['X_scrcl'] (NaN for those),
         obsp['scrcl_graph'] and uns['scrcl']; all else of it stays as it is.
     config, settings: an SCConfig, and fields of it by name, e.g. seeds=[5, 15], n_clusters=8.
     on_epoch: called with the losses after every training epoch.
@@ -171,6 +175,7 @@ def _run(
         prepared = prepare(adata, config, watch)
         result = train_and_cluster(prepared, config, device, on_epoch, watch)
     result.labels = result.labels.reindex(adata.obs_names)
+    result.confidence = result.confidence.reindex(adata.obs_names)
     annotate(adata, result)
     return result
 
@@ -264,16 +269,17 @@ def train_and_cluster(
     on_epoch: Callable[[dict[str, float]], None],
     watch: Stopwatch,
 ) -> Result:
-    """Train and cluster once per seed; choose the final labels without known types; score last.
+    """Train and cluster once per seed; agree on the final labels without known types; score last.
 
-    The final labels are those of the seed that agrees best with the other seeds.
+    The final labels are the consensus of the partitions of all seeds (cluster.consensus); those of a
+    seed the consensus of its own.
     """
     cells, inputs = prepared.cells, prepared.inputs
     with watch("graphs"):
         genes = graphs.gene_graph(inputs, config.gene_neighbors)
         constants = train.graph_inputs(inputs, cells.obsp["scrcl_graph"], genes, config.hops, device)
     width = config.refined_width or prepared.n_clusters
-    history, labels, unsmoothed, runs = [], {}, {}, {}
+    history, found, labels, runs = [], [], {}, {}
     for seed in config.seeds:
         with watch("train"):
             fitted = train.fit(
@@ -281,38 +287,46 @@ def train_and_cluster(
             )
         with watch("cluster"):
             points = embedding(fitted, prepared.beside, config.embedding)
-            found = cluster.cluster(points, prepared.n_clusters, config.cluster_method, seed)
-            if prepared.voters is not None:
-                unsmoothed[f"seed_{seed}"] = found
-                found = cluster.majority(found, prepared.voters)
-            labels[f"seed_{seed}"] = found
+            own = cluster.partitions(points, prepared.n_clusters, config.cluster_method, seed)
+            labels[f"seed_{seed}"] = cluster.consensus(own, prepared.n_clusters).labels
+            found += own
         history += fitted.history
         runs[seed] = points, {name: value.cpu() for name, value in fitted.model.state_dict().items()}
-    final = config.seeds[cluster.most_agreeing(list(labels.values()))]
-    labels = label_table(labels, unsmoothed, f"seed_{final}", cells.obs_names)
-    cells.obsm["X_scrcl"], state_dict = runs[final]
+    with watch("cluster"):
+        agreed = cluster.consensus(found, prepared.n_clusters)
+        chosen = config.seeds[cluster.nearest(list(labels.values()), agreed.labels)]
+        labels[FINAL] = agreed.labels
+        labels, final = label_table(labels, prepared.voters, cells.obs_names)
+        confidence = pd.Series(agreed.confidence(final), index=cells.obs_names, name=CONFIDENCE)
+    if labels[FINAL].nunique() != prepared.n_clusters:
+        log.info("The consensus has %d clusters where %d were asked for.", labels[FINAL].nunique(), prepared.n_clusters)
+    cells.obsm["X_scrcl"], state_dict = runs[chosen]
     with watch("score"):
         known = prepared.known
         scores = {} if known is None else {name: score.score(labels[name], known) for name in labels}
-    cells.uns["scrcl"] = describe(prepared, config, final, device)
-    write_labels(cells, labels)
-    return Result(config, prepared, labels, scores, final, state_dict, history, str(device), watch.seconds)
+    cells.uns["scrcl"] = describe(prepared, config, chosen, device)
+    write_labels(cells, labels, confidence)
+    return Result(config, prepared, labels, confidence, scores, chosen, state_dict, history, str(device), watch.seconds)
 
 
 def label_table(
-    labels: dict[str, np.ndarray], unsmoothed: dict[str, np.ndarray], final: str, barcodes: pd.Index
-) -> pd.DataFrame:
-    """Labels as strings: per run, those before smoothing (if any) beside them; last the final ones, which are the run final's."""
+    labels: dict[str, np.ndarray], voters: sparse.csr_matrix | None, barcodes: pd.Index
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Labels as strings, a column per name; where voters smooth them, those before it beside each. And the last column as integers."""
     columns = {}
-    for name, run in [*((name, name) for name in labels), (FINAL, final)]:
-        if run in unsmoothed:
-            columns[name + UNSMOOTHED] = unsmoothed[run]
-        columns[name] = labels[run]
-    return pd.DataFrame(columns, index=barcodes).astype(str)
+    for name, found in labels.items():
+        if voters is not None:
+            columns[name + UNSMOOTHED] = found
+            found = cluster.majority(found, voters)
+        columns[name] = found
+    return pd.DataFrame(columns, index=barcodes).astype(str), found
 
 
 def _training_settings(config: Config) -> dict[str, Any]:
-    names = ("hidden", "dropout", "epochs", "lr", "weight_decay", "temperature", "lambda1", "lambda2")
+    names = (
+        *("hidden", "dropout", "epochs", "plateau", "lr", "weight_decay"),
+        *("temperature", "lambda1", "lambda2", "consistency"),
+    )
     return {name: getattr(config, name) for name in names}
 
 
@@ -342,8 +356,8 @@ def add_umap(cells: ad.AnnData, use_rep: str = "X_scrcl") -> None:
     sc.tl.umap(cells, random_state=0)
 
 
-def write_labels(adata: ad.AnnData, labels: pd.DataFrame) -> None:
-    """Write every column of labels to obs, as a categorical of strings in numeric order: scrcl, scrcl_seed_S.
+def write_labels(adata: ad.AnnData, labels: pd.DataFrame, confidence: pd.Series) -> None:
+    """Write every column of labels to obs, as a categorical of strings in numeric order: scrcl, scrcl_seed_S; and the confidence.
 
     Those of an earlier run are removed.
     """
@@ -353,9 +367,10 @@ def write_labels(adata: ad.AnnData, labels: pd.DataFrame) -> None:
         numbers = sorted(column.dropna().unique(), key=int)
         key = name if name.startswith(FINAL) else f"{FINAL}_{name}"
         adata.obs[key] = column.astype(pd.CategoricalDtype(numbers))
+    adata.obs[CONFIDENCE] = confidence
 
 
-def describe(prepared: Prepared, config: Config, final_seed: int, device: torch.device) -> dict[str, Any]:
+def describe(prepared: Prepared, config: Config, chosen_seed: int, device: torch.device) -> dict[str, Any]:
     """What uns['scrcl'] holds: parameters, versions, how many clusters and why."""
     return {
         "task": config.task,
@@ -364,7 +379,7 @@ def describe(prepared: Prepared, config: Config, final_seed: int, device: torch.
         "n_clusters": prepared.n_clusters,
         "n_clusters_from": prepared.n_clusters_from,
         "values": prepared.values,
-        "final_seed": final_seed,
+        "chosen_seed": chosen_seed,
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
@@ -383,7 +398,7 @@ def annotate(adata: ad.AnnData, result: Result) -> None:
     points[where] = cells.obsm["X_scrcl"]
     ones = np.ones(len(where), dtype=np.float32)
     place = sparse.csr_matrix((ones, (where, np.arange(len(where)))), shape=(adata.n_obs, len(where)))
-    write_labels(adata, result.labels)
+    write_labels(adata, result.labels, result.confidence)
     adata.obsm["X_scrcl"] = points
     adata.obsp["scrcl_graph"] = (place @ cells.obsp["scrcl_graph"] @ place.T).tocsr()
     adata.uns["scrcl"] = cells.uns["scrcl"]

@@ -18,10 +18,11 @@ import pandas as pd
 import torch
 import yaml
 
-from pipeline import FINAL, UNSMOOTHED, Result
+from pipeline import CONFIDENCE, FINAL, UNSMOOTHED, Result
 from score import METRICS
 from utils import UserError, format_table, log, one_line, peak_memory_gib, sha256
 
+SURE = 0.9  # confidence from which a label is called sure in the summary
 RESULTS = Path(__file__).parent / "results"
 FILES = ("config.yaml", "labels.csv", "result.h5ad", "metrics.json", "log.jsonl", "model.pt")
 
@@ -32,7 +33,10 @@ def write(result: Result, folder: Path, source: Path | None, files: Sequence[Pat
     source: the input file or folder, None for data that come with a package or are
     simulated; files: those of the input whose hashes are recorded.
     """
-    result.labels.to_csv(folder / "labels.csv", index_label="barcode")
+    table = result.labels.drop(columns=FINAL).assign(
+        **{CONFIDENCE: result.confidence.round(4), FINAL: result.labels[FINAL]}
+    )
+    table.to_csv(folder / "labels.csv", index_label="barcode")
     _write_h5ad(result.cells, folder / "result.h5ad")
     numbers = metrics(result) | {"peak_memory_gib": _peak_memory(result)}
     (folder / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n")
@@ -82,7 +86,8 @@ def metrics(result: Result) -> dict:
         "n_without_label": int(result.labels["scrcl"].isna().sum()),
         "n_clusters": result.prepared.n_clusters,
         "n_clusters_from": result.prepared.n_clusters_from,
-        "final_seed": result.final_seed,
+        "chosen_seed": result.chosen_seed,
+        "mean_confidence": float(result.confidence.mean()),
         "n_clusters_found": {name: result.labels[name].nunique() for name in result.labels},
         "scores": result.scores,
         **mean_and_sd(result),
@@ -125,12 +130,13 @@ def summary(result: Result) -> str:
     """The table that ends a run: per seed, mean ± sd, the final labels; times and memory."""
     scored = METRICS if result.scores else ()
     rows = _score_rows(result, scored)
-    several = len(result.seeds) > 1
     lines = [format_table(["", "clusters", "loss", *scored], rows), ""]
-    if several:
-        lines.append(
-            "Final labels: of the seed that agrees best with the other seeds; known labels have no part in it."
-        )
+    if len(result.seeds) > 1:
+        lines.append("Final labels: the consensus of all seeds; known labels have no part in it.")
+    sure = (result.confidence.dropna() >= SURE).mean()
+    lines.append(
+        f"Confidence: {result.confidence.mean():.2f} on average; {sure:.0%} of {result.config.unit} at {SURE} or more."
+    )
     lines.append(f"Number of clusters: {result.prepared.n_clusters}, {result.prepared.n_clusters_from}.")
     if result.scores:
         n_scored, key = result.scores["scrcl"]["n_scored"], result.prepared.known.name
@@ -159,7 +165,7 @@ def _score_rows(result: Result, scored: tuple[str, ...]) -> list[list[str]]:
             rows.append(
                 [f"mean ± sd{note}", "", "", *(f"{spread['mean'][m]:.3f} ± {spread['sd'][m]:.3f}" for m in scored)]
             )
-            add(f"final (seed {result.final_seed}){note}", FINAL + suffix)
+            add(f"consensus{note}", FINAL + suffix)
     return rows
 
 

@@ -16,6 +16,8 @@ import graphs
 from model import GraphInputs, Losses, ScRCL, losses
 from utils import UserError
 
+PLATEAU_EPOCHS = 10  # over which a loss is seen to fall or not
+
 
 class Fitted(NamedTuple):
     """encoder: [N, 2H] float32, [E1 | E2]; refined: [N, 2K'], [Z1 | Z2]; model on its device; history: per epoch, the losses."""
@@ -81,11 +83,14 @@ def fit(
     temperature: float,
     lambda1: float,
     lambda2: float,
+    consistency: str = "published",
+    plateau: float = 0.0,
     seed: int,
     on_epoch: Callable[[dict[str, float]], None] = lambda record: None,
 ) -> Fitted:
     """Train a new model with Adam for that many epochs and embed all cells without dropout.
 
+    plateau: end earlier, once the loss has fallen by less than this share of its first value over 10 epochs; 0 for never.
     on_epoch receives {seed, epoch, hea_global, hea_cell, ndc, cvc, total} after each epoch.
     The caller's torch random state is left as it was.
     Raises UserError when a loss is not finite.
@@ -99,17 +104,29 @@ def fit(
         # disable=None: no bar where stderr is a file
         progress = tqdm(range(1, epochs + 1), desc=f"seed {seed}", unit="epoch", disable=None)
         for epoch in progress:
-            terms = step(model, inputs, optimizer, temperature, lambda1, lambda2)
+            terms = step(model, inputs, optimizer, temperature, lambda1, lambda2, consistency)
             record = {"seed": seed, "epoch": epoch, **terms}
             on_epoch(record)
             if not math.isfinite(record["total"]):
                 raise _diverged(f"The loss is no longer a finite number in epoch {epoch} of seed {seed}")
             history.append(record)
             progress.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
+            if _has_flattened(history, plateau):
+                progress.total = epoch  # the bar ends full
+                break
+        progress.close()
     encoder, refined = embed(model, inputs)
     if not (np.isfinite(encoder).all() and np.isfinite(refined).all()):
         raise _diverged(f"The embedding is not finite after the last epoch of seed {seed}")
     return Fitted(encoder, refined, model, history)
+
+
+def _has_flattened(history: list[dict[str, float]], plateau: float) -> bool:
+    """Whether the total loss has fallen by less than plateau times its first value over the last PLATEAU_EPOCHS."""
+    if len(history) <= PLATEAU_EPOCHS:
+        return False
+    fallen = history[-1 - PLATEAU_EPOCHS]["total"] - history[-1]["total"]
+    return fallen < plateau * abs(history[0]["total"])
 
 
 def adam(model: ScRCL, lr: float, weight_decay: float) -> torch.optim.Adam:
@@ -129,11 +146,12 @@ def step(
     temperature: float,
     lambda1: float,
     lambda2: float,
+    consistency: str = "published",
 ) -> dict[str, float]:
     """One full-batch step; the losses before it, with their weighted total."""
     model.train()
     optimizer.zero_grad(set_to_none=True)
-    terms: Losses = losses(model(inputs), inputs.neighbourhood, temperature)
+    terms: Losses = losses(model(inputs), inputs.neighbourhood, temperature, consistency)
     total = terms.total(lambda1, lambda2)
     total.backward()
     optimizer.step()

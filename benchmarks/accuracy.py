@@ -1,65 +1,82 @@
-"""Scores of the default recipe and of simple baselines on labelled data sets.
+"""Scores of the recipe, of its parts, and of baselines on labelled data sets.
 
-    python benchmarks/accuracy.py --datasets a.h5ad b.h5ad --seeds 5 15 25 --csv scores.csv
-    python benchmarks/accuracy.py --task ST --datasets 151510 c.h5ad --seeds 5 15 25 --csv spatial.csv
+    python benchmarks/accuracy.py --datasets a.h5ad b.h5ad --csv scores.csv
+    python benchmarks/accuracy.py --task ST --datasets 151510 c.h5ad --csv spatial.csv
+    python benchmarks/accuracy.py --suite ablation --datasets a.h5ad --seeds 5 15 --csv ablation.csv
+    python benchmarks/accuracy.py --input half-counts --datasets a.h5ad --csv harder.csv
+    python benchmarks/accuracy.py --tables scores.csv spatial.csv ablation.csv harder.csv > docs/RESULTS.md
 
-One row per data set, method and seed goes to the CSV as soon as it is known; a second
-call with the same CSV continues where the first one ended, so take a new CSV after a
-change of the recipe. All methods get the number of known labels and nothing else of the
-labels. The baselines work on the 50 PCs of the scaled HVGs that the recipe computes:
-for cells plain and with rows of unit length, for spots plain and as means over the
-neighbours of the recipe's graph. 'tied GMM (20)' is the recipe's own mixture, which sees the
-first 20 of them. For spots every method is scored with and without the recipe's smoothing of labels.
+A row per data set, method and seed goes to the CSV as soon as it is known; a second call with the
+same CSV continues where the first one ended, so take a new CSV after a change of the recipe. All
+methods get the number of known labels and nothing else of the labels, but for 'oracle', which
+picks its epoch by them and is no result. The recipe with five seeds from a given one, s, s + 1, ...,
+is one row, and each of its seeds one of 'scRCL, one seed'. Baselines work on the 50 PCs of the
+scaled HVGs that the recipe computes: for cells plain and with rows of unit length, for spots plain and
+as means over the neighbours of the recipe's graph; '(20)' means the first 20 of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import time
+from functools import lru_cache
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+import scanpy as sc
+import torch
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import normalize
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import accuracy_tables  # noqa: E402
+
 import cluster  # noqa: E402
+import config  # noqa: E402
 import data  # noqa: E402
+import graphs  # noqa: E402
 import pipeline  # noqa: E402
 import spatial  # noqa: E402
+import train  # noqa: E402
 from config import SCConfig, STConfig  # noqa: E402
 from score import METRICS, score  # noqa: E402
 from utils import Stopwatch, UserError, log, run_script  # noqa: E402
 
+N_INIT = 10  # starts of the baselines; the best by its own objective is kept
+CONFIGS = {"SC": SCConfig, "ST": STConfig}
+SEEDS_OF_A_CONSENSUS = 5
+ORACLE_EVERY = 10  # epochs at which the oracle looks
+CPU = torch.device("cpu")
+
+# Baselines: points [N, d], number of clusters and seed to labels [N]
+
 
 def kmeans(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    return KMeans(n_clusters, n_init=cluster.N_INIT, random_state=seed).fit_predict(points)
+    return KMeans(n_clusters, n_init=N_INIT, random_state=seed).fit_predict(points)
 
 
 def mixture(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     points = np.asarray(points, dtype=np.float64)
-    model = GaussianMixture(n_clusters, covariance_type="tied", n_init=cluster.N_INIT, max_iter=200, random_state=seed)
+    model = GaussianMixture(n_clusters, covariance_type="tied", n_init=N_INIT, max_iter=200, random_state=seed)
     return model.fit_predict(points)
+
+
+def leiden_1(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    return cluster.leiden(cluster.neighbour_graph(points, seed), 1.0, seed)
 
 
 BASELINES = {
     "k-means": kmeans,
     "tied GMM": mixture,
-    "tied GMM (20)": lambda points, n_clusters, seed: cluster.cluster(points, n_clusters, "gmm", seed),
-    "Leiden": lambda points, n_clusters, seed: cluster.cluster(points, n_clusters, "leiden", seed),
-}
-NOT_SMOOTHED = ", not smoothed"
-RECIPES = {
-    "SC": {"scRCL": {}, "scRCL, encoder alone": {"embedding": "encoder"}},
-    "ST": {
-        "scRCL": {},
-        "scRCL, encoder alone": {"embedding": "encoder"},
-        "scRCL, equal gene weights": {"gene_weights": "none"},
-    },
+    "tied GMM (20)": lambda points, k, seed: mixture(cluster.leading_components(points, 20), k, seed),
+    "Leiden": lambda points, k, seed: cluster.cluster(points, k, "leiden", seed),
+    "Leiden, resolution 1": leiden_1,
 }
 POINTS = {
     "SC": {
@@ -71,91 +88,268 @@ POINTS = {
         "neighbour-mean PCA": lambda prepared: prepared.cells.obsm["X_pca_spatial"],
     },
 }
-WEIGHTED = "weighted neighbour-mean PCA + tied GMM (20)"  # the recipe without its encoder
-METHODS = {
-    task: [*RECIPES[task], *(f"{points} + {name}" for points in POINTS[task] for name in BASELINES)] for task in RECIPES
+# The recipe with one thing changed
+ABLATION = {
+    "SC": {
+        "as it is": {},
+        "encoder alone": {"embedding": "encoder"},
+        "refined alone": {"embedding": "refined"},
+        "k-means": {"cluster_method": "kmeans"},
+        "Leiden": {"cluster_method": "leiden"},
+        "PCs alone": {"embedding": "pcs"},
+        "no CVC (no refinement)": {"lambda2": 0},
+        "no NDC": {"lambda1": 0},
+        "no HEA": {"hea_global": False, "hea_cell": False},
+        "1 epoch": {"epochs": 1},
+        "refined and PCs, K' 64": {"embedding": "refined-joint", "refined_width": 64},
+        "K' 64": {"refined_width": 64},
+        "refined and PCs, K' 64, scale-free CVC": {
+            "embedding": "refined-joint", "refined_width": 64, "consistency": "scale-free",
+        },
+        "K' 64, scale-free CVC": {"refined_width": 64, "consistency": "scale-free"},
+        "input not centred": {"encoder_input": "uncentred"},
+        "cosine graph": {"metric": "cosine"},
+        "hops 5 0": {"hops": [5, 0]},
+        "t 0.1": {"temperature": 0.1},
+        "20 epochs": {"epochs": 20, "plateau": 0},
+        "100 epochs": {"epochs": 100, "plateau": 0},
+        "k 30": {"n_neighbors": 30},
+        "H 64": {"hidden": 64},
+        "graph on genes": {"graph_on": "genes"},
+        "no HEA, global": {"hea_global": False},
+        "no HEA, cell": {"hea_cell": False},
+        "refined and PCs": {"embedding": "refined-joint"},
+        "300 epochs": {"epochs": 300, "plateau": 0},
+    }
+}  # fmt: skip
+ABLATION["ST"] = {
+    name: change for name, change in ABLATION["SC"].items() if name not in ("cosine graph", "graph on genes")
+} | {"equal gene weights": {"gene_weights": "none"}, "t 1": {"temperature": 1.0}}
+del ABLATION["ST"]["t 0.1"]
+SUITES = {
+    task: {
+        "main": ["scRCL", *(f"{points} + {name}" for points in POINTS[task] for name in BASELINES)],
+        "ablation": list(ABLATION[task]),
+        "published": ["published settings, last epoch"],
+        "number": ["number: estimated", "number: Leiden, resolution 1"],
+    }
+    for task in CONFIGS
 }
-METHODS["ST"].append(WEIGHTED)
+TRAINED: dict = {"of": None}  # what the last data set was trained to, by settings, so that nothing is trained twice
+PREPARING = ("graph_on", "metric", "n_neighbors", "encoder_input", "gene_weights", "hvg_flavor", "n_top_genes")
+
+# Harder input: counts [N, G] to other values
 
 
-def read(task: str, dataset: str) -> ad.AnnData:
+def thinned(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
+    adata.X.data = rng.binomial(adata.X.data.astype(int), 0.5).astype(np.float32)
+    adata.X.eliminate_zeros()
+    return adata
+
+
+def half_the_cells(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
+    return adata[np.sort(rng.choice(adata.n_obs, adata.n_obs // 2, replace=False))].copy()
+
+
+def per_million(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
+    sc.pp.normalize_total(adata, target_sum=1e6)
+    return adata
+
+
+def log_normalised(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    return adata
+
+
+INPUTS = {
+    "as it is": lambda adata, rng: adata,
+    "half-counts": thinned,
+    "half-cells": half_the_cells,
+    "per-million": per_million,
+    "log-normalised": log_normalised,
+}
+
+
+@lru_cache(maxsize=1)
+def read(task: str, dataset: str, changed: str) -> ad.AnnData:
     if task == "SC":
-        return data.read(data.find_h5ad(dataset))
-    return spatial.read(spatial.find(dataset), spatial.dataset_name(dataset))
-
-
-def labels_of(task: str, method: str, dataset: str, seed: int) -> tuple[dict[str, pd.Series], pd.Series]:
-    """Predicted labels, by what is added to the method's name, and known labels of one run."""
-    adata = read(task, dataset)
-    if method in RECIPES[task]:
-        find = pipeline.find_cell_types if task == "SC" else pipeline.find_domains
-        result = find(adata, seeds=[seed], **RECIPES[task][method])
-        found = {"": result.labels["scrcl"], NOT_SMOOTHED: result.labels.get("scrcl_unsmoothed")}
-        return {note: labels for note, labels in found.items() if labels is not None}, result.prepared.known
-    if task == "SC":
-        prepared = pipeline.prepare_cells(adata, SCConfig(), Stopwatch())
+        adata = data.read(data.find_h5ad(dataset))
     else:
-        weights = "spatial" if method == WEIGHTED else "none"
-        prepared = pipeline.prepare_spots(adata, STConfig(gene_weights=weights), Stopwatch())
-    points, name = method.removeprefix("weighted ").split(" + ")
-    labels = BASELINES[name](POINTS[task][points](prepared), prepared.known.nunique(), seed)
-    found = {"": labels}
-    if prepared.voters is not None:
-        found = {"": cluster.majority(labels, prepared.voters), NOT_SMOOTHED: labels}
-    names = prepared.cells.obs_names
-    return {note: pd.Series(labels, index=names).astype(str) for note, labels in found.items()}, prepared.known
+        adata = spatial.read(spatial.find(dataset), spatial.dataset_name(dataset))
+    if changed != "as it is":
+        adata = ad.AnnData(adata.X.tocsr().astype(np.float32), obs=adata.obs, var=adata.var[[]], obsm=adata.obsm)
+    return INPUTS[changed](adata, np.random.default_rng(0))
 
 
-def run(task: str, datasets: list[str], seeds: list[int], methods: list[str], csv: Path) -> pd.DataFrame:
+@lru_cache(maxsize=2)
+def _prepared(task: str, dataset: str, changed: str, settings: str) -> pipeline.Prepared:
+    prepare = pipeline.prepare_cells if task == "SC" else pipeline.prepare_spots
+    return prepare(read(task, dataset, changed), CONFIGS[task](**json.loads(settings)), Stopwatch())
+
+
+def prepared(task: str, dataset: str, changed: str, settings: dict) -> pipeline.Prepared:
+    """The data set as the settings prepare it; the last ones are kept."""
+    relevant = {name: value for name, value in sorted(settings.items()) if name in PREPARING}
+    return _prepared(task, dataset, changed, json.dumps(relevant))
+
+
+def recipe(task: str, ready: pipeline.Prepared, change: dict, seeds: list[int]) -> dict[str, pd.Series]:
+    """Labels of the recipe with a change: of the consensus, '', and of every seed."""
+    change = dict(change)
+    plain_embedding, plain_total, plain_fit = pipeline.embedding, train.Losses.total, train.fit
+    off = [name for name in ("hea_global", "hea_cell") if change.pop(name, None) is False]
+    kind = change.get("embedding", "joint")
+    if kind in ("refined-joint", "pcs"):
+        change["embedding"] = "joint"
+        other = {
+            "refined-joint": lambda fitted, beside, _: np.hstack(
+                [pipeline.unit_variance(fitted.refined), pipeline.unit_variance(beside)]
+            ),
+            "pcs": lambda fitted, beside, _: beside,
+        }
+        pipeline.embedding = other[kind]
+
+    def total(terms: train.Losses, lambda1: float, lambda2: float) -> torch.Tensor:
+        gone = {name: getattr(terms, name) * 0 for name in off}
+        return plain_total(terms._replace(**gone), lambda1, lambda2)
+
+    def fit(inputs: train.GraphInputs, **settings) -> train.Fitted:
+        key = json.dumps([off, change.get("hops"), {k: v for k, v in settings.items() if k != "on_epoch"}])
+        if key not in TRAINED:
+            TRAINED[key] = plain_fit(inputs, **settings)
+        return TRAINED[key]
+
+    if TRAINED["of"] is not ready:
+        TRAINED.clear()
+        TRAINED["of"] = ready
+    train.Losses.total, train.fit = total if off else plain_total, fit
+    try:
+        found = pipeline.train_and_cluster(
+            ready, CONFIGS[task](seeds=seeds, **change), CPU, lambda _: None, Stopwatch()
+        )
+    finally:
+        pipeline.embedding, train.Losses.total, train.fit = plain_embedding, plain_total, plain_fit
+    return {"": found.labels["scrcl"], **{str(seed): found.labels[f"seed_{seed}"] for seed in seeds}}
+
+
+def published(task: str, dataset: str, seed: int) -> dict[str, pd.Series]:
+    """Labels by the published settings: of the last epoch, and of the epoch that the known labels like best."""
+    settings = config.load(CONFIGS[task], "paper", {"dataset": dataset, "seeds": [seed]})
+    ready = prepared(task, dataset, "as it is", vars(settings))
+    genes = graphs.gene_graph(ready.inputs, settings.gene_neighbors)
+    inputs = train.graph_inputs(ready.inputs, ready.cells.obsp["scrcl_graph"], genes, settings.hops, CPU)
+    torch.manual_seed(seed)
+    width = settings.refined_width or ready.n_clusters
+    model = train.ScRCL(*inputs.view1.shape, settings.hidden, width, settings.dropout)
+    optimizer = train.adam(model, settings.lr, settings.weight_decay)
+    by, best = ("NMI" if task == "SC" else "ARI"), -1.0
+    for epoch in range(1, settings.epochs + 1):
+        train.step(model, inputs, optimizer, settings.temperature, settings.lambda1, settings.lambda2)
+        if epoch % ORACLE_EVERY == 0:
+            found = cluster.cluster(train.embed(model, inputs)[1], ready.n_clusters, "kmeans", seed)
+            if ready.voters is not None:
+                found = cluster.majority(found, ready.voters)
+            labels = pd.Series(found, index=ready.cells.obs_names).astype(str)
+            likes = score(labels, ready.known)[by]
+            if likes > best:
+                best, oracle = likes, labels
+    return {"": labels, "oracle": oracle}
+
+
+def labels_of(task: str, dataset: str, changed: str, method: str, seed: int) -> tuple[dict, pd.Series]:
+    """Predicted labels, by (method, seed) as they are reported, and known labels of one run."""
+    if method.startswith("published"):
+        found = published(task, dataset, seed)
+        known = prepared(task, dataset, changed, {}).known
+        return {(method, seed): found[""], ("published settings, oracle epoch", seed): found["oracle"]}, known
+    change = ABLATION[task].get(method, {})
+    ready = prepared(task, dataset, changed, change)
+    if method == "scRCL":
+        found = recipe(task, ready, {}, list(range(seed, seed + SEEDS_OF_A_CONSENSUS)))
+        return {
+            (method if of == "" else "scRCL, one seed", int(of or seed)): labels for of, labels in found.items()
+        }, ready.known
+    if method in ABLATION[task]:
+        return {(method, seed): recipe(task, ready, change, [seed])[""]}, ready.known
+    if method.startswith("number"):
+        points = ready.beside
+        number = (
+            cluster.estimate_n_clusters(points, seed) if "estimated" in method else leiden_1(points, 0, seed).max() + 1
+        )
+        return {(method, seed): int(number)}, ready.known
+    points, name = method.split(" + ")
+    labels = BASELINES[name](POINTS[task][points](ready), ready.known.nunique(), seed)
+    if ready.voters is not None:
+        labels = cluster.majority(labels, ready.voters)
+    return {(method, seed): pd.Series(labels, index=ready.cells.obs_names).astype(str)}, ready.known
+
+
+def row_of(found: pd.Series | int, known: pd.Series) -> dict:
+    """Scores; recall of every type and its number of cells as JSON; or a number of clusters alone."""
+    if isinstance(found, int):
+        return dict.fromkeys(METRICS) | {"n_clusters": found, "n_types": known.nunique(), "recall": "{}"}
+    scores = score(found, known)
+    sizes = known.astype(str)[known.notna()].value_counts()
+    recall = {name: [int(sizes[name]), round(value, 4)] for name, value in scores["recall"].items()}
+    return {m: round(scores[m], 4) for m in METRICS} | {
+        "n_clusters": found.nunique(), "n_types": known.nunique(), "recall": json.dumps(recall),
+    }  # fmt: skip
+
+
+def run(task: str, datasets: list[str], changed: str, seeds: list[int], methods: list[str], csv: Path) -> None:
     """Score every combination that the CSV does not hold yet."""
-    done = pd.read_csv(csv) if csv.exists() else pd.DataFrame(columns=["dataset", "method", "seed", *METRICS])
-    known_runs = set(zip(done["dataset"], done["method"], done["seed"]))
+    key = ["task", "dataset", "input", "method", "seed"]
+    done = set(pd.read_csv(csv)[key].itertuples(index=False, name=None)) if csv.exists() else set()
     for dataset in datasets:
-        for seed in seeds:
-            for method in methods:
+        for method in methods:
+            for seed in seeds:
                 name = data.dataset_name(dataset)
-                if (name, method, seed) in known_runs:
+                if (task, name, changed, method, seed) in done:
                     continue
-                found, known = labels_of(task, method, dataset, seed)
-                for note, labels in found.items():
-                    scores = {m: round(value, 4) for m, value in score(labels, known).items() if m in METRICS}
-                    row = pd.DataFrame([{"dataset": name, "method": method + note, "seed": seed, **scores}])
-                    row.to_csv(csv, mode="a", header=not csv.exists(), index=False)
-                    log.info("%s", row.to_string(header=False, index=False))
-    return pd.read_csv(csv)
+                start = time.perf_counter()
+                found, known = labels_of(task, dataset, changed, method, seed)
+                seconds = round(time.perf_counter() - start, 1)
+                rows = [
+                    dict(zip(key, (task, name, changed, *of))) | row_of(labels, known) | {"seconds": seconds}
+                    for of, labels in found.items()
+                ]
+                pd.DataFrame(rows).to_csv(csv, mode="a", header=not csv.exists(), index=False)
+                log.info("%s", {name: value for name, value in rows[0].items() if name != "recall"})
 
 
-def table(rows: pd.DataFrame, metric: str, methods: list[str]) -> str:
-    """A Markdown table: a row per data set and their mean, a column per method, mean ± sd over seeds."""
-    order = [m for m in methods if m in set(rows["method"])]
-    groups = rows.groupby(["dataset", "method"])[metric]
-    mean, sd = (statistic.unstack()[order] for statistic in (groups.mean(), groups.std(ddof=1)))
-    lines = [f"| {metric} | " + " | ".join(order) + " |", "|---|" + "---|" * len(order)]
-    for name in dict.fromkeys(rows["dataset"]):
-        best = mean.loc[name].max()
-        shown = {m: f"**{value:.3f}**" if value == best else f"{value:.3f}" for m, value in mean.loc[name].items()}
-        lines.append(f"| {name} | " + " | ".join(f"{shown[m]} ± {sd.loc[name, m]:.3f}" for m in order) + " |")
-    lines.append("| mean | " + " | ".join(f"{mean[m].mean():.3f}" for m in order) + " |")
-    return "\n".join(lines)
-
-
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--task", choices=METHODS, default="SC")
-    parser.add_argument("--datasets", nargs="+", required=True, metavar="NAME|PATH")
+    parser.add_argument("--task", choices=CONFIGS, default="SC")
+    parser.add_argument(
+        "--suite", choices=SUITES["SC"], default="main", help="which methods; --methods names single ones"
+    )
+    parser.add_argument("--datasets", nargs="+", metavar="NAME|PATH")
+    parser.add_argument("--input", choices=INPUTS, default="as it is", help="harder input made from counts")
     parser.add_argument("--seeds", nargs="+", type=int, default=[5, 15, 25])
-    parser.add_argument("--methods", nargs="+", metavar="METHOD", help=f"of {METHODS}")
-    parser.add_argument("--csv", type=Path, required=True)
-    args = parser.parse_args()
-    unknown = set(args.methods or []) - set(METHODS[args.task])
+    parser.add_argument("--methods", nargs="+", metavar="METHOD")
+    parser.add_argument("--csv", type=Path)
+    parser.add_argument(
+        "--tables", nargs="+", type=Path, metavar="CSV", help="print the tables of these and draw the figures"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    if args.tables:
+        print(accuracy_tables.document(pd.concat(map(pd.read_csv, args.tables))))
+        return
+    if not args.datasets or not args.csv:
+        raise UserError("Runs need --datasets and --csv; tables --tables.")
+    known_methods = [method for methods in SUITES[args.task].values() for method in methods]
+    unknown = set(args.methods or []) - set(known_methods)
     if unknown:
-        raise UserError(f"--methods takes {', '.join(METHODS[args.task])}, not {', '.join(unknown)}.")
-    methods = args.methods or METHODS[args.task]
-    rows = run(args.task, args.datasets, args.seeds, methods, args.csv)
-    for note in ["", NOT_SMOOTHED] if args.task == "ST" else [""]:
-        print("\n\n".join(table(rows, metric, [name + note for name in methods]) for metric in METRICS))
+        raise UserError(f"--methods takes {', '.join(known_methods)}, not {', '.join(unknown)}.")
+    methods = args.methods or SUITES[args.task][args.suite]
+    run(args.task, args.datasets, args.input, args.seeds, methods, args.csv)
 
 
 if __name__ == "__main__":

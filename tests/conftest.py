@@ -19,7 +19,7 @@ from scipy import sparse
 import results
 from utils import run_script
 
-FAST = ["--epochs", 5, "--hidden", 16, "--n-top-genes", 60, "--n-pcs", 10]
+FAST = ["--epochs", 5, "--seed", 5, "--hidden", 16, "--n-top-genes", 60, "--n-pcs", 10]
 
 
 REAL_RESULTS = results.RESULTS
@@ -59,7 +59,7 @@ def counts() -> ad.AnnData:
 @pytest.fixture
 def fast() -> dict:
     """Settings of a run that takes a second."""
-    return {"epochs": 8, "hidden": 16, "n_top_genes": 60, "n_pcs": 10, "figures": False}
+    return {"epochs": 8, "seeds": [5], "hidden": 16, "n_top_genes": 60, "n_pcs": 10, "figures": False}
 
 
 def write_matrix(adata: ad.AnnData, path: Path) -> None:

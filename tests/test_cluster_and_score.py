@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
@@ -46,14 +48,54 @@ def test_more_clusters_than_cells():
         cluster.cluster(np.ones((5, 2)), 6, "gmm", seed=0)
 
 
+def test_a_consensus_by_hand():
+    """Three partitions of six cells under other names: two say 000111, one puts the third cell on the other side."""
+    votes = [np.array(labels) for labels in ([0, 0, 0, 1, 1, 1], [1, 1, 1, 0, 0, 0], [5, 5, 2, 2, 2, 2])]
+    agreed = cluster.consensus(votes, 2)
+    assert agreed.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert np.allclose(agreed.membership[:, 0], [1, 1, 2 / 3, 0, 0, 0])
+    assert np.allclose(agreed.confidence(agreed.labels), [1, 1, 2 / 3, 1, 1, 1])
+    assert np.allclose(agreed.confidence(np.array([0, 0, 1, 1, 1, 1])), [1, 1, 1 / 3, 1, 1, 1])
+
+
 def test_clusters_are_numbered_by_size():
-    assert cluster.by_size(np.array([7, 2, 2, 2, 7, 5])).tolist() == [1, 0, 0, 0, 1, 2]
+    assert cluster.consensus([np.array([7, 2, 2, 2, 7, 5])], 3).labels.tolist() == [1, 0, 0, 0, 1, 2]
 
 
-def test_most_agreeing():
+def test_partitions_with_more_or_fewer_clusters_vote_too():
+    votes = [np.array(labels) for labels in ([0, 0, 1, 1], [0, 0, 1, 2], [0, 0, 0, 0], [0, 0, 1, 1])]
+    agreed = cluster.consensus(votes, 2)
+    assert agreed.labels.tolist() == [0, 0, 1, 1]
+    assert np.allclose(agreed.membership, [[1, 0], [1, 0], [0.25, 0.75], [0.25, 0.5]])  # the third cluster has no vote
+
+
+@given(seed=st.integers(0, 10**6), n=st.integers(5, 60), k=st.integers(2, 5), n_partitions=st.integers(1, 6))
+def test_any_partitions_give_a_consensus(seed, n, k, n_partitions):
+    rng = np.random.default_rng(seed)
+    truth = np.append(np.arange(k), rng.integers(0, k, n - k)) if n >= k else np.arange(n)
+    votes = [np.where(rng.random(n) < 0.2, rng.integers(0, k, n), truth) for _ in range(n_partitions)]
+    agreed = cluster.consensus(votes, k)
+    assert agreed.membership.shape == (n, k) and (agreed.membership.sum(axis=1) <= 1 + 1e-6).all()
+    assert (agreed.membership.max(axis=1) == agreed.confidence(agreed.labels)).all()
+    assert (np.diff(np.bincount(agreed.labels, minlength=k)) <= 0).all()
+    names = rng.permutation(k)
+    renamed = cluster.consensus([names[labels] for labels in votes], k)
+    assert adjusted_rand_score(renamed.labels, agreed.labels) > 0.99 or n_partitions > 1  # ties may break another way
+
+
+def test_large_data_are_fitted_on_a_part_and_all_assigned(monkeypatch):
+    points, truth = blobs(600)
+    monkeypatch.setattr(cluster, "FIT_ON", 100)
+    for method in ("gmm", "kmeans"):
+        parts = cluster.partitions(points, 3, method, seed=1)
+        assert len(parts) == cluster.N_STARTS and all(len(part) == 600 for part in parts)
+        assert adjusted_rand_score(cluster.consensus(parts, 3).labels, truth) == 1
+
+
+def test_nearest():
     a, b, odd = np.array([0, 0, 1, 1]), np.array([1, 1, 0, 0]), np.array([0, 1, 0, 1])
-    assert cluster.most_agreeing([odd, a, b]) == 1
-    assert cluster.most_agreeing([odd]) == 0
+    assert cluster.nearest([odd, a, b], np.array([0, 0, 1, 1])) == 1
+    assert cluster.nearest([odd], a) == 0
 
 
 def test_number_of_clusters_of_blobs_is_estimated():

@@ -24,7 +24,12 @@ def test_flags_win_over_yaml_and_yaml_over_defaults(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("epochs: 7\nlr: 1e-3\nseeds: 4\n")
     settings = parse("--config", str(path), "--epochs", "9")
-    assert (settings.epochs, settings.lr, settings.seeds, settings.hidden) == (9, 1e-3, [4], SCConfig().hidden)
+    assert (settings.epochs, settings.lr, settings.seeds, settings.hidden) == (
+        9,
+        1e-3,
+        [5, 15, 25, 35],
+        SCConfig().hidden,
+    )
 
 
 @pytest.mark.parametrize("task", TASKS.values())
@@ -34,9 +39,12 @@ def test_every_setting_is_a_flag_with_help(task):
         assert f"--{field.name.replace('_', '-')}" in text and field.metadata["help"]
 
 
-def test_seed_is_the_same_as_seeds():
+def test_a_number_of_seeds_or_which():
     assert parse("--seed", "3").seeds == [3]
+    assert parse("--seeds", "3").seeds == [5, 15, 25]
     assert parse("--seeds", "5", "15").seeds == [5, 15]
+    assert SCConfig(seeds=2).seeds == [5, 15] and SCConfig(seeds=[2]).seeds == [2]
+    assert parse().seeds == [5, 15, 25, 35, 45]
 
 
 def test_the_published_sets_and_one_for_all_others():
@@ -72,6 +80,7 @@ COLUMNS = ("hops", "dropout", "weight_decay", "lr", "n_top_genes", "lambda1", "l
 COMMON = {
     "hidden": 1500,
     "epochs": 500,
+    "plateau": 0,
     "n_neighbors": 15,
     "gene_neighbors": 5,
     "encoder_input": "counts",
@@ -116,6 +125,7 @@ ST_COMMON = {
     "gene_neighbors": 5,
     "hidden": 1500,
     "epochs": 500,
+    "plateau": 0,
     "dropout": 0.3,
     "weight_decay": 0.1,
     "lr": 1e-4,
@@ -154,6 +164,10 @@ def test_published_settings_by_name():
         (["--dropout", "1"], "--dropout"),
         (["--hops", "1"], "--hops"),
         (["--seeds", "5", "5"], "twice"),
+        (["--seeds", "0"], "how many seeds"),
+        (["--seeds", "1000"], "--seed 1000"),
+        (["--seed", "x"], "--seed"),
+        (["--plateau", "-1"], "--plateau"),
         (["--n-clusters", "1"], "--n-clusters"),
         (["--n-clusters", "many"], "--n-clusters"),
         (["--n-neighbors", "1"], "--n-neighbors"),

@@ -24,7 +24,7 @@ from pipeline import find_domains
 from simulate import layered_tissue
 from utils import UserError
 
-SMALL = ["--epochs", 5, "--hidden", 16, "--n-pcs", 10]
+SMALL = ["--epochs", 5, "--seed", 5, "--hidden", 16, "--n-pcs", 10]
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def tissue() -> ad.AnnData:
 
 @pytest.fixture
 def quick() -> dict:
-    return {"epochs": 5, "hidden": 16, "n_pcs": 10, "figures": False}
+    return {"epochs": 5, "seeds": [5], "hidden": 16, "n_pcs": 10, "figures": False}
 
 
 def test_layers_of_simulated_tissue_are_found():
@@ -44,17 +44,18 @@ def test_layers_of_simulated_tissue_are_found():
 
 
 def test_keys_in_the_callers_anndata(tissue, quick):
-    result = find_domains(tissue, seeds=[1, 2], refine_neighbors=12, **quick)
+    result = find_domains(tissue, refine_neighbors=12, **(quick | {"seeds": [1, 2]}))
     ours = [name for name in tissue.obs if name.startswith("scrcl")]
     assert ours == ["scrcl_seed_1_unsmoothed", "scrcl_seed_1", "scrcl_seed_2_unsmoothed", "scrcl_seed_2"] + [
         "scrcl_unsmoothed",
         "scrcl",
+        "scrcl_confidence",
     ]
     assert (tissue.obs["scrcl"].astype(str) != tissue.obs["scrcl_unsmoothed"].astype(str)).any()
     assert tissue.obsp["scrcl_graph"].shape == (300, 300) and "X_pca_spatial" in result.cells.obsm
     assert np.array_equal(result.cells.obsm["spatial"], tissue.obsm["spatial"])
-    find_domains(tissue, seeds=[3], refine_neighbors=0, **quick)
-    assert [name for name in tissue.obs if name.startswith("scrcl")] == ["scrcl", "scrcl_seed_3"]
+    find_domains(tissue, refine_neighbors=0, **(quick | {"seeds": [3]}))
+    assert [name for name in tissue.obs if name.startswith("scrcl")] == ["scrcl", "scrcl_confidence", "scrcl_seed_3"]
 
 
 def test_labels_touch_nothing_but_the_number_of_domains(tissue, quick):
@@ -193,11 +194,15 @@ def test_files_of_a_run_on_a_visium_folder(monkeypatch, capsys, tmp_path, tissue
     truth = tissue.obs["ground_truth"].rename("layer_guess")
     truth.sample(frac=1, random_state=0).to_csv(folder / "metadata.tsv", sep="\t", index_label="barcode")
     out = tmp_path / "out"
-    code, text, err = run(runST, monkeypatch, capsys, "--dataset", folder, "--output", out, "--seeds", 5, 15, *SMALL)
+    code, text, err = run(runST, monkeypatch, capsys, "--dataset", folder, "--output", out, *SMALL, "--seeds", 5, 15)
     assert code == 0 and "mean ± sd, not smoothed" in text and "obs['layer_guess']" in text, err
     assert {path.name for path in out.iterdir()} == {*results.FILES, *tissue_figures.FILES}
     labels = pd.read_csv(out / "labels.csv", index_col="barcode")
-    assert list(labels.index) == list(tissue.obs_names) and list(labels)[-2:] == ["scrcl_unsmoothed", "scrcl"]
+    assert list(labels.index) == list(tissue.obs_names) and list(labels)[-3:] == [
+        "scrcl_unsmoothed",
+        "scrcl_confidence",
+        "scrcl",
+    ]
     saved = ad.read_h5ad(out / "result.h5ad")
     assert set(saved.uns["spatial"]["sample"]["images"]) == {"hires", "lowres"}
     assert list(saved.obs["layer_guess"].astype(object).fillna("")) == list(truth.fillna(""))

@@ -97,7 +97,7 @@ def test_spatial_knn_by_hand():
 
 def test_spatial_radius_by_hand_with_isolated_spots(caplog):
     caplog.set_level("INFO")
-    graph = graphs.spatial_graph(SPOTS, "radius", 9, 1.1)
+    graph = graphs.spatial_graph(SPOTS, "radius", 9, 1.2)
     assert edges(graph) == {(0, 1), (0, 2), (1, 3), (2, 3)}
     assert "2 spots have none" in caplog.text
     assert np.allclose(graphs.normalised(graphs.with_self_loops(graph)).toarray()[4:, 4:], np.eye(2))

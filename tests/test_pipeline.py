@@ -31,8 +31,8 @@ def test_cell_types_of_simulated_data_are_found(counts):
 
 def test_keys_in_the_callers_anndata(counts, fast):
     before = counts.X.copy()
-    result = find_cell_types(counts, seeds=[1, 2], **fast)
-    assert list(counts.obs) == ["cell_type1", "scrcl_seed_1", "scrcl_seed_2", "scrcl"]
+    result = find_cell_types(counts, **(fast | {"seeds": [1, 2]}))
+    assert list(counts.obs) == ["cell_type1", "scrcl_seed_1", "scrcl_seed_2", "scrcl", "scrcl_confidence"]
     assert isinstance(counts.obs["scrcl"].dtype, pd.CategoricalDtype) and all(
         isinstance(c, str) for c in counts.obs["scrcl"].cat.categories
     )
@@ -46,15 +46,15 @@ def test_keys_in_the_callers_anndata(counts, fast):
 
 
 def test_same_seed_same_result_and_another_seed_another(counts, fast):
-    runs = [find_cell_types(counts.copy(), seeds=[seed], **fast) for seed in (5, 5, 6)]
+    runs = [find_cell_types(counts.copy(), **(fast | {"seeds": [seed]})) for seed in (5, 5, 6)]
     assert np.array_equal(runs[0].cells.obsm["X_scrcl"], runs[1].cells.obsm["X_scrcl"])
     assert runs[0].labels.equals(runs[1].labels)
     assert not np.array_equal(runs[0].cells.obsm["X_scrcl"], runs[2].cells.obsm["X_scrcl"])
 
 
 def test_a_seed_gives_the_same_alone_and_in_a_list(counts, fast):
-    alone = find_cell_types(counts.copy(), seeds=[6], **fast)
-    listed = find_cell_types(counts.copy(), seeds=[5, 6], **fast)
+    alone = find_cell_types(counts.copy(), **(fast | {"seeds": [6]}))
+    listed = find_cell_types(counts.copy(), **(fast | {"seeds": [5, 6]}))
     assert alone.labels["seed_6"].equals(listed.labels["seed_6"])
 
 
@@ -70,7 +70,7 @@ def test_labels_touch_nothing_but_the_number_of_clusters(counts, fast):
     for labels in (counts.obs["cell_type1"], counts.obs["cell_type1"].sample(frac=1, random_state=0).to_numpy(), None):
         other = counts.copy()
         other.obs["cell_type1"] = labels
-        runs.append(find_cell_types(other, n_clusters=3, seeds=[1, 2], **fast))
+        runs.append(find_cell_types(other, n_clusters=3, **(fast | {"seeds": [1, 2]})))
     assert runs[0].labels.equals(runs[1].labels) and runs[0].labels.equals(runs[2].labels)
     assert runs[2].scores == {} and runs[0].scores["scrcl"]["ARI"] != runs[1].scores["scrcl"]["ARI"]
 
@@ -120,6 +120,7 @@ def test_other_input(counts, fast, kind):
         {"graph_on": "genes", "metric": "cosine"},
         {"hops": [2, 1]},
         {"refined_width": 7},
+        {"consistency": "scale-free", "lambda2": 100},
     ],
 )
 def test_every_choice_runs_and_changes_the_embedding(counts, fast, settings):
@@ -176,14 +177,14 @@ def test_files_of_a_run(monkeypatch, capsys, tmp_path, counts):
     counts.write_h5ad(tmp_path / "in.h5ad")
     out = tmp_path / "out"
     code, text, _ = run(
-        runSC, monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", out, "--seeds", 5, 15, *FAST
+        runSC, monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", out, *FAST, "--seeds", 5, 15
     )
     assert code == 0 and "mean ± sd" in text and "Peak memory" in text
     assert {path.name for path in out.iterdir()} == {*results.FILES, *figures.FILES}
     labels = pd.read_csv(out / "labels.csv")
-    assert list(labels) == ["barcode", "seed_5", "seed_15", "scrcl"] and list(labels["barcode"]) == list(
-        counts.obs_names
-    )
+    assert list(labels) == ["barcode", "seed_5", "seed_15", "scrcl_confidence", "scrcl"] and list(
+        labels["barcode"]
+    ) == list(counts.obs_names)
     assert labels["scrcl"].isna().sum() == 1
     saved = ad.read_h5ad(out / "result.h5ad")
     assert (
@@ -201,7 +202,7 @@ def test_files_of_a_run(monkeypatch, capsys, tmp_path, counts):
 def test_config_yaml_repeats_the_run(monkeypatch, capsys, tmp_path, counts):
     counts.write_h5ad(tmp_path / "in.h5ad")
     first, second = tmp_path / "first", tmp_path / "second"
-    argv = ["--dataset", tmp_path / "in.h5ad", "--output", first, "--seed", 7, "--no-figures", *FAST]
+    argv = ["--dataset", tmp_path / "in.h5ad", "--output", first, *FAST, "--seed", 7, "--no-figures"]
     run(runSC, monkeypatch, capsys, *argv)
     recorded = yaml.safe_load((first / "config.yaml").read_text())
     assert recorded["provenance"]["input"]["sha256"] and recorded["settings"]["seeds"] == [7]
@@ -275,8 +276,8 @@ def test_a_run_that_ends_early_leaves_earlier_results_whole(monkeypatch, capsys,
 
 def test_labels_survive_annotations_that_h5ad_cannot_hold(tmp_path, counts, fast):
     counts.obs["odd"] = [{"a": 1}] * counts.n_obs
-    results.write(find_cell_types(counts, **fast), tmp_path, None)
-    assert set(ad.read_h5ad(tmp_path / "result.h5ad").obs) == {"scrcl", "scrcl_seed_5"}
+    results.write(find_cell_types(counts, **(fast | {"seeds": [5]})), tmp_path, None)
+    assert set(ad.read_h5ad(tmp_path / "result.h5ad").obs) == {"scrcl", "scrcl_seed_5", "scrcl_confidence"}
     assert (tmp_path / "labels.csv").exists()
 
 
@@ -289,9 +290,9 @@ def test_labels_only_on_cells_without_counts(counts, fast):
 
 
 def test_a_second_call_replaces_the_labels_of_the_first(counts, fast):
-    find_cell_types(counts, seeds=[1, 2], **fast)
-    find_cell_types(counts, seeds=[3], **fast)
-    assert list(counts.obs) == ["cell_type1", "scrcl", "scrcl_seed_3"]
+    find_cell_types(counts, **(fast | {"seeds": [1, 2]}))
+    find_cell_types(counts, **(fast | {"seeds": [3]}))
+    assert list(counts.obs) == ["cell_type1", "scrcl", "scrcl_confidence", "scrcl_seed_3"]
     assert "dataset" not in counts.uns["scrcl"]["params"]
 
 
@@ -310,12 +311,24 @@ def test_a_confusion_table_with_unlabelled_and_lost_types(counts, fast):
     )
 
 
-def test_final_labels_are_those_of_the_most_agreeing_seed(counts, fast):
-    result = find_cell_types(counts, seeds=[1, 2, 3], **fast)
-    assert result.labels["scrcl"].equals(result.labels[f"seed_{result.final_seed}"].rename("scrcl"))
-    agreement = {
-        name: np.mean([adjusted_rand_score(result.labels[name], result.labels[other]) for other in result.seeds])
-        for name in result.seeds
-    }
-    assert agreement[f"seed_{result.final_seed}"] == pytest.approx(max(agreement.values()))
+def test_final_labels_are_the_consensus_of_all_seeds(counts, fast):
+    result = find_cell_types(counts, **(fast | {"seeds": [1, 2, 3]}))
+    agreement = {name: adjusted_rand_score(result.labels[name], result.labels["scrcl"]) for name in result.seeds}
+    assert agreement[f"seed_{result.chosen_seed}"] == max(agreement.values())
+    assert result.confidence.between(0, 1).all() and result.confidence.mean() > 0.9
+    assert counts.obs["scrcl_confidence"].equals(result.confidence)
     assert pipeline.versions()["scrcl"]
+
+
+def test_one_seed_is_its_own_consensus(counts, fast):
+    result = find_cell_types(counts, **(fast | {"seeds": [4]}))
+    assert result.labels["scrcl"].equals(result.labels["seed_4"].rename("scrcl")) and result.chosen_seed == 4
+
+
+def test_training_ends_where_the_loss_is_flat(counts, fast):
+    settings = fast | {"epochs": 60, "seeds": [5]}
+    whole = find_cell_types(counts.copy(), **(settings | {"plateau": 0}))
+    early = find_cell_types(counts.copy(), **(settings | {"plateau": 0.2}))
+    losses = [record["total"] for record in whole.history]
+    expected = next(i for i in range(10, 60) if losses[i - 10] - losses[i] < 0.2 * losses[0])
+    assert len(losses) == 60 and [record["total"] for record in early.history] == losses[: expected + 1]
