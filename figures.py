@@ -14,7 +14,7 @@ import scanpy as sc
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from pipeline import Result
+from pipeline import CONFIDENCE, Result
 from score import matched_types
 from utils import log, natural_order
 
@@ -98,14 +98,19 @@ def bare_copy(cells: ad.AnnData, known: pd.Series | None) -> ad.AnnData:
 
 
 def umap_figure(cells: ad.AnnData, known: pd.Series | None) -> Figure:
-    """obsm['X_umap'] by cluster and, where known, by given type, side by side."""
+    """obsm['X_umap'] by cluster, by given type where known, and by confidence, side by side."""
     bare = bare_copy(cells, known)
     legends = [
         0.08 * values.astype(str).str.len().max() + 1.2 * (1 + values.nunique() // 18) for _, values in bare.obs.items()
     ]
+    bare.obs["confidence"] = cells.obs[CONFIDENCE]
+    legends.append(1.0)
     figure = Figure(figsize=(5 * len(legends) + sum(legends), 5), layout="constrained")
-    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(legends))), bare.obs):
-        sc.pl.umap(bare, color=name, ax=axes, show=False, frameon=False, legend_fontsize=9, na_color=MISSING)
+    look = {"show": False, "frameon": False, "legend_fontsize": 9, "na_color": MISSING}
+    for axes, name in zip(figure.subplots(1, len(legends)), bare.obs):
+        scale = {"vmin": 0, "vmax": 1, "color_map": "viridis", "colorbar_loc": None} if name == "confidence" else {}
+        sc.pl.umap(bare, color=name, ax=axes, **look, **scale)
+    figure.colorbar(axes.collections[0], ax=axes, label="share of the partitions that agree", shrink=0.7)
     return figure
 
 

@@ -46,7 +46,7 @@ import spatial  # noqa: E402
 import train  # noqa: E402
 from config import SCConfig, STConfig  # noqa: E402
 from score import METRICS, score  # noqa: E402
-from utils import Stopwatch, UserError, log, run_script  # noqa: E402
+from utils import Stopwatch, UserError, limited_threads, log, run_script  # noqa: E402
 
 N_INIT = 10  # starts of the baselines; the best by its own objective is kept
 CONFIGS = {"SC": SCConfig, "ST": STConfig}
@@ -332,6 +332,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", metavar="METHOD")
     parser.add_argument("--csv", type=Path)
     parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads, 0 for all; of two runs at a time give each its own"
+    )
+    parser.add_argument(
         "--tables", nargs="+", type=Path, metavar="CSV", help="print the tables of these and draw the figures"
     )
     return parser.parse_args()
@@ -349,7 +352,8 @@ def main() -> None:
     if unknown:
         raise UserError(f"--methods takes {', '.join(known_methods)}, not {', '.join(unknown)}.")
     methods = args.methods or SUITES[args.task][args.suite]
-    run(args.task, args.datasets, args.input, args.seeds, methods, args.csv)
+    with limited_threads(args.threads):
+        run(args.task, args.datasets, args.input, args.seeds, methods, args.csv)
 
 
 if __name__ == "__main__":

@@ -153,6 +153,29 @@ def test_linear_forms_equal_dense_forms(seed, n, hidden, width, temperature):
         assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-8)
 
 
+def test_scale_free_consistency_is_the_angle_between_matrices():
+    embeddings, adjacency = random_case(4, 30, 6, 5)
+    z1, z2 = embeddings.z1, embeddings.z2
+    near = torch.as_tensor(adjacency + np.eye(30))
+    product = z1 @ z2.T
+    dense = -torch.log((product * near).sum() ** 2 / ((product**2).sum() * (near**2).sum()))
+    both = sparse_tensor(graphs.with_self_loops(sparse.csr_matrix(adjacency)), CPU, torch.float64)
+    linear = losses(embeddings, both, 1.0, "scale-free").cvc
+    assert torch.isclose(linear, dense, rtol=1e-9)
+    for ours, theirs in zip(*(torch.autograd.grad(loss, (z1, z2)) for loss in (linear, dense))):
+        assert torch.allclose(ours, theirs, rtol=1e-7, atol=1e-9)
+    assert torch.isclose(losses(embeddings._replace(z1=3 * z1), both, 1.0, "scale-free").cvc, linear)
+
+
+def test_scale_free_consistency_of_parallel_matrices_is_zero():
+    """Two pairs of neighbours, each pair with one vector of its own: Z1 Z2^T is A + I."""
+    z = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
+    pairs = sparse.csr_matrix(np.kron(np.eye(2), np.ones((2, 2)))).astype(np.float32)
+    near = sparse_tensor(pairs, CPU, torch.float32)
+    found = losses(Embeddings(z, z, z, z), near, 1.0, "scale-free").cvc
+    assert torch.isclose(found, torch.zeros(()), atol=1e-6)
+
+
 def test_float32_gradient_is_close_to_float64():
     """At t = 1 and a wide H, D is a small difference of large sums; the centred form keeps float32 good."""
     results = {}
