@@ -274,12 +274,12 @@ def train_and_cluster(
     The final labels are the consensus of the partitions of all seeds (cluster.consensus); those of a
     seed the consensus of its own.
     """
-    cells, inputs = prepared.cells, prepared.inputs
+    cells, inputs, n_clusters = prepared.cells, prepared.inputs, prepared.n_clusters
     with watch("graphs"):
         genes = graphs.gene_graph(inputs, config.gene_neighbors)
         constants = train.graph_inputs(inputs, cells.obsp["scrcl_graph"], genes, config.hops, device)
-    width = config.refined_width or prepared.n_clusters
-    history, found, labels, runs = [], [], {}, {}
+    width = config.refined_width or n_clusters
+    history, found, labels, models = [], [], {}, {}
     for seed in config.seeds:
         with watch("train"):
             fitted = train.fit(
@@ -287,20 +287,24 @@ def train_and_cluster(
             )
         with watch("cluster"):
             points = embedding(fitted, prepared.beside, config.embedding)
-            own = cluster.partitions(points, prepared.n_clusters, config.cluster_method, seed)
-            labels[f"seed_{seed}"] = cluster.consensus(own, prepared.n_clusters).labels
+            own = cluster.partitions(points, n_clusters, config.cluster_method, seed)
+            labels[f"seed_{seed}"] = cluster.consensus(own, n_clusters).labels
             found += own
         history += fitted.history
-        runs[seed] = points, {name: value.cpu() for name, value in fitted.model.state_dict().items()}
+        models[seed] = fitted.model
     with watch("cluster"):
-        agreed = cluster.consensus(found, prepared.n_clusters)
+        agreed = cluster.consensus(found, n_clusters)
         chosen = config.seeds[cluster.nearest(list(labels.values()), agreed.labels)]
         labels[FINAL] = agreed.labels
         labels, final = label_table(labels, prepared.voters, cells.obs_names)
         confidence = pd.Series(agreed.confidence(final), index=cells.obs_names, name=CONFIDENCE)
-    if labels[FINAL].nunique() != prepared.n_clusters:
-        log.info("The consensus has %d clusters where %d were asked for.", labels[FINAL].nunique(), prepared.n_clusters)
-    cells.obsm["X_scrcl"], state_dict = runs[chosen]
+    if labels[FINAL].nunique() != n_clusters:
+        log.info("The consensus has %d clusters where %d were asked for.", labels[FINAL].nunique(), n_clusters)
+    model = models[chosen]  # embedded once more, since the embeddings of all seeds could fill the memory
+    cells.obsm["X_scrcl"] = embedding(
+        train.Fitted(*train.embed(model, constants), model, []), prepared.beside, config.embedding
+    )
+    state_dict = {name: value.cpu() for name, value in model.state_dict().items()}
     with watch("score"):
         known = prepared.known
         scores = {} if known is None else {name: score.score(labels[name], known) for name in labels}

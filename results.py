@@ -130,7 +130,7 @@ def summary(result: Result) -> str:
     """The table that ends a run: per seed, mean ± sd, the final labels; times and memory."""
     scored = METRICS if result.scores else ()
     rows = _score_rows(result, scored)
-    lines = [format_table(["", "clusters", "loss", *scored], rows), ""]
+    lines = [format_table(["", "clusters", "epochs", "loss", *scored], rows), ""]
     if len(result.seeds) > 1:
         lines.append("Final labels: the consensus of all seeds; known labels have no part in it.")
     sure = (result.confidence.dropna() >= SURE).mean()
@@ -149,21 +149,21 @@ def summary(result: Result) -> str:
 
 
 def _score_rows(result: Result, scored: tuple[str, ...]) -> list[list[str]]:
-    last_loss = {f"seed_{record['seed']}": f"{record['total']:.4g}" for record in result.history}
+    last = {f"seed_{record['seed']}": (str(record["epoch"]), f"{record['total']:.4g}") for record in result.history}
     rows = []
 
-    def add(title: str, name: str, loss: str = "") -> None:
+    def add(title: str, name: str, training: tuple[str, str] = ("", "")) -> None:
         scores = (f"{result.scores[name][m]:.3f}" for m in scored)
-        rows.append([title, str(result.labels[name].nunique()), loss, *scores])
+        rows.append([title, str(result.labels[name].nunique()), *training, *scores])
 
     for suffix in ("", UNSMOOTHED) if FINAL + UNSMOOTHED in result.labels else ("",):
         note = ", not smoothed" if suffix else ""
         for name in result.seeds:
-            add(name.replace("_", " ") + note, name + suffix, "" if suffix else last_loss[name])
+            add(name.replace("_", " ") + note, name + suffix, ("", "") if suffix else last[name])
         if len(result.seeds) > 1:
             spread = mean_and_sd(result, suffix)
             rows.append(
-                [f"mean ± sd{note}", "", "", *(f"{spread['mean'][m]:.3f} ± {spread['sd'][m]:.3f}" for m in scored)]
+                [f"mean ± sd{note}", "", "", "", *(f"{spread['mean'][m]:.3f} ± {spread['sd'][m]:.3f}" for m in scored)]
             )
             add(f"consensus{note}", FINAL + suffix)
     return rows
