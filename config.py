@@ -98,8 +98,10 @@ class Config(Settings):
     n_clusters: str = setting(
         "auto", "clustering", "a number, or 'auto': the number of known labels if there are any, else estimated"
     )
-    embedding: Literal["joint", "encoder", "refined"] = setting(
-        "joint", "clustering", "what to cluster: [E1|E2] beside the PCs at equal variance, [E1|E2] alone, or [Z1|Z2]"
+    embedding: Literal["joint", "joint-refined", "encoder", "refined"] = setting(
+        "joint",
+        "clustering",
+        "what to cluster: [E1|E2] or [Z1|Z2] beside the PCs at equal variance, or [E1|E2] or [Z1|Z2] alone",
     )
     cluster_method: Literal["gmm", "kmeans", "leiden"] = setting(
         "gmm", "clustering", "tied-covariance Gaussian mixture, cosine k-means, or Leiden"

@@ -341,9 +341,11 @@ def embedding(fitted: train.Fitted, beside: np.ndarray, choice: str) -> np.ndarr
     [E1 | E2 | PCs] (for spots, PCs of the neighbourhood), the encoder's half and the
     PCs each centred and scaled to a total variance of 1: rows of E have unit length, so the
     PCs bring back how much a cell expresses, and what the graph has smoothed away of rare types.
+    'joint-refined' is [Z1 | Z2 | PCs] in the same way.
     """
-    if choice == "joint":
-        return np.hstack([unit_variance(fitted.encoder), unit_variance(beside)])
+    if choice.startswith("joint"):
+        half = fitted.refined if choice == "joint-refined" else fitted.encoder
+        return np.hstack([unit_variance(half), unit_variance(beside)])
     return {"encoder": fitted.encoder, "refined": fitted.refined}[choice]
 
 

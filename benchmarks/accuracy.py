@@ -101,10 +101,10 @@ ABLATION = {
         "no NDC": {"lambda1": 0},
         "no HEA": {"hea_global": False, "hea_cell": False},
         "1 epoch": {"epochs": 1},
-        "refined and PCs, K' 64": {"embedding": "refined-joint", "refined_width": 64},
+        "refined and PCs, K' 64": {"embedding": "joint-refined", "refined_width": 64},
         "K' 64": {"refined_width": 64},
         "refined and PCs, K' 64, scale-free CVC": {
-            "embedding": "refined-joint", "refined_width": 64, "consistency": "scale-free",
+            "embedding": "joint-refined", "refined_width": 64, "consistency": "scale-free",
         },
         "K' 64, scale-free CVC": {"refined_width": 64, "consistency": "scale-free"},
         "input not centred": {"encoder_input": "uncentred"},
@@ -118,7 +118,7 @@ ABLATION = {
         "graph on genes": {"graph_on": "genes"},
         "no HEA, global": {"hea_global": False},
         "no HEA, cell": {"hea_cell": False},
-        "refined and PCs": {"embedding": "refined-joint"},
+        "refined and PCs": {"embedding": "joint-refined"},
         "300 epochs": {"epochs": 300, "plateau": 0},
     }
 }  # fmt: skip
@@ -199,16 +199,9 @@ def recipe(task: str, ready: pipeline.Prepared, change: dict, seeds: list[int]) 
     change = dict(change)
     plain_embedding, plain_total, plain_fit = pipeline.embedding, train.Losses.total, train.fit
     off = [name for name in ("hea_global", "hea_cell") if change.pop(name, None) is False]
-    kind = change.get("embedding", "joint")
-    if kind in ("refined-joint", "pcs"):
+    if change.get("embedding") == "pcs":
         change["embedding"] = "joint"
-        other = {
-            "refined-joint": lambda fitted, beside, _: np.hstack(
-                [pipeline.unit_variance(fitted.refined), pipeline.unit_variance(beside)]
-            ),
-            "pcs": lambda fitted, beside, _: beside,
-        }
-        pipeline.embedding = other[kind]
+        pipeline.embedding = lambda fitted, beside, choice: beside
 
     def total(terms: train.Losses, lambda1: float, lambda2: float) -> torch.Tensor:
         gone = {name: getattr(terms, name) * 0 for name in off}

@@ -88,7 +88,7 @@ def test_large_data_are_fitted_on_a_part_and_all_assigned(monkeypatch):
     monkeypatch.setattr(cluster, "FIT_ON", 100)
     for method in ("gmm", "kmeans"):
         parts = cluster.partitions(points, 3, method, seed=1)
-        assert len(parts) == cluster.N_STARTS and all(len(part) == 600 for part in parts)
+        assert len(parts) == cluster.N_VOTES and all(len(part) == 600 for part in parts)
         assert adjusted_rand_score(cluster.consensus(parts, 3).labels, truth) == 1
 
 

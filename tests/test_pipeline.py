@@ -114,6 +114,7 @@ def test_other_input(counts, fast, kind):
     [
         {"embedding": "refined"},
         {"embedding": "encoder"},
+        {"embedding": "joint-refined"},
         {"cluster_method": "kmeans"},
         {"cluster_method": "leiden"},
         {"encoder_input": "counts"},
