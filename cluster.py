@@ -24,9 +24,8 @@ from tqdm.auto import tqdm
 
 from utils import UserError
 
-N_STARTS = 8  # random starts of k-means and of the mixture
-N_VOTES = 3  # of them vote: those best by their own objective
-FIT_ON = 20_000  # cells a mixture or k-means is fitted on, anew for every start; all are assigned
+N_INIT = 8  # starts of k-means and of the mixture; the best by its own objective is kept
+FIT_ON = 20_000  # cells a mixture or k-means is fitted on; all are assigned
 MIXTURE_DIMS = 20  # leading PCs the mixture sees: a covariance of 2H dimensions cannot be estimated
 VOTE_STARTS = 6  # partitions the vote starts from, those that agree best with the others
 VOTE_ROUNDS = 50  # at most; a handful suffices
@@ -52,43 +51,36 @@ class Consensus(NamedTuple):
 
 
 def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int) -> np.ndarray:
-    """The consensus of the partitions of one seed: integer labels [N], 0 the largest cluster."""
-    return consensus(partitions(points, n_clusters, method, seed), n_clusters).labels
-
-
-def partitions(points: np.ndarray, n_clusters: int, method: str, seed: int) -> list[np.ndarray]:
-    """Partition rows of points [N, d] into n_clusters from several random starts; integers [N] each.
+    """Cluster rows of points [N, d] into n_clusters; integer labels [N], 0 the largest cluster.
 
     method: 'gmm' (Gaussian mixture with tied covariance on 20 PCs), 'kmeans' (cosine: on
-    rows of unit length), the best 3 of 8 starts each; 'leiden' (scanpy's graph of 15 neighbours, resolution
-    searched), which hardly depends on a start, once. A method may end with another number
-    of clusters.
+    rows of unit length), both fitted on a random 20,000 of more points; 'leiden' (scanpy's graph of 15
+    neighbours, resolution searched). A method may end with another number of clusters.
     Raises UserError where there are more clusters than points.
-
-    Most starts end in poor local optima, on which even a majority may agree; but the likeliest
-    of all is not the one nearest to the cell types, and which it is changes from seed to seed. So a
-    few of the best vote.
     """
     require_enough(points, n_clusters)
-    rng = np.random.default_rng(seed)
     if method == "leiden":
-        return [_leiden(points, n_clusters, seed)]
-    points = leading_components(points, MIXTURE_DIMS) if method == "gmm" else normalize(points)
-    found = []
-    for _ in range(N_STARTS):
-        start, fit_on = int(rng.integers(2**32)), points
-        if len(points) > FIT_ON:
-            fit_on = points[np.sort(rng.choice(len(points), max(FIT_ON, n_clusters), replace=False))]
-        model = (
-            GaussianMixture(n_clusters, covariance_type="tied", max_iter=200, random_state=start)
-            if method == "gmm"
-            else KMeans(n_clusters, n_init=1, random_state=start)
-        )
-        with _no_convergence_warning():
-            model.fit(fit_on)
-        found.append((model.lower_bound_ if method == "gmm" else -model.inertia_, model.predict(points)))
-    found.sort(key=lambda pair: -pair[0])  # stable: of equals the first
-    return [labels for _, labels in found[:N_VOTES]]
+        return _by_size(_leiden(points, n_clusters, seed))
+    if method == "gmm":
+        points = leading_components(points, MIXTURE_DIMS)
+        model = GaussianMixture(n_clusters, covariance_type="tied", n_init=N_INIT, max_iter=200, random_state=seed)
+    else:
+        points = normalize(points)
+        model = KMeans(n_clusters, n_init=N_INIT, random_state=seed)
+    part = points
+    if len(points) > FIT_ON:
+        chosen = np.random.default_rng(seed).choice(len(points), max(FIT_ON, n_clusters), replace=False)
+        part = points[np.sort(chosen)]
+    with _no_convergence_warning():
+        return _by_size(model.fit(part).predict(points))
+
+
+def _by_size(labels: np.ndarray) -> np.ndarray:
+    """The same clusters numbered 0, 1, ... by falling size."""
+    _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    rank = np.empty(len(counts), dtype=int)
+    rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
+    return rank[inverse]
 
 
 def consensus(partitions: list[np.ndarray], n_clusters: int) -> Consensus:

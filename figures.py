@@ -110,7 +110,7 @@ def umap_figure(cells: ad.AnnData, known: pd.Series | None) -> Figure:
     for axes, name in zip(figure.subplots(1, len(legends)), bare.obs):
         scale = {"vmin": 0, "vmax": 1, "color_map": "viridis", "colorbar_loc": None} if name == "confidence" else {}
         sc.pl.umap(bare, color=name, ax=axes, **look, **scale)
-    figure.colorbar(axes.collections[0], ax=axes, label="share of the partitions that agree", shrink=0.7)
+    figure.colorbar(axes.collections[0], ax=axes, label="share of the seeds that agree", shrink=0.7)
     return figure
 
 

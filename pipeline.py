@@ -27,7 +27,7 @@ from config import Config, SCConfig, STConfig
 from utils import VERSION, Stopwatch, find_device, limited_threads, log
 
 FINAL = "scrcl"  # column of the final labels
-CONFIDENCE = "scrcl_confidence"  # column of how far the partitions agree with them
+CONFIDENCE = "scrcl_confidence"  # column of how far the seeds agree with them
 UNSMOOTHED = "_unsmoothed"  # ends the name of labels before they are smoothed in space
 RUN_ONLY = (
     "dataset",
@@ -85,8 +85,8 @@ class Result:
     labels: indexed by barcode; columns seed_S for every seed S, and last scrcl, the
         final labels, the consensus; where labels are smoothed, also those before it, NAME_unsmoothed. One row per
         cell of the input, in its order, missing for cells that could not be used.
-    confidence: share of all partitions (every seed's, from every random start) that put the cell where
-        the final labels do, [cells of the input], missing as they are.
+    confidence: share of the seeds that put the cell where the final labels do, [cells of the input],
+        missing as they are.
     scores: per column of labels, as score.score returns; empty without known types.
     chosen_seed: the seed whose labels agree best with the final ones; obsm['X_scrcl'] is its embedding.
     state_dict: the parameters of its model.
@@ -271,15 +271,14 @@ def train_and_cluster(
 ) -> Result:
     """Train and cluster once per seed; agree on the final labels without known types; score last.
 
-    The final labels are the consensus of the partitions of all seeds (cluster.consensus); those of a
-    seed the consensus of its own.
+    The final labels are the consensus of all seeds (cluster.consensus).
     """
     cells, inputs, n_clusters = prepared.cells, prepared.inputs, prepared.n_clusters
     with watch("graphs"):
         genes = graphs.gene_graph(inputs, config.gene_neighbors)
         constants = train.graph_inputs(inputs, cells.obsp["scrcl_graph"], genes, config.hops, device)
     width = config.refined_width or n_clusters
-    history, found, labels, models = [], [], {}, {}
+    history, labels, models = [], {}, {}
     for seed in config.seeds:
         with watch("train"):
             fitted = train.fit(
@@ -287,13 +286,11 @@ def train_and_cluster(
             )
         with watch("cluster"):
             points = embedding(fitted, prepared.beside, config.embedding)
-            own = cluster.partitions(points, n_clusters, config.cluster_method, seed)
-            labels[f"seed_{seed}"] = cluster.consensus(own, n_clusters).labels
-            found += own
+            labels[f"seed_{seed}"] = cluster.cluster(points, n_clusters, config.cluster_method, seed)
         history += fitted.history
         models[seed] = fitted.model
     with watch("cluster"):
-        agreed = cluster.consensus(found, n_clusters)
+        agreed = cluster.consensus(list(labels.values()), n_clusters)
         chosen = config.seeds[cluster.nearest(list(labels.values()), agreed.labels)]
         labels[FINAL] = agreed.labels
         labels, final = label_table(labels, prepared.voters, cells.obs_names)

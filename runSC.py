@@ -2,7 +2,7 @@
 
 python runSC.py                                    # a small real set that comes with scanpy
 python runSC.py --dataset my_cells.h5ad            # labels are not needed
-python runSC.py --dataset Zeisel --seeds 5 15 25   # datasets/scdata/Zeisel.h5ad
+python runSC.py --dataset Zeisel                   # datasets/scdata/Zeisel.h5ad
 python runSC.py --dataset Zeisel --config paper    # the published settings
 """
 

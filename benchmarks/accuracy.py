@@ -126,6 +126,7 @@ ABLATION["ST"] = {
     name: change for name, change in ABLATION["SC"].items() if name not in ("cosine graph", "graph on genes")
 } | {"equal gene weights": {"gene_weights": "none"}, "t 1": {"temperature": 1.0}}
 del ABLATION["ST"]["t 0.1"]
+UNWEIGHTED = {"SC": {}, "ST": {"gene_weights": "none"}}
 SUITES = {
     task: {
         "main": ["scRCL", *(f"{points} + {name}" for points in POINTS[task] for name in BASELINES)],
@@ -257,6 +258,8 @@ def labels_of(task: str, dataset: str, changed: str, method: str, seed: int) -> 
         known = prepared(task, dataset, changed, {}).known
         return {(method, seed): found[""], ("published settings, oracle epoch", seed): found["oracle"]}, known
     change = ABLATION[task].get(method, {})
+    if method.startswith(tuple(POINTS[task])):
+        change = UNWEIGHTED[task]  # baselines see genes as users of them would
     ready = prepared(task, dataset, changed, change)
     if method == "scRCL":
         found = recipe(task, ready, {}, list(range(seed, seed + SEEDS_OF_A_CONSENSUS)))

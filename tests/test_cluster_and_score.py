@@ -83,13 +83,11 @@ def test_any_partitions_give_a_consensus(seed, n, k, n_partitions):
     assert adjusted_rand_score(renamed.labels, agreed.labels) > 0.99 or n_partitions > 1  # ties may break another way
 
 
-def test_large_data_are_fitted_on_a_part_and_all_assigned(monkeypatch):
+@pytest.mark.parametrize("method", ["gmm", "kmeans"])
+def test_large_data_are_fitted_on_a_part_and_all_assigned(monkeypatch, method):
     points, truth = blobs(600)
     monkeypatch.setattr(cluster, "FIT_ON", 100)
-    for method in ("gmm", "kmeans"):
-        parts = cluster.partitions(points, 3, method, seed=1)
-        assert len(parts) == cluster.N_VOTES and all(len(part) == 600 for part in parts)
-        assert adjusted_rand_score(cluster.consensus(parts, 3).labels, truth) == 1
+    assert adjusted_rand_score(cluster.cluster(points, 3, method, seed=1), truth) == 1
 
 
 def test_nearest():
