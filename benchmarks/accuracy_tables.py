@@ -93,11 +93,17 @@ def stability(rows: pd.DataFrame) -> str:
         of_set = rows[rows["dataset"] == name]
         single, agreed = (of_set[of_set["method"] == method]["ARI"] for method in ("scRCL, one seed", RECIPE))
         lines.append(
-            [name, f"{single.mean():.3f} ± {single.std():.3f}", f"{single.min():.3f}", str(len(single))]
-            + [f"{agreed.mean():.3f} ± {agreed.std():.3f}", f"{agreed.min():.3f}", str(len(agreed))]
+            [
+                name,
+                *(cell for runs in (single, agreed) for cell in (_spread(runs), f"{runs.min():.3f}", str(len(runs)))),
+            ]
         )
     header = ["ARI", "one seed", "worst", "seeds", "consensus of five", "worst", "disjoint groups"]
     return "Stability:\n\n" + markdown(header, lines)
+
+
+def _spread(values: pd.Series) -> str:
+    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
 
 
 def recalls(rows: pd.DataFrame) -> pd.DataFrame:
