@@ -115,6 +115,8 @@ class Config(Settings):
     device: str = setting("auto", "run", "auto, cpu, cuda, cuda:1 or mps; auto takes CUDA where there is one")
     threads: int = setting(0, "run", "CPU threads, 0 for all")
     output: str = setting("auto", "run", "")
+    checkpoint_every: int = setting(10, "run", "epochs between checkpoints, 0 for none")
+    resume: bool = setting(False, "run", "go on from the checkpoint of a run that was ended early")
     figures: bool = setting(True, "run", "draw figures (UMAP takes the most time of them)")
     report: bool = setting(False, "run", "rank marker genes and write report.html too, as draw_DEGs.py does")
 
@@ -245,6 +247,7 @@ MOST_THREADS = 1024
 MOST_SEEDS = 100
 _POSITIVE = ("n_pcs", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
 _NOT_NEGATIVE = ("plateau", "refined_width", "weight_decay", "lambda1", "lambda2", "threads", "hops", "seeds")
+_NOT_NEGATIVE += ("checkpoint_every",)
 
 
 def validate(config: Config) -> None:

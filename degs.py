@@ -22,9 +22,10 @@ import report
 import results
 import score
 from config import DEGConfig
+from folders import locked, refuse_to_overwrite, staged
 from labelled import Labelled
 from markers import GROUP, Markers
-from utils import UserError, format_table, limited_threads, log, refuse_to_overwrite, sha256, staged_folder
+from utils import UserError, format_table, limited_threads, log, sha256
 
 TABLES = ("markers.csv", "top_markers.csv", "cluster_types.csv", "cluster_names.csv", "markers.yaml")
 FIGURES = tuple(f"{stem}.{format}" for stem in marker_figures.STEMS for format in ("png", "pdf", "svg"))
@@ -36,7 +37,9 @@ def run(settings: DEGConfig) -> None:
     """Find cells and labels, rank, write, draw and report, as the settings say."""
     with limited_threads(settings.threads):
         found = labelled.find(settings)
-        describe(found, settings, output_folder(found, settings))
+        folder = output_folder(found, settings)
+        with locked(folder):
+            describe(found, settings, folder)
 
 
 def output_folder(cells: Labelled, settings: DEGConfig) -> Path:
@@ -66,12 +69,12 @@ def describe(cells: Labelled, settings: DEGConfig, folder: Path) -> None:
     named = markers.name_clusters(cells.cells, known_markers) if known_markers else None
     types = None if cells.known is None else score.largest_overlaps(cells.cells.obs[GROUP], cells.known)
     overview = summarise(cells, found, types, named)
-    with staged_folder(folder, FILES) as stage:
+    with staged(folder, FILES) as stage:
         _write_tables(stage, found, types, named, settings)
         facts = provenance(cells, settings)
         text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
         (stage / "markers.yaml").write_text(text, encoding="utf-8")
-    with staged_folder(folder, (*FIGURES, report.FILE)) as stage:
+    with staged(folder, (*FIGURES, report.FILE)) as stage:
         pictures = _draw(cells, found, _shown_names(cells, named), settings, stage)
         page = report.page(cells, overview, found.listed(settings.n_genes), pictures, facts)
         (stage / report.FILE).write_text(page, encoding="utf-8")

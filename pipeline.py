@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -23,7 +25,9 @@ import preprocess
 import score
 import spatial
 import train
+from checkpoints import Checkpoints
 from config import Config, SCConfig, STConfig
+from model import GraphInputs
 from utils import VERSION, Stopwatch, find_device, limited_threads, log
 
 FINAL = "scrcl"  # column of the final labels
@@ -35,6 +39,8 @@ RUN_ONLY = (
     "output",
     "figures",
     "report",
+    "checkpoint_every",
+    "resume",
 )  # settings of the entry script, without effect in a notebook
 LIBRARIES = (
     "torch",
@@ -121,6 +127,7 @@ def find_cell_types(
     *,
     on_epoch: Callable[[dict[str, float]], None] = lambda losses: None,
     watch: Stopwatch | None = None,
+    keep_in: Path | None = None,
     **settings: Any,
 ) -> Result:
     """Find cell types in scRNA-seq data with scRCL.
@@ -132,12 +139,14 @@ def find_cell_types(
     config, settings: an SCConfig, and fields of it by name, e.g. seeds=[5, 15], n_clusters=8.
     on_epoch: called with the losses after every training epoch.
     watch: collects the seconds of every stage.
+    keep_in: folder for a checkpoint every config.checkpoint_every epochs, from which config.resume goes on;
+        it stays when the run ends, well or not.
 
     Known types serve two ends only: their number, when n_clusters is 'auto', and
     scores of the finished labels.
     Raises UserError for input that cannot be used.
     """
-    return _run(adata, config or SCConfig(), settings, prepare_cells, on_epoch, watch)
+    return _run(adata, config or SCConfig(), settings, prepare_cells, on_epoch, watch, keep_in)
 
 
 def find_domains(
@@ -146,6 +155,7 @@ def find_domains(
     *,
     on_epoch: Callable[[dict[str, float]], None] = lambda losses: None,
     watch: Stopwatch | None = None,
+    keep_in: Path | None = None,
     **settings: Any,
 ) -> Result:
     """Find spatial domains with scRCL: find_cell_types for spots that have positions.
@@ -157,7 +167,7 @@ def find_domains(
 
     Raises UserError for input that cannot be used.
     """
-    return _run(adata, config or STConfig(), settings, prepare_spots, on_epoch, watch)
+    return _run(adata, config or STConfig(), settings, prepare_spots, on_epoch, watch, keep_in)
 
 
 def _run(
@@ -167,13 +177,15 @@ def _run(
     prepare: Callable[[ad.AnnData, Any, Stopwatch], Prepared],
     on_epoch: Callable[[dict[str, float]], None],
     watch: Stopwatch | None,
+    keep_in: Path | None,
 ) -> Result:
     config = dataclasses.replace(config, **settings)
     watch = watch or Stopwatch()
     device = find_device(config.device)
     with limited_threads(config.threads):
         prepared = prepare(adata, config, watch)
-        result = train_and_cluster(prepared, config, device, on_epoch, watch)
+        checkpoints = Checkpoints(keep_in, config.checkpoint_every, config.resume)
+        result = train_and_cluster(prepared, config, device, on_epoch, watch, checkpoints)
     result.labels = result.labels.reindex(adata.obs_names)
     result.confidence = result.confidence.reindex(adata.obs_names)
     annotate(adata, result)
@@ -268,28 +280,24 @@ def train_and_cluster(
     device: torch.device,
     on_epoch: Callable[[dict[str, float]], None],
     watch: Stopwatch,
+    checkpoints: Checkpoints | None = None,
 ) -> Result:
     """Train and cluster once per seed; agree on the final labels without known types; score last.
 
     The final labels are the consensus of all seeds (cluster.consensus).
     """
-    cells, inputs, n_clusters = prepared.cells, prepared.inputs, prepared.n_clusters
+    cells, n_clusters, checkpoints = prepared.cells, prepared.n_clusters, checkpoints or Checkpoints()
     with watch("graphs"):
-        genes = graphs.gene_graph(inputs, config.gene_neighbors)
-        constants = train.graph_inputs(inputs, cells.obsp["scrcl_graph"], genes, config.hops, device)
-    width = config.refined_width or n_clusters
-    history, labels, models = [], {}, {}
+        genes = graphs.gene_graph(prepared.inputs, config.gene_neighbors)
+        constants = train.graph_inputs(prepared.inputs, cells.obsp["scrcl_graph"], genes, config.hops, device)
+    checkpoints.open(decisive(prepared, config, device))
+    found = {}
     for seed in config.seeds:
-        with watch("train"):
-            fitted = train.fit(
-                constants, seed=seed, refined_width=width, on_epoch=on_epoch, **_training_settings(config)
-            )
-        with watch("cluster"):
-            points = embedding(fitted, prepared.beside, config.embedding)
-            labels[f"seed_{seed}"] = cluster.cluster(points, n_clusters, config.cluster_method, seed)
-        history += fitted.history
-        models[seed] = fitted.model
+        found[seed] = _kept_seed(checkpoints, seed, on_epoch)
+        if found[seed] is None:
+            found[seed] = train_seed(prepared, constants, config, seed, on_epoch, watch, checkpoints)
     with watch("cluster"):
+        labels = {f"seed_{seed}": own.labels for seed, own in found.items()}
         agreed = cluster.consensus(list(labels.values()), n_clusters)
         chosen = config.seeds[cluster.nearest(list(labels.values()), agreed.labels)]
         labels[FINAL] = agreed.labels
@@ -297,17 +305,75 @@ def train_and_cluster(
         confidence = pd.Series(agreed.confidence(final), index=cells.obs_names, name=CONFIDENCE)
     if labels[FINAL].nunique() != n_clusters:
         log.info("The consensus has %d clusters where %d were asked for.", labels[FINAL].nunique(), n_clusters)
-    model = models[chosen]  # embedded once more, since the embeddings of all seeds could fill the memory
-    cells.obsm["X_scrcl"] = embedding(
-        train.Fitted(*train.embed(model, constants), model, []), prepared.beside, config.embedding
-    )
-    state_dict = {name: value.cpu() for name, value in model.state_dict().items()}
+    model = train.restored_model(found[chosen].model, constants, **_model_settings(prepared, config))
+    # Embedded once more, since the embeddings of all seeds could fill the memory.
+    cells.obsm["X_scrcl"] = embedding(train.embed(model, constants), prepared.beside, config.embedding)
     with watch("score"):
         known = prepared.known
         scores = {} if known is None else {name: score.score(labels[name], known) for name in labels}
     cells.uns["scrcl"] = describe(prepared, config, chosen, device)
+    if checkpoints.resumed_from:
+        cells.uns["scrcl"]["resumed_from"] = checkpoints.resumed_from
     write_labels(cells, labels, confidence)
-    return Result(config, prepared, labels, confidence, scores, chosen, state_dict, history, str(device), watch.seconds)
+    history = [record for own in found.values() for record in own.history]
+    return Result(
+        config, prepared, labels, confidence, scores, chosen, found[chosen].model, history, str(device), watch.seconds
+    )
+
+
+class SeedResult(NamedTuple):
+    """labels: [N] integers, 0 the largest cluster; model: its parameters, in memory of the CPU; history: losses per epoch."""
+
+    labels: np.ndarray
+    model: dict[str, torch.Tensor]
+    history: list[dict[str, float]]
+
+
+def train_seed(
+    prepared: Prepared,
+    constants: GraphInputs,
+    config: Config,
+    seed: int,
+    on_epoch: Callable[[dict[str, float]], None],
+    watch: Stopwatch,
+    checkpoints: Checkpoints,
+) -> SeedResult:
+    """Train and cluster with one seed, and keep what came out in the checkpoint."""
+    settings = _model_settings(prepared, config) | _training_settings(config)
+    with watch("train"):
+        model, history = train.fit(constants, seed=seed, on_epoch=on_epoch, checkpoints=checkpoints, **settings)
+    with watch("cluster"):
+        points = embedding(train.embed(model, constants), prepared.beside, config.embedding)
+        labels = cluster.cluster(points, prepared.n_clusters, config.cluster_method, seed)
+    found = SeedResult(labels, {name: value.cpu() for name, value in model.state_dict().items()}, history)
+    checkpoints.keep_seed(seed, found._asdict() | {"labels": torch.as_tensor(labels)})
+    return found
+
+
+def _kept_seed(checkpoints: Checkpoints, seed: int, on_epoch: Callable[[dict[str, float]], None]) -> SeedResult | None:
+    kept = checkpoints.seed(seed)
+    if kept is None:
+        return None
+    for record in kept["history"]:
+        on_epoch(record)
+    return SeedResult(**kept | {"labels": kept["labels"].numpy()})
+
+
+def decisive(prepared: Prepared, config: Config, device: torch.device) -> dict[str, Any]:
+    """All that decides what a seed gives, for people to compare and for a checkpoint to be of the same run."""
+    content = hashlib.sha256(np.ascontiguousarray(prepared.beside))
+    for part in (prepared.cells.obsp["scrcl_graph"].indices, "\n".join(prepared.cells.obs_names).encode()):
+        content.update(part)
+    settings = {name: value for name, value in vars(config).items() if name not in (*RUN_ONLY, "seeds", "label_key")}
+    return {
+        "task": config.task,
+        "input": content.hexdigest(),
+        **settings,
+        "n_clusters": prepared.n_clusters,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        **versions(),
+    }
 
 
 def label_table(
@@ -323,15 +389,20 @@ def label_table(
     return pd.DataFrame(columns, index=barcodes).astype(str), found
 
 
+def _model_settings(prepared: Prepared, config: Config) -> dict[str, Any]:
+    width = config.refined_width or prepared.n_clusters
+    return {"hidden": config.hidden, "refined_width": width, "dropout": config.dropout}
+
+
 def _training_settings(config: Config) -> dict[str, Any]:
     names = (
-        *("hidden", "dropout", "epochs", "plateau", "lr", "weight_decay"),
+        *("epochs", "plateau", "lr", "weight_decay"),
         *("temperature", "lambda1", "lambda2", "consistency"),
     )
     return {name: getattr(config, name) for name in names}
 
 
-def embedding(fitted: train.Fitted, beside: np.ndarray, choice: str) -> np.ndarray:
+def embedding(found: train.Embedded, beside: np.ndarray, choice: str) -> np.ndarray:
     """What is clustered, [N, d] float32.
 
     'encoder' is [E1 | E2], 'refined' [Z1 | Z2], as in the paper. 'joint' is
@@ -341,9 +412,9 @@ def embedding(fitted: train.Fitted, beside: np.ndarray, choice: str) -> np.ndarr
     'joint-refined' is [Z1 | Z2 | PCs] in the same way.
     """
     if choice.startswith("joint"):
-        half = fitted.refined if choice == "joint-refined" else fitted.encoder
+        half = found.refined if choice == "joint-refined" else found.encoder
         return np.hstack([unit_variance(half), unit_variance(beside)])
-    return {"encoder": fitted.encoder, "refined": fitted.refined}[choice]
+    return getattr(found, choice)
 
 
 def unit_variance(points: np.ndarray) -> np.ndarray:

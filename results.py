@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 import yaml
 
+from folders import complete_for_reading
 from pipeline import CONFIDENCE, FINAL, UNSMOOTHED, Result
 from score import METRICS
 from utils import UserError, format_table, log, one_line, peak_memory_gib, sha256
@@ -28,7 +29,7 @@ FILES = ("config.yaml", "labels.csv", "result.h5ad", "metrics.json", "log.jsonl"
 
 
 def write(result: Result, folder: Path, source: Path | None, files: Sequence[Path] = ()) -> None:
-    """Write labels.csv, result.h5ad, metrics.json, config.yaml and model.pt into folder.
+    """Write labels.csv, result.h5ad, metrics.json, config.yaml, log.jsonl and model.pt into folder.
 
     source: the input file or folder, None for data that come with a package or are
     simulated; files: those of the input whose hashes are recorded.
@@ -43,6 +44,7 @@ def write(result: Result, folder: Path, source: Path | None, files: Sequence[Pat
     (folder / "config.yaml").write_text(
         yaml.safe_dump(provenance(result, source, files), sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
+    (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in result.history))
     model = io.BytesIO()  # as for h5ad: only plain writing ends a full disk in an OSError
     torch.save(result.state_dict, model)
     (folder / "model.pt").write_bytes(model.getbuffer())
@@ -111,7 +113,7 @@ def mean_and_sd(result: Result, suffix: str = "") -> dict[str, dict[str, float]]
 
 def provenance(result: Result, source: Path | None, files: Sequence[Path] = ()) -> dict:
     """Everything needed to repeat the run: `--config config.yaml` reads the settings back."""
-    settings = dataclasses.asdict(result.config)
+    settings = dataclasses.asdict(result.config) | {"resume": False}
     if settings.get("annotation", "auto") not in ("auto", "none"):
         settings["annotation"] = str(Path(settings["annotation"]).resolve())
     facts = {name: value for name, value in result.cells.uns["scrcl"].items() if name != "params"}
@@ -187,6 +189,7 @@ def is_finished(folder: Path) -> bool:
 
 def read_run(folder: Path) -> Run | None:
     """The finished run in folder, or None where there is none. Raises UserError for one that is damaged."""
+    complete_for_reading(folder)
     if not is_finished(folder):
         return None
     try:
@@ -212,6 +215,8 @@ NEEDED = {  # what the readers of a run rely on
 
 def latest_run(task: str) -> Run:
     """The run in results/TASK that finished last. Raises UserError where there is none."""
+    for folder in (RESULTS / task).glob("*"):
+        complete_for_reading(folder)
     finished = [path.parent for path in (RESULTS / task).glob("*/labels.csv") if is_finished(path.parent)]
     if not finished:
         raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,17 +13,17 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 import graphs
+import interrupts
+from checkpoints import Checkpoints
 from model import GraphInputs, Losses, ScRCL, losses
-from utils import UserError
+from utils import UserError, log
 
 PLATEAU_EPOCHS = 10  # over which a loss is seen to fall or not
 
 
 class Fitted(NamedTuple):
-    """encoder: [N, 2H] float32, [E1 | E2]; refined: [N, 2K'], [Z1 | Z2]; model on its device; history: per epoch, the losses."""
+    """model on its device, its last state; history: per epoch, the losses."""
 
-    encoder: np.ndarray
-    refined: np.ndarray
     model: ScRCL
     history: list[dict[str, float]]
 
@@ -87,38 +87,81 @@ def fit(
     plateau: float = 0.0,
     seed: int,
     on_epoch: Callable[[dict[str, float]], None] = lambda record: None,
+    checkpoints: Checkpoints | None = None,
 ) -> Fitted:
-    """Train a new model with Adam for that many epochs and embed all cells without dropout.
+    """Train a new model with Adam for that many epochs.
 
     plateau: end earlier, once the loss has fallen by less than this share of its first value over 10 epochs; 0 for never.
-    on_epoch receives {seed, epoch, hea_global, hea_cell, ndc, cvc, total} after each epoch.
+    on_epoch receives {seed, epoch, hea_global, hea_cell, ndc, cvc, total} after each epoch, also for epochs of the checkpoint.
+    checkpoints: where the state of training is kept, and where it goes on from.
+    Ctrl-C and SIGTERM wait for the end of the epoch, after which the state is kept.
     The caller's torch random state is left as it was.
     Raises UserError when a loss is not finite.
     """
-    device = inputs.view1.device
-    history: list[dict[str, float]] = []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    device, checkpoints = inputs.view1.device, checkpoints or Checkpoints()
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), interrupts.deferred() as asked_to_end:
         torch.manual_seed(seed)
-        model = ScRCL(*inputs.view1.shape, hidden, refined_width, dropout).to(device, inputs.view1.dtype)
+        model = new_model(inputs, hidden, refined_width, dropout)
         optimizer = adam(model, lr, weight_decay)
-        # disable=None: no bar where stderr is a file
-        progress = tqdm(range(1, epochs + 1), desc=f"seed {seed}", unit="epoch", disable=None)
-        for epoch in progress:
-            terms = step(model, inputs, optimizer, temperature, lambda1, lambda2, consistency)
-            record = {"seed": seed, "epoch": epoch, **terms}
+        history = _go_on(checkpoints.training(seed), model, optimizer)
+        for record in history:
             on_epoch(record)
-            if not math.isfinite(record["total"]):
-                raise _diverged(f"The loss is no longer a finite number in epoch {epoch} of seed {seed}")
-            history.append(record)
+        # disable=None: no bar where stderr is a file
+        progress = tqdm(desc=f"seed {seed}", unit="epoch", total=epochs, initial=len(history), disable=None)
+        while len(history) < epochs and not _has_flattened(history, plateau) and not asked_to_end():
+            terms = step(model, inputs, optimizer, temperature, lambda1, lambda2, consistency)
+            history.append({"seed": seed, "epoch": len(history) + 1, **terms})
+            on_epoch(history[-1])
+            if not math.isfinite(terms["total"]):
+                raise _diverged(f"The loss is no longer a finite number in epoch {len(history)} of seed {seed}")
             progress.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
-            if _has_flattened(history, plateau):
-                progress.total = epoch  # the bar ends full
-                break
+            progress.update()
+            if checkpoints.is_due(len(history)) or asked_to_end():
+                checkpoints.keep_training(_state(seed, model, optimizer, history))
+        progress.total = len(history)  # the bar ends full, also on a plateau
         progress.close()
-    encoder, refined = embed(model, inputs)
-    if not (np.isfinite(encoder).all() and np.isfinite(refined).all()):
-        raise _diverged(f"The embedding is not finite after the last epoch of seed {seed}")
-    return Fitted(encoder, refined, model, history)
+    return Fitted(model, history)
+
+
+def new_model(inputs: GraphInputs, hidden: int, refined_width: int, dropout: float) -> ScRCL:
+    """A model for these inputs, on their device, with parameters from torch's random state."""
+    return ScRCL(*inputs.view1.shape, hidden, refined_width, dropout).to(inputs.view1.device, inputs.view1.dtype)
+
+
+def restored_model(parameters: dict[str, torch.Tensor], inputs: GraphInputs, **settings: Any) -> ScRCL:
+    """new_model with parameters of an earlier one of the same settings; the caller's torch random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        model = new_model(inputs, **settings)
+    model.load_state_dict(parameters)
+    return model
+
+
+def _state(seed: int, model: ScRCL, optimizer: torch.optim.Adam, history: list[dict[str, float]]) -> dict[str, Any]:
+    """All that the next epochs depend on."""
+    on_cuda = next(model.parameters()).is_cuda
+    return {
+        "seed": seed,
+        "epoch": len(history),
+        "history": history,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state(next(model.parameters()).device) if on_cuda else None,
+    }
+
+
+def _go_on(state: dict[str, Any] | None, model: ScRCL, optimizer: torch.optim.Adam) -> list[dict[str, float]]:
+    """Bring a state back, torch's random one included; the losses of the epochs before it, none without a state."""
+    if state is None:
+        return []
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"])
+    if state["random_cuda"] is not None:
+        torch.cuda.set_rng_state(state["random_cuda"], next(model.parameters()).device)
+    log.info("Going on from epoch %d of seed %d.", state["epoch"], state["seed"])
+    return state["history"]
 
 
 def _has_flattened(history: list[dict[str, float]], plateau: float) -> bool:
@@ -159,9 +202,19 @@ def step(
     return dict(zip([*Losses._fields, "total"], values))
 
 
+class Embedded(NamedTuple):
+    """encoder: [N, 2H] float32, [E1 | E2]; refined: [N, 2K'], [Z1 | Z2]."""
+
+    encoder: np.ndarray
+    refined: np.ndarray
+
+
 @torch.no_grad()
-def embed(model: ScRCL, inputs: GraphInputs) -> tuple[np.ndarray, np.ndarray]:
-    """[E1 | E2] and [Z1 | Z2] of all cells, float32, dropout off."""
+def embed(model: ScRCL, inputs: GraphInputs) -> Embedded:
+    """Embed all cells, dropout off. Raises UserError where that is not finite."""
     model.eval()
     e1, e2, z1, z2 = model(inputs)
-    return torch.cat([e1, e2], dim=1).float().cpu().numpy(), torch.cat([z1, z2], dim=1).float().cpu().numpy()
+    found = Embedded(*(torch.cat(views, dim=1).float().cpu().numpy() for views in ((e1, e2), (z1, z2))))
+    if not all(np.isfinite(points).all() for points in found):
+        raise _diverged("The embedding is not finite after the last epoch")
+    return found

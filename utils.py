@@ -1,14 +1,11 @@
-"""Small helpers that every module may use: errors, logging, time and memory, devices, safe files."""
+"""Small helpers that every module may use: errors, logging, time and memory, devices, tables."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +14,8 @@ from pathlib import Path
 import numba
 import torch
 from threadpoolctl import threadpool_limits
+
+import interrupts
 
 VERSION = "0.1.0"
 
@@ -33,17 +32,27 @@ def one_line(error: Exception) -> str:
 
 
 def run_script(main: Callable[[], None]) -> int:
-    """Run an entry script's main; its exit code: 0, 2 after one sentence on bad input, 130 after Ctrl-C."""
+    """Run an entry script's main; its exit code: 0, 2 after one sentence on bad input, 130 after Ctrl-C, 143 after SIGTERM."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     log.setLevel(logging.INFO)
     try:
-        main()
+        with interrupts.handled():
+            main()
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
+        return 2
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        print(
+            f"Error: There is not enough memory ({one_line(error)}); use a larger machine or fewer cells.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("\nInterrupted. No half-written file is left.", file=sys.stderr)
         return 130
+    except interrupts.Terminated:
+        print("\nTerminated. No half-written file is left.", file=sys.stderr)
+        return 143
     return 0
 
 
@@ -135,57 +144,6 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-RUN_MARKS = ("config.yaml", "markers.yaml")  # the files by which a folder is known as that of an earlier run
-
-
-def refuse_to_overwrite(inputs: Sequence[Path], folder: Path, names: Sequence[str]) -> None:
-    """Raise UserError where one of the inputs would be overwritten by a file of these names in folder."""
-    written = {(folder / name).resolve() for name in names}
-    endangered = [path for path in inputs if path.resolve() in written]
-    if endangered:
-        raise UserError(f"The results would overwrite the input {endangered[0]}; choose another folder with --output.")
-
-
-@contextmanager
-def staged_folder(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
-    """A temporary folder inside folder whose files replace those of folder when the block ends well.
-
-    Until then folder's own files stay whole, and after an error nothing has changed.
-    owned: every file name that a run may write; those that this run did not write
-    are removed at the end, so that nothing of an earlier run stands beside the
-    results of this one.
-    Raises UserError where the folder cannot be written, the disk is full, or files
-    of these names are there that no run has written.
-    """
-    foreign = [name for name in owned if (folder / name).exists()]
-    if foreign and not any((folder / mark).exists() for mark in RUN_MARKS):
-        raise UserError(
-            f"The folder {folder} has a {foreign[0]} that is not of an earlier run; choose another with --output."
-        )
-    new = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
-    except OSError as error:
-        raise UserError(
-            f"The output folder {folder} cannot be written: {error.strerror}; choose another with --output."
-        ) from error
-    try:
-        yield stage
-        for name in owned:
-            if (stage / name).exists():
-                os.replace(stage / name, folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
-        raise UserError(f"The results could not be written to {folder}: {reason}.") from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-        if new and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

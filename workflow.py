@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import anndata as ad
 
+import checkpoints
 import degs
 import labelled
 import pipeline
 import results
 from config import Config, DEGConfig
-from utils import Stopwatch, find_device, limited_threads, log, refuse_to_overwrite, staged_folder
+from folders import locked, refuse_to_overwrite, staged
+from utils import Stopwatch, find_device, limited_threads, log
 
 
 @dataclass(frozen=True)
@@ -58,31 +61,45 @@ def output_folder(task: Task, settings: Config, source: Source) -> Path:
 
 
 def _run(task: Task, settings: Config, watch: Stopwatch) -> None:
-    with watch("read"):
-        source = task.find(settings)
-        adata = source.read()
-    log.info("%s: %d %s x %d genes.", source.name, adata.n_obs, settings.unit, adata.n_vars)
+    source = task.find(settings)
     folder = output_folder(task, settings, source)
-
-    with staged_folder(folder, (*results.FILES, *task.figures, *degs.FILES)) as stage:
-        unfinished = folder / "log.unfinished.jsonl"  # stays when a run ends early
-        unfinished.unlink(missing_ok=True)
-
-        def log_epoch(losses: dict[str, float]) -> None:
-            with unfinished.open("a") as lines:
-                print(json.dumps(losses), file=lines)
-
-        result = task.analyse(adata, settings, watch=watch, on_epoch=log_epoch)
+    with locked(folder):
+        with watch("read"):
+            adata = source.read()
+        log.info("%s: %d %s x %d genes.", source.name, adata.n_obs, settings.unit, adata.n_vars)
+        result = _analyse(task, settings, source, adata, folder, watch)
         if settings.figures:
-            with watch("umap"):
-                pipeline.add_umap(result.cells)
-        with watch("write"):
-            results.write(result, stage, source.path, source.files)
-        unfinished.replace(stage / "log.jsonl")
-    if settings.figures:
-        with staged_folder(folder, task.figures) as stage, watch("draw"):
-            task.draw(result, stage)
-    print(f"\n{results.summary(result)}\nResults: {folder}")
-    if settings.report:
-        finished = labelled.of_result(result, results.read_run(folder))
-        degs.describe(finished, DEGConfig(task=task.config.task, dataset=str(folder)), folder)
+            with staged(folder, task.figures) as stage, watch("draw"):
+                task.draw(result, stage)
+        print(f"\n{results.summary(result)}\nResults: {folder}")
+        if settings.report:
+            finished = labelled.of_result(result, results.read_run(folder))
+            degs.describe(finished, DEGConfig(task=task.config.task, dataset=str(folder)), folder)
+
+
+def _analyse(
+    task: Task, settings: Config, source: Source, adata: ad.AnnData, folder: Path, watch: Stopwatch
+) -> pipeline.Result:
+    """Analyse and write. What is left of a run that ends early: checkpoint and log; of one that ends well, neither."""
+    checkpoint, unfinished = folder / checkpoints.NAME, folder / "log.unfinished.jsonl"
+
+    def log_epoch(losses: dict[str, float]) -> None:
+        with unfinished.open("a") as lines:
+            print(json.dumps(losses), file=lines)
+
+    try:
+        with staged(folder, (*results.FILES, *task.figures, *degs.FILES)) as stage:
+            unfinished.unlink(missing_ok=True)
+            result = task.analyse(adata, settings, watch=watch, on_epoch=log_epoch, keep_in=checkpoint)
+            if settings.figures:
+                with watch("umap"):
+                    pipeline.add_umap(result.cells)
+            with watch("write"):
+                results.write(result, stage, source.path, source.files)
+    except BaseException:
+        if checkpoint.is_dir():
+            log.info("What was trained is in %s; the same command with --resume goes on from it.", checkpoint)
+        raise
+    unfinished.unlink(missing_ok=True)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return result

@@ -209,7 +209,9 @@ def recipe(task: str, ready: pipeline.Prepared, change: dict, seeds: list[int]) 
         return plain_total(terms._replace(**gone), lambda1, lambda2)
 
     def fit(inputs: train.GraphInputs, **settings) -> train.Fitted:
-        key = json.dumps([off, change.get("hops"), {k: v for k, v in settings.items() if k != "on_epoch"}])
+        key = json.dumps(
+            [off, change.get("hops"), {k: v for k, v in settings.items() if k not in ("on_epoch", "checkpoints")}]
+        )
         if key not in TRAINED:
             TRAINED[key] = plain_fit(inputs, **settings)
         return TRAINED[key]
@@ -241,7 +243,7 @@ def published(task: str, dataset: str, seed: int) -> dict[str, pd.Series]:
     for epoch in range(1, settings.epochs + 1):
         train.step(model, inputs, optimizer, settings.temperature, settings.lambda1, settings.lambda2)
         if epoch % ORACLE_EVERY == 0:
-            found = cluster.cluster(train.embed(model, inputs)[1], ready.n_clusters, "kmeans", seed)
+            found = cluster.cluster(train.embed(model, inputs).refined, ready.n_clusters, "kmeans", seed)
             if ready.voters is not None:
                 found = cluster.majority(found, ready.voters)
             labels = pd.Series(found, index=ready.cells.obs_names).astype(str)

@@ -1,0 +1,428 @@
+"""What is left of a run that is killed, terminated, resumed, doubled, or meets a full disk."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
+from pathlib import Path
+
+import anndata as ad
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import run, simulate
+
+import checkpoints
+import folders
+import interrupts
+import pipeline
+import results
+import runSC
+from folders import FINISHED, LOCK, locked, staged
+from simulate import layered_tissue
+from utils import UserError, run_script
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--hidden", 16, "--n-top-genes", 60, "--n-pcs", 10, "--no-figures", "--plateau", 0]
+N_KILLS = 30
+
+
+# Folders
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Names and contents of what a user sees in a folder."""
+    return {path.name: path.read_text() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def write(folder: Path, content: dict[str, str]) -> None:
+    with staged(folder, ("config.yaml", "labels.csv", "umap.png")) as stage:
+        for name, text in content.items():
+            (stage / name).write_text(text)
+
+
+OLD = {"config.yaml": "old", "labels.csv": "old", "umap.png": "old"}
+NEW = {"config.yaml": "new", "labels.csv": "new"}
+
+
+def die_at(n: int, folder: Path) -> bool:
+    """Write NEW in a child that dies at its n-th change of a name; whether it did."""
+    child = os.fork()
+    if child == 0:
+        calls = iter(range(n + 1))
+        for name in ("replace", "unlink", "rmdir", "mkdir"):
+            plain = getattr(os, name)
+
+            def change(*args, plain=plain, **kwargs):
+                if next(calls) == n:
+                    os._exit(9)
+                return plain(*args, **kwargs)
+
+            setattr(os, name, change)
+        write(folder, NEW)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_death_at_any_change_of_a_name_leaves_the_old_files_or_the_new(tmp_path):
+    seen = []
+    for n in range(100):
+        folder = tmp_path / str(n)
+        write(folder, OLD)
+        died = die_at(n, folder)
+        decided = (folder / FINISHED).exists()
+        folders.complete_for_reading(folder)
+        seen.append(files(folder))
+        assert seen[-1] == OLD or (seen[-1] == NEW and (decided or n > 5)), (n, seen[-1])
+        write(folder, OLD)  # whatever was left is no obstacle, and is cleaned up
+        assert files(folder) == OLD and not [path for path in folder.iterdir() if path.name.startswith(".")]
+        if not died:
+            break
+    assert not died and OLD in seen and NEW in seen and n > 5
+
+
+def test_files_are_whole_or_not_there(tmp_path):
+    path = tmp_path / "a.pt"
+    folders.write_safely(path, b"one")
+    with pytest.raises(TypeError):
+        folders.write_safely(path, object())
+    assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]
+
+
+def hold(folder: str, ready: multiprocessing.Event) -> None:
+    with locked(Path(folder)):
+        ready.set()
+        time.sleep(600)
+
+
+def test_a_lock_keeps_others_out_and_dies_with_its_owner(server, tmp_path):
+    ready = server.Event()
+    owner = server.Process(target=hold, args=(str(tmp_path / "out"), ready))
+    owner.start()
+    assert ready.wait(60)
+    with pytest.raises(UserError, match="Another run is writing to .*out"), locked(tmp_path / "out"):
+        pass
+    owner.kill()
+    owner.join()
+    with locked(tmp_path / "out"), locked(tmp_path / "out"):
+        assert (tmp_path / "out" / LOCK).exists()
+    assert not (tmp_path / "out" / LOCK).exists()
+
+
+def test_a_new_folder_without_a_file_is_removed(tmp_path):
+    with pytest.raises(ValueError), staged(tmp_path / "new", ("labels.csv",)):
+        raise ValueError
+    assert not (tmp_path / "new").exists()
+
+
+# Signals
+
+
+def test_a_signal_waits_for_the_end_of_the_block():
+    after = []
+    with interrupts.handled():
+        with pytest.raises(interrupts.Terminated), interrupts.deferred() as asked:
+            assert not asked()
+            os.kill(os.getpid(), signal.SIGTERM)
+            after.append(asked())
+        with pytest.raises(KeyboardInterrupt), interrupts.deferred():
+            with interrupts.deferred():
+                os.kill(os.getpid(), signal.SIGINT)
+            after.append("outer")
+            os.kill(os.getpid(), signal.SIGINT)  # the second does not wait
+            after.append("never")
+        with pytest.raises(interrupts.Terminated):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+    assert after == [True, "outer"]
+
+
+# Checkpoints
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def stopped_after(n: int):
+    """on_epoch that ends a run after n epochs."""
+    seen = []
+
+    def on_epoch(record: dict) -> None:
+        seen.append(record)
+        if len(seen) == n:
+            raise Killed
+
+    return on_epoch
+
+
+@pytest.mark.parametrize("task", ["SC", "ST"])
+@pytest.mark.parametrize("n", [3, 9, 13])
+def test_a_resumed_run_ends_in_the_same_bits(task, n, fast, tmp_path):
+    """Stopped before the first checkpoint, in the first seed, and in the second."""
+    find, make = {
+        "SC": (pipeline.find_cell_types, simulate),
+        "ST": (pipeline.find_domains, lambda: layered_tissue(n_spots=200, n_genes=80)),
+    }[task]
+    settings = fast | {"epochs": 10, "seeds": [1, 2], "checkpoint_every": 4, "plateau": 0}
+    whole = find(make(), **settings)
+    with pytest.raises(Killed):
+        find(make(), on_epoch=stopped_after(n), keep_in=tmp_path / "c", **settings)
+    told = []
+    resumed = find(make(), on_epoch=told.append, keep_in=tmp_path / "c", resume=True, **settings)
+    assert resumed.labels.equals(whole.labels) and resumed.confidence.equals(whole.confidence)
+    assert resumed.history == whole.history == told
+    assert (resumed.cells.obsm["X_scrcl"] == whole.cells.obsm["X_scrcl"]).all()
+    assert all(torch.equal(resumed.state_dict[name], value) for name, value in whole.state_dict.items())
+    expected = {3: None, 9: "epoch 8 of seed 1", 13: "the end of seed 1"}[n]
+    assert resumed.cells.uns["scrcl"].get("resumed_from") == expected
+
+
+def test_a_plateau_is_found_again(counts, fast, tmp_path):
+    settings = fast | {"epochs": 60, "plateau": 0.2, "checkpoint_every": 1}
+    whole = pipeline.find_cell_types(counts.copy(), **settings)
+    assert 10 < len(whole.history) < 60
+    with pytest.raises(Killed):
+        pipeline.find_cell_types(
+            counts.copy(), on_epoch=stopped_after(len(whole.history)), keep_in=tmp_path / "c", **settings
+        )
+    resumed = pipeline.find_cell_types(counts, keep_in=tmp_path / "c", resume=True, **settings)
+    assert resumed.history == whole.history and resumed.labels.equals(whole.labels)
+
+
+def test_a_checkpoint_is_refused_where_anything_differs(counts, fast, tmp_path):
+    settings = fast | {"checkpoint_every": 4}
+    pipeline.find_cell_types(counts.copy(), keep_in=tmp_path / "c", **settings)
+    again = {"keep_in": tmp_path / "c", "resume": True}
+    more = pipeline.find_cell_types(counts.copy(), **again, **(settings | {"seeds": [5, 6]}))
+    assert more.cells.uns["scrcl"]["resumed_from"] == "the end of seed 5"  # another seed changes nothing of this one
+    for change, says in (
+        ({"lr": 0.1}, "lr was 0.0005 and is 0.1"),
+        ({"n_clusters": 4}, "n_clusters was "),
+        ({"hidden": 17}, "hidden was 16 and is 17"),
+    ):
+        with pytest.raises(UserError, match=f"of another run: {says}"):
+            pipeline.find_cell_types(counts.copy(), **again, **(settings | change))
+    with pytest.raises(UserError, match="of another run: input was"):
+        pipeline.find_cell_types(simulate(seed=1), **again, **settings)
+    (tmp_path / "c" / "seed_5.pt").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(UserError, match="seed_5.pt cannot be read .* leave --resume out"):
+        pipeline.find_cell_types(counts.copy(), **again, **settings)
+    (tmp_path / "c" / "settings.json").write_bytes(b"{")
+    with pytest.raises(UserError, match="settings.json cannot be read"):
+        pipeline.find_cell_types(counts.copy(), **again, **settings)
+    assert pipeline.find_cell_types(counts, keep_in=tmp_path / "c", **settings).labels["scrcl"].notna().all()
+
+
+def test_a_checkpoint_executes_nothing(counts, fast, tmp_path):
+    """A pickle that would make a folder when it is read is refused."""
+    pipeline.find_cell_types(counts.copy(), keep_in=tmp_path / "c", **fast)
+
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({"labels": Bomb()}, tmp_path / "c" / "seed_5.pt")
+    with pytest.raises(UserError, match="cannot be read"):
+        pipeline.find_cell_types(counts, keep_in=tmp_path / "c", **fast, resume=True)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_training_leaves_no_checkpoint_where_none_is_wanted(counts, fast, tmp_path):
+    pipeline.find_cell_types(counts, keep_in=tmp_path / "c", **(fast | {"checkpoint_every": 0}))
+    assert not (tmp_path / "c").exists()
+
+
+# Whole runs in processes of their own
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Starts processes that have all modules imported already."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_survival"])
+    yield context
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+def work(script: str, argv: list, log: str) -> None:
+    """Run a script as its command does, its output in a file."""
+    sys.argv = [script, *map(str, argv)]
+    with open(log, "a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        code = run_script(import_module(script).main)
+    sys.exit(code)
+
+
+def start(server, script: str, *argv, log: Path) -> multiprocessing.Process:
+    process = server.Process(target=work, args=(script, list(argv), str(log)))
+    process.start()
+    return process
+
+
+def read_consistent(folder: Path) -> dict | None:
+    """The run in folder with all its files read, and that they belong together; None where there is none yet."""
+    run = results.read_run(folder)
+    if run is None:
+        assert not set(results.FILES) & {path.name for path in folder.glob("*")}
+        return None
+    seeds = [f"seed_{seed}" for seed in run.settings["seeds"]]
+    labels = pd.read_csv(folder / "labels.csv", dtype=str)
+    assert list(labels) == ["barcode", *seeds, "scrcl_confidence", "scrcl"] and labels["scrcl"].notna().all()
+    saved = ad.read_h5ad(folder / "result.h5ad")
+    assert set(saved.uns["scrcl"]["params"]["seeds"]) == set(run.settings["seeds"])
+    assert (saved.obs["scrcl"].astype(str).to_numpy() == labels["scrcl"]).all()
+    epochs = [json.loads(line)["seed"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert {f"seed_{seed}" for seed in epochs} == set(seeds)
+    assert set(run.metrics["n_clusters_found"]) == {*seeds, "scrcl"}
+    torch.load(folder / "model.pt", weights_only=True)
+    return run.settings
+
+
+def test_kill_9_at_random_moments(server, tmp_path, counts):
+    """Every kill leaves the earlier run whole; at the end --resume has arrived where an undisturbed run does."""
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    out, log = tmp_path / "out", tmp_path / "log"
+    argv = ["--dataset", tmp_path / "in.h5ad", "--threads", 1, "--checkpoint-every", 5, *SMALL]
+    earlier = start(server, "runSC", *argv, "--output", out, "--seed", 99, "--epochs", 5, log=log)
+    earlier.join()
+    assert earlier.exitcode == 0 and read_consistent(out)["seeds"] == [99]
+    asked = [*argv, "--seeds", 1, 2, "--epochs", 150]
+    started = time.perf_counter()
+    undisturbed = start(server, "runSC", *asked, "--output", tmp_path / "undisturbed", log=log)
+    undisturbed.join()
+    duration = time.perf_counter() - started
+    moments, n_killed, finished = random.Random(0), 0, False
+    while n_killed < N_KILLS or not finished:
+        if finished:  # too fast: once more from the start
+            start(server, "runSC", *argv, "--output", out, "--seed", 99, "--epochs", 5, log=log).join()
+        process = start(server, "runSC", *asked, "--output", out, "--resume", log=log)
+        process.join(moments.uniform(0, duration) if n_killed < N_KILLS else None)
+        finished = process.exitcode == 0
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            n_killed += 1
+        assert process.exitcode in (0, -signal.SIGKILL), log.read_text()[-2000:]
+        assert read_consistent(out)["seeds"] in (([1, 2],) if finished else ([99], [1, 2]))
+    assert (out / "labels.csv").read_bytes() == (tmp_path / "undisturbed" / "labels.csv").read_bytes()
+    assert (out / "log.jsonl").read_bytes() == (tmp_path / "undisturbed" / "log.jsonl").read_bytes()
+    assert {path.name for path in out.iterdir()} == set(results.FILES)
+    assert "Going on from epoch" in log.read_text()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_leave_a_checkpoint(server, tmp_path, counts, number, code):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    out, log = tmp_path / "out", tmp_path / "log"
+    argv = ["--dataset", tmp_path / "in.h5ad", "--checkpoint-every", 10_000, "--epochs", 3000, "--seed", 1]
+    process = start(server, "runSC", *argv, *SMALL, "--output", out, log=log)
+    while process.is_alive() and not (out / "log.unfinished.jsonl").exists():
+        time.sleep(0.02)
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == code, log.read_text()
+    assert "the same command with --resume goes on from it" in log.read_text() and "Traceback" not in log.read_text()
+    state = torch.load(out / checkpoints.NAME / checkpoints.TRAINING, weights_only=True)
+    assert 0 < state["epoch"] < 3000 and state["epoch"] % 10_000
+    assert {path.name for path in out.iterdir()} == {checkpoints.NAME, "log.unfinished.jsonl"}
+
+
+def test_two_runs_into_one_folder(server, monkeypatch, capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    out, log = tmp_path / "out", tmp_path / "log"
+    argv = ["--dataset", tmp_path / "in.h5ad", *SMALL, "--output", out, "--seed", 1]
+    first = start(server, "runSC", *argv, "--epochs", 3000, log=log)
+    while first.is_alive() and not (out / "log.unfinished.jsonl").exists():
+        time.sleep(0.02)
+    code, _, err = run(runSC, monkeypatch, capsys, *argv, "--epochs", 3)
+    first.kill()
+    assert code == 2 and f"Another run is writing to {out}; wait for its end" in err
+
+
+def test_resume_without_a_checkpoint_and_config_yaml_of_a_resumed_run(monkeypatch, capsys, caplog, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    argv = ["--dataset", tmp_path / "in.h5ad", *SMALL, "--output", tmp_path / "out", "--seed", 1, "--epochs", 3]
+    assert run(runSC, monkeypatch, capsys, *argv, "--resume")[0] == 0
+    assert "no checkpoint in" in caplog.text
+    assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["settings"]["resume"] is False
+
+
+# Full disks
+
+FULL = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+sys.argv = {argv!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("limit", [2_000, 60_000])
+def test_a_limit_to_the_size_of_files(tmp_path, counts, limit):
+    """Met by the first checkpoint, or only by the result."""
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    out = tmp_path / "out"
+    argv = [ROOT / "runSC.py", "--dataset", tmp_path / "in.h5ad", *SMALL, "--output", out, "--seed", 1, "--epochs", 12]
+    argv = [str(value) for value in argv]
+    assert subprocess.run([sys.executable, *argv], capture_output=True).returncode == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL.format(limit=limit, argv=argv)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "could not be written" in done.stderr and "File too large" in done.stderr
+    after = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert {name: content for name, content in after.items() if name != "log.unfinished.jsonl"} == before
+
+
+def mounted(folder: Path, mebibytes: int) -> bool:
+    """Whether a small file system in memory could be put at folder (only root may)."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)]
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def test_a_full_disk(monkeypatch, capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    disk = tmp_path / "disk"
+    if not mounted(disk, 2):
+        pytest.skip("mounting takes root")
+    try:
+        argv = ["--dataset", tmp_path / "in.h5ad", *SMALL, "--output", disk / "out", "--epochs", 12]
+        assert run(runSC, monkeypatch, capsys, *argv, "--seed", 1)[0] == 0
+        before = {path.name: path.read_bytes() for path in (disk / "out").iterdir()}
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        (disk / "filler").write_bytes(bytes(free - 20_000))
+        code, _, err = run(runSC, monkeypatch, capsys, *argv, "--seed", 2)
+        assert code == 2 and "No space left on device" in err and "Traceback" not in err
+        after = {path.name: path.read_bytes() for path in (disk / "out").iterdir() if path.is_file()}
+        after.pop("log.unfinished.jsonl", None)
+        assert after == before
+        (disk / "filler").unlink()
+        assert run(runSC, monkeypatch, capsys, *argv, "--seed", 2, "--resume")[0] == 0
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_too_little_memory_is_said_in_one_sentence(capsys):
+    def fail() -> None:
+        raise MemoryError("Unable to allocate 8 TiB")
+
+    assert run_script(fail) == 2 and "There is not enough memory (Unable to allocate 8 TiB)" in capsys.readouterr().err
