@@ -246,8 +246,10 @@ class DEGConfig(Settings):
 MOST_THREADS = 1024
 MOST_SEEDS = 100
 _POSITIVE = ("n_pcs", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
-_NOT_NEGATIVE = ("plateau", "refined_width", "weight_decay", "lambda1", "lambda2", "threads", "hops", "seeds")
-_NOT_NEGATIVE += ("checkpoint_every",)
+_NOT_NEGATIVE = (
+    *("plateau", "refined_width", "weight_decay", "lambda1", "lambda2"),
+    *("threads", "hops", "seeds", "checkpoint_every"),
+)
 
 
 def validate(config: Config) -> None:
@@ -291,7 +293,7 @@ def _require_at_most(config: Settings, name: str, most: int) -> None:
         raise UserError(f"{_flag(name)} must be at most {most}, not {getattr(config, name)}.")
 
 
-def load(config_class: type, config: str | None, flags: dict[str, Any]) -> Any:
+def load(config_class: type[Settings], config: str | None, flags: dict[str, Any]) -> Any:
     """Settings from the defaults, a YAML choice and flags (which win).
 
     config: None, 'paper' (the published settings of this data set, or those for
@@ -299,7 +301,7 @@ def load(config_class: type, config: str | None, flags: dict[str, Any]) -> Any:
     file, which may be the config.yaml of an earlier run.
     """
     values: dict[str, Any] = {}
-    dataset = str(flags.get("dataset", config_class().dataset))
+    dataset = str(flags.get("dataset", vars(config_class())["dataset"]))
     for path in _config_files(config, dataset, config_class.published):
         found = read_yaml(path, config_class)
         log.info("Settings of %s: %s.", path, ", ".join(f"{name} {value}" for name, value in found.items()))
@@ -321,7 +323,7 @@ def _config_files(config: str | None, dataset: str, published: Path | None) -> l
     return list(dict.fromkeys([published / "any.yaml", *([own] if own.exists() else [])]))
 
 
-def parse(config_class: type, description: str, **flags: str) -> Any:
+def parse(config_class: type[Settings], description: str, **flags: str) -> Any:
     """Settings from the command line. flags: further ones, each a short way of writing --dataset, with its help."""
     parser = build_parser(config_class, description)
     for name, help in flags.items():
@@ -335,7 +337,7 @@ def parse(config_class: type, description: str, **flags: str) -> Any:
     return load(config_class, given.pop("config"), given)
 
 
-def read_yaml(path: Path, config_class: type) -> dict[str, Any]:
+def read_yaml(path: Path, config_class: type[Settings]) -> dict[str, Any]:
     """The settings in a YAML file: its top level, or under 'settings' (an earlier run's config.yaml)."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -354,14 +356,16 @@ def read_yaml(path: Path, config_class: type) -> dict[str, Any]:
     return content
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are a UserError's one sentence."""
+
     def error(self, message: str) -> typing.NoReturn:
         raise UserError(f"{message[0].upper()}{message[1:]}; --help lists all flags.")
 
 
-def build_parser(config_class: type, description: str) -> argparse.ArgumentParser:
+def build_parser(config_class: type[Settings], description: str) -> argparse.ArgumentParser:
     """One flag per field of the dataclass, in its groups; a flag not given is absent from the namespace."""
-    parser = _Parser(
+    parser = Parser(
         description=description,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
@@ -396,7 +400,7 @@ def _one_seed(text: str) -> list[int]:
 class _NumberOrList(argparse.Action):
     """--seeds 5 means how many, --seeds 5 15 which: a single value is stored as a number."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
 
 

@@ -13,27 +13,14 @@ import pandas as pd
 import scanpy as sc
 from scipy import sparse
 
+import hdf5
+import sources
 from utils import UserError, log, one_line
 
 SC_FOLDER = Path(__file__).parent / "datasets" / "scdata"
 BUNDLED = "pbmc68k_reduced"  # real, labelled, inside the scanpy package
 LABEL_KEYS = ("cell_type1", "celltype", "cell_type")
 COUNT_LAYERS = ("counts", "count", "raw_counts", "raw")
-
-_CELL_BLAST = "https://cblast.gao-lab.org/download"
-_AUTHORS = "datasets/scdata/scdata.zip of https://github.com/THPengL/scRCL"
-DOWNLOADS = {
-    "Quake_Smart-seq2_Diaphragm": _CELL_BLAST,
-    "Quake_Smart-seq2_Lung": _CELL_BLAST,
-    "Quake_Smart-seq2_Trachea": _CELL_BLAST,
-    "Quake_10x_Bladder": _CELL_BLAST,
-    "Quake_10x_Limb_Muscle": _CELL_BLAST,
-    "Quake_10x_Spleen": _CELL_BLAST,
-    "Baron_human": _CELL_BLAST,
-    "li_tumor": _AUTHORS,
-    "human_ESC": _AUTHORS,
-    "Zeisel": _AUTHORS,
-}
 
 ValueKind = Literal["counts", "log1p of counts", "non-negative", "log-normalised", "scaled", "not finite", "empty"]
 PREFERENCE: dict[ValueKind, int] = {
@@ -79,12 +66,11 @@ def find_h5ad(dataset: str, folder: Path = SC_FOLDER) -> Path | None:
         return None
     names = sorted(path.stem for path in folder.glob("*.h5ad"))
     there = f"there are {', '.join(names)}" if names else "it holds no h5ad file yet"
-    if name in DOWNLOADS:
-        raise UserError(f"{candidates[1]} does not exist; download {name} from {DOWNLOADS[name]} and put it there.")
+    if sources.known().get(name) == "SC":
+        raise UserError(f"{candidates[1]} does not exist; `{sources.command(name)}` fetches it, or says how.")
     raise UserError(
         f"There is no data set {dataset!r}: no file of that path, and no file of that name in {folder} ({there}); "
-        f"published sets can be downloaded from {_CELL_BLAST} (Quake_*, Baron_human) and "
-        f"{_AUTHORS} (li_tumor, human_ESC, Zeisel)."
+        f"`{sources.command('--list')}` shows the published sets that can be fetched."
     )
 
 
@@ -103,12 +89,20 @@ def read(path: Path | None) -> ad.AnnData:
         return _read_bundled()
     if not h5py.is_hdf5(path):
         raise UserError(f"{path} is not an h5ad file: it is no HDF5 file at all, or was cut off at its start.")
+    require_sound(path)
     try:
         return ad.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many types for damaged files
         raise UserError(
             f"{path} cannot be read as h5ad ({one_line(error)}); it may be cut off, so download or save it again."
         ) from error
+
+
+def require_sound(path: Path) -> None:
+    """Raise UserError for an HDF5 file that cannot be read without a crash, or without end."""
+    damage = hdf5.damage(path)
+    if damage:
+        raise UserError(f"{path} is damaged: {damage}; download or save it again.")
 
 
 def _read_bundled() -> ad.AnnData:
@@ -129,7 +123,7 @@ def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise UserError(f"The data hold {adata.n_obs} cells and {adata.n_vars} genes; there is nothing to cluster.")
     require_unique(adata.obs_names, "cell barcode", "obs_names_make_unique")
-    kind = None
+    kind: ValueKind | None = None
     for candidate in _sources(adata, layer):
         values, genes = _matrix(adata, candidate)
         its_kind = value_kind(values)
@@ -137,6 +131,7 @@ def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
             matrix, var, kind, source = values, genes, its_kind, candidate
         if PREFERENCE[kind] == 0:
             break
+    assert kind is not None  # there is at least one source
     _refuse_unusable(kind, source)
     require_unique(var.index, "gene name", "var_names_make_unique")
     if kind == "log1p of counts":
@@ -176,7 +171,7 @@ def _sources(adata: ad.AnnData, layer: str) -> list[str]:
         if layer in (slot, slot.removeprefix(".")):
             return [slot]
     if layer not in adata.layers:
-        there = ", ".join([*slots, *(f"the layer {name}" for name in adata.layers)])
+        there = ", ".join([*slots, *(f"the layer {name}" for name in adata.layers)]) or "no values at all"
         raise UserError(f"--layer {layer} is not in the data, which have {there}.")
     return [f"layers['{layer}']"]
 
@@ -189,11 +184,30 @@ def _matrix(adata: ad.AnnData, source: str) -> tuple[sparse.csr_matrix, pd.DataF
         values, var = adata.X, adata.var
     else:
         values, var = adata.layers[source.removeprefix("layers['").removesuffix("']")], adata.var
-    with np.errstate(over="ignore"):  # too large for float32 becomes inf, and is refused as such
-        matrix = sparse.csr_matrix(values, dtype=np.float32, copy=True)
+    _require_sound_sparse(values, source)
+    try:
+        if np.iscomplexobj(values):
+            raise TypeError("they are complex")
+        if not sparse.issparse(values):
+            values = np.asarray(values, dtype=np.float64 if values.dtype.kind in "OSU" else None)
+        with np.errstate(over="ignore"):  # too large for float32 becomes inf, and is refused as such
+            matrix = sparse.csr_matrix(values, dtype=np.float32, copy=True)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The values in {source} are not numbers ({one_line(error)}).") from error
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     return matrix, var
+
+
+def _require_sound_sparse(values: object, source: str) -> None:
+    """Raise UserError for indices that point outside the matrix, which scipy does not look at and crashes on."""
+    if hasattr(values, "check_format"):
+        try:
+            values.check_format(full_check=True)
+        except ValueError as error:
+            raise UserError(
+                f"The sparse matrix in {source} is damaged ({one_line(error)}); save or download it again."
+            ) from error
 
 
 def value_kind(matrix: sparse.csr_matrix) -> ValueKind:

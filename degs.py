@@ -99,7 +99,7 @@ def summarise(cells: Labelled, found: Markers, types: pd.DataFrame | None, named
         table["margin"] = named["margin"]
     top = {name: ", ".join(genes[:5]) for name, genes in found.top.items()}
     table["top genes"] = pd.Series(top | dict.fromkeys(found.untested, "not tested: one alone"), dtype=object)
-    if types is not None:
+    if types is not None and cells.known is not None:
         table[f"mostly ({cells.known.name})"] = types["known_type"]
         table["Jaccard"] = types["jaccard"]
     table["specific genes"] = pd.Series(

@@ -174,7 +174,7 @@ def save(figure: Figure, path: Path | io.BytesIO, format: str = "png", dpi: int 
     """
     if format != "png":
         for points in (points for axes in figure.axes for points in axes.collections):
-            points.set_rasterized(len(points.get_offsets()) > MOST_SHAPES)
+            points.set_rasterized(np.shape(points.get_offsets())[0] > MOST_SHAPES)
     most = int(MOST_PIXELS / max(figure.get_size_inches()))
     if format == "png" and dpi > most:
         log.info("%s is drawn at %d dots per inch; it would be too large at %d.", path, most, dpi)

@@ -147,16 +147,16 @@ def complete_for_reading(folder: Path) -> None:
 
 def write_safely(path: Path, content: bytes | memoryview) -> None:
     """Write a file whole or not at all: under another name first, then renamed."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")  # mkstemp's files are nobody else's to read
     try:
-        with open(handle, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise
 
 

@@ -105,8 +105,8 @@ def per_section(
         part = build(points[member]).tocoo() if len(member) > 1 else sparse.coo_matrix((1, 1))
         rows.append(member[part.row])
         columns.append(member[part.col])
-    rows, columns = np.concatenate(rows), np.concatenate(columns)
-    return sparse.csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=(n, n))
+    ends = np.concatenate(rows), np.concatenate(columns)
+    return sparse.csr_matrix((np.ones(len(ends[0]), dtype=np.float32), ends), shape=(n, n))
 
 
 def _nearest_in_space(points: np.ndarray, k: int) -> sparse.csr_matrix:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import anndata as ad
 import numpy as np
@@ -23,8 +24,10 @@ from utils import UserError, log, natural_order
 
 CONFIGS: dict[str, type[Config]] = {"SC": SCConfig, "ST": STConfig}
 USUAL_KEYS = {"SC": data.LABEL_KEYS, "ST": spatial.LABEL_KEYS}
-LABEL_COLUMNS = (FINAL, "label", "labels", "cluster", "clusters", *data.LABEL_KEYS, *spatial.LABEL_KEYS)
-LABEL_COLUMNS += ("leiden", "louvain", "seurat_clusters")
+LABEL_COLUMNS = (
+    *(FINAL, "label", "labels", "cluster", "clusters", *data.LABEL_KEYS, *spatial.LABEL_KEYS),
+    *("leiden", "louvain", "seurat_clusters"),
+)
 
 
 @dataclass
@@ -42,7 +45,7 @@ class Labelled:
     """
 
     name: str
-    task: str
+    task: Literal["SC", "ST"]
     cells: ad.AnnData
     known: pd.Series | None
     sections: pd.Series | None
@@ -101,7 +104,7 @@ def _labelled(
     found: tuple[pd.Series, str, bool],
     settings: DEGConfig,
     run: results.Run | None,
-    task: str,
+    task: Literal["SC", "ST"],
     values: str,
     umap_from: str,
     files: tuple[Path, ...],
@@ -192,7 +195,7 @@ def read_cells(settings: DEGConfig, path: Path | None) -> tuple[ad.AnnData, str,
         cells.uns["spatial"] = adata.uns["spatial"]
     places = adata.obs_names.get_indexer(cells.obs_names)
     umap = np.asarray(adata.obsm["X_umap"])[places] if "X_umap" in adata.obsm else np.empty(0)
-    if umap.ndim == 2 and umap.shape[1] > 1 and np.isfinite(umap[:, :2]).all():
+    if umap.ndim == 2 and umap.shape[-1] > 1 and np.isfinite(umap[:, :2]).all():
         cells.obsm["X_umap"] = umap[:, :2]
         return cells, expression.in_words(), "the data set's own obsm['X_umap']"
     scaled = preprocess.encoder_values(cells, "scaled")
@@ -209,7 +212,7 @@ def find_labels(obs: pd.DataFrame, settings: DEGConfig, run: results.Run | None)
     given = settings.labels
     is_file = os.path.isfile(given)  # unlike Path.is_file, no error for an impossible name
     own_table = None if run is None else run.folder / "labels.csv"
-    if given == "auto" and run is not None:
+    if given == "auto" and own_table is not None:
         labels, origin = read_labels(own_table, FINAL, obs.index), "the final labels of the run"
     elif given == "auto" and FINAL in obs:
         labels, origin = data.as_text(obs[FINAL]), _in_obs(FINAL)
@@ -229,7 +232,7 @@ def find_labels(obs: pd.DataFrame, settings: DEGConfig, run: results.Run | None)
         raise UserError(f"--label-column names a column of a table, but the labels are {origin}; leave it out.")
     if labels.isna().all():
         raise UserError(f"None of the {len(obs)} cells has a label in {origin}.")
-    is_own = run is not None and (given == "auto" or (is_file and Path(given).resolve() == own_table.resolve()))
+    is_own = own_table is not None and (given == "auto" or (is_file and Path(given).resolve() == own_table.resolve()))
     return labels, origin, is_own and labels.name == FINAL
 
 

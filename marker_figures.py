@@ -313,7 +313,7 @@ def volcano_figure(found: Markers, names: dict[str, str]) -> Figure:
         axes.scatter(change, height, s=4, c=colours, linewidths=0)
         named = genes["names"].isin(found.top[group][:5])
         places = genes["names"][named].groupby([change[named], height[named]]).agg("\n".join)  # some share their place
-        texts = [axes.text(*place, text, fontsize=7) for place, text in places.items()]
+        texts = [axes.text(x, y, text, fontsize=7) for (x, y), text in places.items()]
         axes.set_title(names[group], fontsize=9)
         axes.set(xlim=(-12, 12), ylim=(-0.03 * height.max(), 1.3 * height.max() or 1))  # with room for the names
         axes.tick_params(labelsize=7)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn.functional import dropout, leaky_relu, normalize
 from torch_geometric.nn import GCNConv
 from torch_geometric.nn.dense.linear import Linear as InitLinear
@@ -62,13 +63,13 @@ class _SymmetricProduct(torch.autograd.Function):
     """S @ x for a symmetric sparse S: the gradient is S @ g, no transpose needed."""
 
     @staticmethod
-    def forward(ctx, symmetric: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, symmetric: Tensor, x: Tensor) -> Tensor:
         ctx.save_for_backward(symmetric)
         return symmetric @ x
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[None, Tensor]:
-        (symmetric,) = ctx.saved_tensors
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[None, Tensor]:
+        (symmetric,) = ctx.saved_tensors  # type: ignore[attr-defined]  # torch does not declare it
         return None, symmetric @ grad
 
 

@@ -265,7 +265,7 @@ def choose_n_clusters(asked: str, known: pd.Series | None, points: np.ndarray) -
     n_types = 0 if known is None else known.nunique()
     if asked != "auto":
         number, origin = int(asked), "as asked for"
-    elif n_types > 1:
+    elif known is not None and n_types > 1:
         number, origin = n_types, f"the number of known labels in obs[{known.name!r}], as the published protocol does"
     else:
         number, origin = cluster.estimate_n_clusters(points, seed=0), "estimated without labels"
@@ -291,11 +291,11 @@ def train_and_cluster(
         genes = graphs.gene_graph(prepared.inputs, config.gene_neighbors)
         constants = train.graph_inputs(prepared.inputs, cells.obsp["scrcl_graph"], genes, config.hops, device)
     checkpoints.open(decisive(prepared, config, device))
-    found = {}
-    for seed in config.seeds:
-        found[seed] = _kept_seed(checkpoints, seed, on_epoch)
-        if found[seed] is None:
-            found[seed] = train_seed(prepared, constants, config, seed, on_epoch, watch, checkpoints)
+    found = {
+        seed: _kept_seed(checkpoints, seed, on_epoch)
+        or train_seed(prepared, constants, config, seed, on_epoch, watch, checkpoints)
+        for seed in config.seeds
+    }
     with watch("cluster"):
         labels = {f"seed_{seed}": own.labels for seed, own in found.items()}
         agreed = cluster.consensus(list(labels.values()), n_clusters)
@@ -361,7 +361,7 @@ def _kept_seed(checkpoints: Checkpoints, seed: int, on_epoch: Callable[[dict[str
 
 def decisive(prepared: Prepared, config: Config, device: torch.device) -> dict[str, Any]:
     """All that decides what a seed gives, for people to compare and for a checkpoint to be of the same run."""
-    content = hashlib.sha256(np.ascontiguousarray(prepared.beside))
+    content = hashlib.sha256(prepared.beside.tobytes())
     for part in (prepared.cells.obsp["scrcl_graph"].indices, "\n".join(prepared.cells.obs_names).encode()):
         content.update(part)
     settings = {name: value for name, value in vars(config).items() if name not in (*RUN_ONLY, "seeds", "label_key")}

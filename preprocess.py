@@ -12,6 +12,7 @@ from spatial import section_members
 from utils import UserError, log, one_line
 
 TARGET_SUM = 1e4  # counts per cell after normalisation, as published
+FEWEST_FOR_A_CURVE = 20  # genes
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped
 
 
@@ -39,8 +40,17 @@ def preprocess(expression: Expression, n_top_genes: int, hvg_flavor: str = "seur
     if kind != "log-normalised":
         sc.pp.normalize_total(cells, target_sum=TARGET_SUM)
         sc.pp.log1p(cells)
+    _require_differences(cells.X)
     mark_highly_variable(cells, n_top_genes, hvg_flavor)
     return cells
+
+
+def _require_differences(values: sparse.csr_matrix) -> None:
+    varies = (values.max(axis=0) - values.min(axis=0)).nnz
+    if varies < 2:
+        raise UserError(
+            f"The cells do not differ: {varies} genes vary between them after normalisation, and at least 2 must."
+        )
 
 
 def mark_highly_variable(cells: ad.AnnData, n_top_genes: int, flavor: str) -> None:
@@ -49,7 +59,7 @@ def mark_highly_variable(cells: ad.AnnData, n_top_genes: int, flavor: str) -> No
         _seurat_v3(cells, n_top_genes)
         return
     if cells.n_vars > n_top_genes:
-        sc.pp.highly_variable_genes(cells, n_top_genes=n_top_genes, flavor=flavor)
+        _by_dispersion(cells, n_top_genes, flavor)
         return
     if cells.n_vars < n_top_genes:
         log.info(
@@ -60,9 +70,26 @@ def mark_highly_variable(cells: ad.AnnData, n_top_genes: int, flavor: str) -> No
     cells.var["highly_variable"] = True
 
 
+def _by_dispersion(cells: ad.AnnData, n_top_genes: int, flavor: str) -> None:
+    try:
+        sc.pp.highly_variable_genes(cells, n_top_genes=n_top_genes, flavor=flavor)
+        found = cells.var["highly_variable"].sum()
+    except IndexError:  # where no gene's dispersion can be compared with that of another
+        found = 0
+    if found < 2:
+        log.info("Only %d genes are highly variable: all are used.", found)
+        cells.var["highly_variable"] = True
+
+
 def _seurat_v3(cells: ad.AnnData, n_top_genes: int) -> None:
     if "counts" not in cells.layers:
         raise UserError("seurat_v3 chooses genes by counts, and the data hold none; add --hvg-flavor seurat.")
+    counts = cells.layers["counts"]
+    varying = (counts.max(axis=0) - counts.min(axis=0)).nnz
+    if varying < FEWEST_FOR_A_CURVE:  # its library crashes on a handful
+        raise UserError(
+            f"seurat_v3 fits a curve through the genes, of which only {varying} vary; add --hvg-flavor seurat."
+        )
     try:
         sc.pp.highly_variable_genes(cells, n_top_genes=n_top_genes, flavor="seurat_v3", layer="counts")
     except ValueError as error:  # its local regression fails on few cells with few counts

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import anndata as ad
 import h5py
@@ -117,6 +118,7 @@ def provenance(result: Result, source: Path | None, files: Sequence[Path] = ()) 
     if settings.get("annotation", "auto") not in ("auto", "none"):
         settings["annotation"] = str(Path(settings["annotation"]).resolve())
     facts = {name: value for name, value in result.cells.uns["scrcl"].items() if name != "params"}
+    origin: dict[str, Any]
     if source is None:
         origin = {"file": result.config.dataset}
     else:
@@ -140,7 +142,7 @@ def summary(result: Result) -> str:
         f"Confidence: {result.confidence.mean():.2f} on average; {sure:.0%} of {result.config.unit} at {SURE} or more."
     )
     lines.append(f"Number of clusters: {result.prepared.n_clusters}, {result.prepared.n_clusters_from}.")
-    if result.scores:
+    if result.prepared.known is not None:
         n_scored, key = result.scores["scrcl"]["n_scored"], result.prepared.known.name
         lines.append(f"Scores: against obs[{key!r}], {n_scored} {result.config.unit}, after the last epoch.")
     lines.append("Seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result.seconds.items()) + ".")
@@ -176,7 +178,7 @@ class Run:
     """A finished run: its folder and task, settings and provenance (config.yaml), and metrics (metrics.json)."""
 
     folder: Path
-    task: str
+    task: Literal["SC", "ST"]
     settings: dict
     provenance: dict
     metrics: dict
@@ -223,4 +225,6 @@ def latest_run(task: str) -> Run:
             f"There is no finished run in {RESULTS / task}; run `python run{task}.py` first, or name data by --dataset "
             "and labels by --labels."
         )
-    return read_run(max(finished, key=lambda folder: (folder / "labels.csv").stat().st_mtime))
+    run = read_run(max(finished, key=lambda folder: (folder / "labels.csv").stat().st_mtime))
+    assert run is not None  # is_finished
+    return run

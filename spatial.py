@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 import data
+import sources
 import tables
 import visium
 from simulate import layered_tissue
@@ -17,7 +18,6 @@ from utils import UserError, log, one_line
 ST_FOLDER = Path(__file__).parent / "datasets" / "stdata"
 DEMO = "demo"  # a simulated tissue, made by simulate.py
 DLPFC = tuple(str(number) for first in (151507, 151669, 151673) for number in range(first, first + 4))
-PUBLISHED = (*DLPFC, "Human_Breast_Cancer", "Mouse_Brain_Anterior", "Mouse_Embryo_E9.5")
 LABEL_KEYS = ("layer_guess", "ground_truth", "annotation")
 ANNOTATIONS = ("metadata.tsv", "metadata.csv")
 COORDINATE_KEYS = ("spatial", "X_spatial", "spatial_fov")  # of obsm
@@ -32,6 +32,8 @@ COORDINATE_COLUMNS = (  # of obs, in the habits of Stereo-seq, Xenium, MERFISH, 
     ("array_col", "array_row"),
     ("col", "row"),
 )
+
+FARTHEST = 1e100  # a coordinate whose square, and a sum of those, is still a number
 
 HOW_TO = f"""No data set was named. Put one of these in place and name it with --dataset:
   a Visium folder   {ST_FOLDER}/NAME/ with filtered_feature_bc_matrix.h5 (or the folder of that name) and
@@ -56,7 +58,8 @@ def find(dataset: str, folder: Path = ST_FOLDER) -> Path | None:
     path = next((place for place in places if data.readable(place)), None)
     if path is None:
         where = " or ".join(map(str, places if dataset not in DLPFC else places[-1:]))
-        advice = "; README.md says where the published sets can be downloaded" if dataset in PUBLISHED else ""
+        published = sources.known().get(dataset) == "ST"
+        advice = f"; `{sources.command(dataset)}` fetches it, or says how" if published else ""
         raise UserError(f"There is no data set {dataset!r}: nothing at {where}{advice}. {in_words(folder)}")
     if path.is_file():
         return path
@@ -190,10 +193,12 @@ def coordinates(adata: ad.AnnData) -> np.ndarray:
     """
     pair = next((pair for pair in COORDINATE_COLUMNS if set(pair) <= set(adata.obs)), None)
     try:
-        places = {key: np.asarray(adata.obsm[key], dtype=np.float64) for key in COORDINATE_KEYS if key in adata.obsm}
+        places: dict[str, np.ndarray] = {
+            key: np.asarray(adata.obsm[key], dtype=np.float64) for key in COORDINATE_KEYS if key in adata.obsm
+        }
         if places:
             # CosMx readers keep places within a field of view beside places on the slide, which reach further.
-            rivals = [key for key in ("spatial", "spatial_fov") if key in places] or list(places)
+            rivals: list[str] = [key for key in ("spatial", "spatial_fov") if key in places] or list(places)
             key = max(rivals, key=lambda key: _extent(places[key]))
             points = places[key]
         elif pair is not None:
@@ -208,7 +213,12 @@ def coordinates(adata: ad.AnnData) -> np.ndarray:
         raise UserError(f"The coordinates are not numbers ({one_line(error)}).") from error
     if points.ndim != 2 or points.shape[1] not in (2, 3):
         raise UserError(f"The coordinates in {key} have the shape {points.shape}; two or three columns are needed.")
-    return np.where(np.isfinite(points), points, np.nan)
+    points = np.where(np.isfinite(points), points, np.nan)
+    if (np.abs(points) > FARTHEST).any():
+        raise UserError(
+            f"The coordinates in {key} are beyond {FARTHEST:g}, so that no distance can be computed; mend them."
+        )
+    return points
 
 
 def _extent(points: np.ndarray) -> float:

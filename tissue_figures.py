@@ -20,6 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import figures
 import spatial
+from config import STConfig
 from pipeline import Result
 from utils import log, natural_order
 
@@ -34,6 +35,7 @@ LEGEND_ROWS = 20
 def draw(result: Result, folder: Path) -> None:
     """Draw domains.png, umap.png, paga.png, paga_compare.png, losses.png and, with known domains, confusion.png."""
     cells, known = result.cells, result.prepared.known
+    assert isinstance(result.config, STConfig)
     sections = spatial.sections(cells.obs, result.config.section_key)
     figures.save(domains_figure(cells, known, sections), folder / "domains.png")
     figures.save(figures.umap_figure(cells, known), folder / "umap.png")
@@ -96,7 +98,7 @@ def tissue_image(uns: Any, section: str | None) -> TissueImage | None:
     libraries = uns.get("spatial")
     if not isinstance(libraries, Mapping) or (section is None and len(libraries) != 1):
         return None
-    library = next(iter(libraries.values())) if section is None else libraries.get(section)
+    library: Any = next(iter(libraries.values())) if section is None else libraries.get(section)
     for resolution in ("hires", "lowres"):
         try:
             factors = library["scalefactors"]
@@ -181,7 +183,14 @@ def _name_on_tissue(axes: Axes, places: np.ndarray, name: str) -> None:
     at = places[np.argmin(((places - middle) ** 2).sum(axis=1))]
     outline = [withStroke(linewidth=2, foreground="white")]
     axes.text(
-        *at, name, fontsize=8 if len(name) < 5 else 6, ha="center", va="center", path_effects=outline, clip_on=True
+        at[0],
+        at[1],
+        name,
+        fontsize=8 if len(name) < 5 else 6,
+        ha="center",
+        va="center",
+        path_effects=outline,
+        clip_on=True,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +32,7 @@ def graph_inputs(
     values: np.ndarray,
     cells: sparse.spmatrix,
     genes: sparse.spmatrix,
-    hops: tuple[int, int],
+    hops: Sequence[int],
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> GraphInputs:
@@ -126,7 +126,9 @@ def fit(
 
 def new_model(inputs: GraphInputs, hidden: int, refined_width: int, dropout: float) -> ScRCL:
     """A model for these inputs, on their device, with parameters from torch's random state."""
-    return ScRCL(*inputs.view1.shape, hidden, refined_width, dropout).to(inputs.view1.device, inputs.view1.dtype)
+    n_cells, n_genes = inputs.view1.shape
+    model = ScRCL(n_cells, n_genes, hidden, refined_width, dropout)
+    return model.to(inputs.view1.device, inputs.view1.dtype)
 
 
 def restored_model(parameters: dict[str, torch.Tensor], inputs: GraphInputs, **settings: Any) -> ScRCL:

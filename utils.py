@@ -102,7 +102,7 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"--device takes auto, cpu, cuda, cuda:1 or mps, not {name!r}.") from None
-    present = {
+    present: dict[str, Callable[[], bool]] = {
         "cpu": lambda: device.index in (None, 0),
         "cuda": lambda: torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available,
@@ -131,7 +131,8 @@ def limited_threads(threads: int) -> Iterator[None]:
         return
     before, before_numba = torch.get_num_threads(), numba.get_num_threads()
     torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # made when numba is imported
+    numba.set_num_threads(min(threads, most))
     try:
         with threadpool_limits(threads):
             yield

@@ -7,11 +7,13 @@ import warnings
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import matplotlib.image
 import numpy as np
 import pandas as pd
 import scanpy as sc
 
+import data
 from utils import UserError, log, one_line
 
 MATRIX = "filtered_feature_bc_matrix"  # a folder, or with .h5; downloads put a sample's name before it
@@ -106,6 +108,8 @@ def _read_matrix(root: Path) -> ad.AnnData:
     path = _matrix_path(root)
     if path is None:
         raise UserError(f"{root} has a folder spatial, but neither {MATRIX}.h5 nor a folder {MATRIX}; add one of them.")
+    if not path.is_dir() and h5py.is_hdf5(path):
+        data.require_sound(path)
     try:
         with warnings.catch_warnings():  # gene symbols repeat in every annotation; they are made unique below
             warnings.filterwarnings("ignore", message="Variable names are not unique")

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 
@@ -40,7 +41,7 @@ class Task:
     """
 
     config: type[Config]
-    find: Callable[[Config], Source]
+    find: Callable[[Any], Source]
     analyse: Callable[..., pipeline.Result]
     draw: Callable[[pipeline.Result, Path], None]
     figures: tuple[str, ...]
@@ -73,8 +74,10 @@ def _run(task: Task, settings: Config, watch: Stopwatch) -> None:
                 task.draw(result, stage)
         print(f"\n{results.summary(result)}\nResults: {folder}")
         if settings.report:
-            finished = labelled.of_result(result, results.read_run(folder))
-            degs.describe(finished, DEGConfig(task=task.config.task, dataset=str(folder)), folder)
+            written = results.read_run(folder)
+            assert written is not None
+            finished = labelled.of_result(result, written)
+            degs.describe(finished, DEGConfig(task=written.task, dataset=str(folder)), folder)
 
 
 def _analyse(

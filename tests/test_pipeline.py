@@ -240,7 +240,7 @@ def test_files_that_no_run_has_written_are_never_touched(monkeypatch, capsys, tm
     ("argv", "says"),
     [
         (["--dataset", "nowhere"], "There is no data set 'nowhere'"),
-        (["--dataset", "Baron_human"], "download Baron_human from"),
+        (["--dataset", "Baron_human"], "fetch.py Baron_human` fetches it"),
         (["--unknown-flag"], "Unrecognized arguments: --unknown-flag"),
         (["--device", "cuda:7"], "not on this machine"),
         (["--label-key", "typo"], "no obs column 'typo'"),

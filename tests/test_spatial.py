@@ -174,7 +174,7 @@ def test_names_of_data_sets(folder, tmp_path, tissue):
     assert spatial.find("151673", place) == place / "DLPFC" / "151673"
     assert spatial.find("Mouse_Embryo_E9.5", place).name == "E9.5_E1S1.MOSTA.h5ad"
     assert spatial.find("demo", place) is None
-    with pytest.raises(UserError, match="README.md says where.*holds 151673, Mouse_Embryo_E9.5"):
+    with pytest.raises(UserError, match="fetch.py 151507` fetches it.*holds 151673, Mouse_Embryo_E9.5"):
         spatial.find("151507", place)
     with pytest.raises(UserError, match="Put one of these in place"):
         spatial.find("", place)
