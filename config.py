@@ -434,6 +434,8 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
         items = value if isinstance(value, (list, tuple)) else [value]
         return [_coerce(name, item, typing.get_args(hint)[0]) for item in items]
     if hint is str and isinstance(value, (str, numbers.Integral, Path)) and not isinstance(value, bool):
+        if "\0" in str(value):  # no file and no column has such a name
+            raise wrong
         return str(value)
     if hint is bool and isinstance(value, bool):
         return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import anndata as ad
 import h5py
@@ -48,8 +48,9 @@ class Expression(NamedTuple):
 
 
 def dataset_name(dataset: str) -> str:
-    """The name that results are filed under: a file's name without .h5ad, or the name itself."""
-    return Path(dataset).name.removesuffix(".h5ad") or "dataset"
+    """The name that results are filed under: a file's name without .h5ad, or the name itself; never one that leads elsewhere."""
+    name = Path(dataset).name.removesuffix(".h5ad")
+    return "dataset" if name in ("", ".", "..") else name
 
 
 def find_h5ad(dataset: str, folder: Path = SC_FOLDER) -> Path | None:
@@ -91,11 +92,13 @@ def read(path: Path | None) -> ad.AnnData:
         raise UserError(f"{path} is not an h5ad file: it is no HDF5 file at all, or was cut off at its start.")
     require_sound(path)
     try:
-        return ad.read_h5ad(path)
+        adata = ad.read_h5ad(path)
     except Exception as error:  # h5py and anndata raise many types for damaged files
         raise UserError(
             f"{path} cannot be read as h5ad ({one_line(error)}); it may be cut off, so download or save it again."
         ) from error
+    require_sound_indices(adata)
+    return adata
 
 
 def require_sound(path: Path) -> None:
@@ -122,7 +125,8 @@ def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
     """
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise UserError(f"The data hold {adata.n_obs} cells and {adata.n_vars} genes; there is nothing to cluster.")
-    require_unique(adata.obs_names, "cell barcode", "obs_names_make_unique")
+    require_names(adata.obs_names, "cell barcode", "obs_names_make_unique")
+    require_sound_indices(adata)
     kind: ValueKind | None = None
     for candidate in _sources(adata, layer):
         values, genes = _matrix(adata, candidate)
@@ -133,7 +137,7 @@ def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
             break
     assert kind is not None  # there is at least one source
     _refuse_unusable(kind, source)
-    require_unique(var.index, "gene name", "var_names_make_unique")
+    require_names(var.index, "gene name", "var_names_make_unique")
     if kind == "log1p of counts":
         matrix.data = np.rint(np.expm1(matrix.data))
         kind, source = "counts", f"{source}, turned back from log1p"
@@ -184,7 +188,6 @@ def _matrix(adata: ad.AnnData, source: str) -> tuple[sparse.csr_matrix, pd.DataF
         values, var = adata.X, adata.var
     else:
         values, var = adata.layers[source.removeprefix("layers['").removesuffix("']")], adata.var
-    _require_sound_sparse(values, source)
     try:
         if np.iscomplexobj(values):
             raise TypeError("they are complex")
@@ -199,15 +202,21 @@ def _matrix(adata: ad.AnnData, source: str) -> tuple[sparse.csr_matrix, pd.DataF
     return matrix, var
 
 
-def _require_sound_sparse(values: object, source: str) -> None:
-    """Raise UserError for indices that point outside the matrix, which scipy does not look at and crashes on."""
-    if hasattr(values, "check_format"):
-        try:
-            values.check_format(full_check=True)
-        except ValueError as error:
-            raise UserError(
-                f"The sparse matrix in {source} is damaged ({one_line(error)}); save or download it again."
-            ) from error
+def require_sound_indices(adata: ad.AnnData) -> None:
+    """Raise UserError for a sparse matrix whose indices point outside of it, which scipy does not look at and crashes on."""
+    if adata.is_view:  # to look at it would slice it
+        return
+    parts: dict[str, Any] = {"X": adata.X, ".raw": None if adata.raw is None else adata.raw.X}
+    for slot in ("layers", "obsm", "varm", "obsp", "varp"):
+        parts |= {f"{slot}[{key!r}]": values for key, values in getattr(adata, slot).items()}
+    for source, values in parts.items():
+        if sparse.issparse(values):
+            try:
+                values.check_format(full_check=True)
+            except ValueError as error:
+                raise UserError(
+                    f"The sparse matrix in {source} is damaged ({one_line(error)}); save or download it again."
+                ) from error
 
 
 def value_kind(matrix: sparse.csr_matrix) -> ValueKind:
@@ -258,8 +267,20 @@ def as_text(column: pd.Series) -> pd.Series:
     return labels.where(~labels.isin(["", "nan", "NaN", "<NA>"]), None)
 
 
-def require_unique(names: pd.Index, what: str, remedy: str) -> None:
-    """Raise UserError where a name stands more than once; remedy: the method of AnnData that helps."""
+def _is_text(name: str) -> bool:
+    """Whether it can be written as UTF-8; half of a pair of surrogates cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def require_names(names: pd.Index, what: str, remedy: str) -> None:
+    """Raise UserError where a name stands more than once, or cannot be written to a file; remedy: the method of AnnData that helps."""
+    odd = next((name for name in map(str, names) if "\0" in name or not _is_text(name)), None)
+    if odd is not None:
+        raise UserError(f"The {what} {odd!r} has a sign in it that no file can hold; rename it.")
     if not names.is_unique:
         twice = names[names.duplicated()]
         raise UserError(

@@ -39,6 +39,8 @@ def run(settings: DEGConfig) -> None:
         found = labelled.find(settings)
         folder = output_folder(found, settings)
         with locked(folder):
+            if found.run is not None and results.read_run(found.run.folder) != found.run:
+                raise UserError(f"The run in {found.run.folder} was replaced by another meanwhile; start again.")
             describe(found, settings, folder)
 
 
@@ -47,7 +49,8 @@ def output_folder(cells: Labelled, settings: DEGConfig) -> Path:
     if settings.output != "auto":
         return Path(settings.output)
     home = cells.run.folder if cells.run else results.RESULTS / cells.task / cells.name
-    return home if cells.own else home.with_name(f"{home.name}_by_{cells.source}".replace("/", "_"))
+    name = "".join(sign if sign.isprintable() and sign not in "/\\" else "_" for sign in cells.source)
+    return home if cells.own else home.with_name(f"{home.name}_by_{name}")
 
 
 def describe(cells: Labelled, settings: DEGConfig, folder: Path) -> None:

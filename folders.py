@@ -14,15 +14,17 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import filelock
+import yaml
 
 import interrupts
-from utils import UserError
+from utils import UserError, one_line
 
 RUN_MARKS = ("config.yaml", "markers.yaml")  # the files by which a folder is known as that of an earlier run
 LOCK = ".lock"
+LARGEST_MARK = 1_000_000  # signs
 UNFINISHED = ".unfinished-"  # starts the name of a folder that is being filled
 FINISHED = ".finished"  # the folder of files that only have to be moved
 MOVES = "moves.json"  # in FINISHED: which files to move, and which older ones to remove
@@ -43,7 +45,7 @@ def locked(folder: Path) -> Iterator[None]:
     Blocks may be nested. A new folder into which nothing was written is removed at the end.
     Raises UserError where another process has it, or where it cannot be written.
     """
-    new = not folder.exists()
+    new = not os.path.exists(folder)  # unlike Path.exists, no error for an impossible name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / LOCK, timeout=0, is_singleton=True)
@@ -104,10 +106,20 @@ def _sentence_on_failure(folder: Path) -> Iterator[None]:
 
 def _refuse_foreign(folder: Path, owned: Sequence[str]) -> None:
     foreign = [name for name in owned if (folder / name).exists()]
-    if foreign and not any((folder / mark).exists() for mark in RUN_MARKS):
+    if foreign and not any(_is_of_a_run(folder / mark) for mark in RUN_MARKS):
         raise UserError(
             f"The folder {folder} has a {foreign[0]} that is not of an earlier run; choose another with --output."
         )
+
+
+def _is_of_a_run(mark: Path) -> bool:
+    """Whether a run has written this file; somebody's own settings may have its name."""
+    try:
+        with mark.open(encoding="utf-8") as file:
+            content = yaml.safe_load(file.read(LARGEST_MARK))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and set(content) == {"settings", "provenance"}
 
 
 def _commit(stage: Path, folder: Path, owned: Sequence[str]) -> None:
@@ -127,7 +139,7 @@ def complete(folder: Path) -> None:
     if not finished.is_dir():
         return
     if (finished / MOVES).exists():  # else all are made
-        moves = json.loads((finished / MOVES).read_text(encoding="utf-8"))
+        moves = _read_moves(finished / MOVES)
         for name in moves["remove"]:
             (folder / name).unlink(missing_ok=True)
         for name in moves["move"]:
@@ -135,12 +147,24 @@ def complete(folder: Path) -> None:
                 os.replace(finished / name, folder / name)
         flush(folder)
         (finished / MOVES).unlink()
-    finished.rmdir()
+    shutil.rmtree(finished)
+
+
+def _read_moves(path: Path) -> dict[str, list[str]]:
+    """What to move and what to remove. Raises UserError unless all of it is in the folder itself: it may be somebody else's."""
+    try:
+        moves = json.loads(path.read_text(encoding="utf-8"))
+        names = [*moves["move"], *moves["remove"]]
+        if any(name != PureWindowsPath(name).name or name in ("", ".", "..") for name in names):  # knows / and \\
+            raise ValueError("it names files elsewhere")
+        return moves
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is not of a run ({one_line(error)}); remove {path.parent}.") from error
 
 
 def complete_for_reading(folder: Path) -> None:
     """complete, before folder is read. Raises UserError where another run is at it, or where it cannot be done."""
-    if (folder / FINISHED).is_dir():
+    if os.path.isdir(folder / FINISHED):
         with locked(folder), _sentence_on_failure(folder):
             complete(folder)
 

@@ -9,6 +9,7 @@ python hdf5.py FILE     # ends with 0 unless it crashes; in 20 s of computing, o
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -17,17 +18,21 @@ from pathlib import Path
 import h5py
 
 SECONDS = 20  # of computing; a slow disk does not count
+REPORTED = 3  # exit code where HDF5 reports damage
 PATIENCE = 1800  # seconds on the clock, where the system cannot limit computing
 
 
 def damage(path: Path) -> str | None:
     """In words, how reading the HDF5 file at path ends badly; None for one that can be read, or whose damage HDF5 reports."""
-    command = [sys.executable, "-I", __file__, str(path), str(SECONDS)]
+    command = [sys.executable, "-P", __file__, str(path), str(SECONDS)]
     try:
         code = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE).returncode
     except subprocess.TimeoutExpired:
         code = -signal.SIGTERM
-    if code in (0, 1):
+    if code in (0, REPORTED):
+        return None
+    if code == 1:  # Python itself
+        logging.getLogger("scrcl").warning("Whether %s can be read without a crash could not be found out.", path)
         return None
     never = -code in (signal.SIGTERM, *(getattr(signal, name, None) for name in ("SIGXCPU", "SIGKILL")))
     return "reading it never comes to an end" if never else f"reading it crashes the HDF5 library, code {code}"
@@ -60,4 +65,4 @@ if __name__ == "__main__":
     try:
         read_all_but_values(sys.argv[1])
     except Exception:
-        sys.exit(1)  # the caller will meet the same error and say it
+        sys.exit(REPORTED)  # the caller will meet the same error and say it

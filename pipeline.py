@@ -8,7 +8,6 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import anndata as ad
@@ -127,7 +126,7 @@ def find_cell_types(
     *,
     on_epoch: Callable[[dict[str, float]], None] = lambda losses: None,
     watch: Stopwatch | None = None,
-    keep_in: Path | None = None,
+    checkpoints: Checkpoints | None = None,
     **settings: Any,
 ) -> Result:
     """Find cell types in scRNA-seq data with scRCL.
@@ -139,14 +138,14 @@ def find_cell_types(
     config, settings: an SCConfig, and fields of it by name, e.g. seeds=[5, 15], n_clusters=8.
     on_epoch: called with the losses after every training epoch.
     watch: collects the seconds of every stage.
-    keep_in: folder for a checkpoint every config.checkpoint_every epochs, from which config.resume goes on;
-        it stays when the run ends, well or not.
+    checkpoints: Checkpoints(folder, every=10, resume=True) keeps what was trained in a folder, and goes on from there;
+        it stays there until its remove() is called.
 
     Known types serve two ends only: their number, when n_clusters is 'auto', and
     scores of the finished labels.
     Raises UserError for input that cannot be used.
     """
-    return _run(adata, config or SCConfig(), settings, prepare_cells, on_epoch, watch, keep_in)
+    return _run(adata, config or SCConfig(), settings, prepare_cells, on_epoch, watch, checkpoints)
 
 
 def find_domains(
@@ -155,7 +154,7 @@ def find_domains(
     *,
     on_epoch: Callable[[dict[str, float]], None] = lambda losses: None,
     watch: Stopwatch | None = None,
-    keep_in: Path | None = None,
+    checkpoints: Checkpoints | None = None,
     **settings: Any,
 ) -> Result:
     """Find spatial domains with scRCL: find_cell_types for spots that have positions.
@@ -167,7 +166,7 @@ def find_domains(
 
     Raises UserError for input that cannot be used.
     """
-    return _run(adata, config or STConfig(), settings, prepare_spots, on_epoch, watch, keep_in)
+    return _run(adata, config or STConfig(), settings, prepare_spots, on_epoch, watch, checkpoints)
 
 
 def _run(
@@ -177,14 +176,13 @@ def _run(
     prepare: Callable[[ad.AnnData, Any, Stopwatch], Prepared],
     on_epoch: Callable[[dict[str, float]], None],
     watch: Stopwatch | None,
-    keep_in: Path | None,
+    checkpoints: Checkpoints | None,
 ) -> Result:
     config = dataclasses.replace(config, **settings)
     watch = watch or Stopwatch()
     device = find_device(config.device)
     with limited_threads(config.threads):
         prepared = prepare(adata, config, watch)
-        checkpoints = Checkpoints(keep_in, config.checkpoint_every, config.resume)
         result = train_and_cluster(prepared, config, device, on_epoch, watch, checkpoints)
     result.labels = result.labels.reindex(adata.obs_names)
     result.confidence = result.confidence.reindex(adata.obs_names)
@@ -290,7 +288,8 @@ def train_and_cluster(
     with watch("graphs"):
         genes = graphs.gene_graph(prepared.inputs, config.gene_neighbors)
         constants = train.graph_inputs(prepared.inputs, cells.obsp["scrcl_graph"], genes, config.hops, device)
-    checkpoints.open(decisive(prepared, config, device))
+    if checkpoints.wanted:
+        checkpoints.open(decisive(prepared, config, device))
     found = {
         seed: _kept_seed(checkpoints, seed, on_epoch)
         or train_seed(prepared, constants, config, seed, on_epoch, watch, checkpoints)
@@ -361,9 +360,9 @@ def _kept_seed(checkpoints: Checkpoints, seed: int, on_epoch: Callable[[dict[str
 
 def decisive(prepared: Prepared, config: Config, device: torch.device) -> dict[str, Any]:
     """All that decides what a seed gives, for people to compare and for a checkpoint to be of the same run."""
-    content = hashlib.sha256(prepared.beside.tobytes())
-    for part in (prepared.cells.obsp["scrcl_graph"].indices, "\n".join(prepared.cells.obs_names).encode()):
-        content.update(part)
+    content, graph = hashlib.sha256("\n".join(prepared.cells.obs_names).encode()), prepared.cells.obsp["scrcl_graph"]
+    for part in (prepared.inputs, prepared.beside, graph.indptr, graph.indices, graph.data):
+        content.update(np.ascontiguousarray(part).data)
     settings = {name: value for name, value in vars(config).items() if name not in (*RUN_ONLY, "seeds", "label_key")}
     return {
         "task": config.task,

@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,18 +22,18 @@ import yaml
 from folders import complete_for_reading
 from pipeline import CONFIDENCE, FINAL, UNSMOOTHED, Result
 from score import METRICS
-from utils import UserError, format_table, log, one_line, peak_memory_gib, sha256
+from utils import UserError, format_table, log, one_line, peak_memory_gib
 
 SURE = 0.9  # confidence from which a label is called sure in the summary
 RESULTS = Path(__file__).parent / "results"
 FILES = ("config.yaml", "labels.csv", "result.h5ad", "metrics.json", "log.jsonl", "model.pt")
 
 
-def write(result: Result, folder: Path, source: Path | None, files: Sequence[Path] = ()) -> None:
+def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str, str] | None = None) -> None:
     """Write labels.csv, result.h5ad, metrics.json, config.yaml, log.jsonl and model.pt into folder.
 
     source: the input file or folder, None for data that come with a package or are
-    simulated; files: those of the input whose hashes are recorded.
+    simulated; hashes: SHA-256 of its files, by name, as they were read.
     """
     table = result.labels.drop(columns=FINAL).assign(
         **{CONFIDENCE: result.confidence.round(4), FINAL: result.labels[FINAL]}
@@ -43,7 +43,7 @@ def write(result: Result, folder: Path, source: Path | None, files: Sequence[Pat
     numbers = metrics(result) | {"peak_memory_gib": _peak_memory(result)}
     (folder / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n")
     (folder / "config.yaml").write_text(
-        yaml.safe_dump(provenance(result, source, files), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        yaml.safe_dump(provenance(result, source, hashes), sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in result.history))
     model = io.BytesIO()  # as for h5ad: only plain writing ends a full disk in an OSError
@@ -55,7 +55,9 @@ def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
     """Write the result; annotations of the input that h5ad cannot hold must not cost it."""
     try:
         content = _h5ad(cells)
-    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # anndata and h5py raise many types
         log.warning("result.h5ad leaves out the input's own annotations, which cannot be stored: %s", error)
         ours = cells.obs[[name for name in cells.obs if str(name).startswith("scrcl")]]
         uns = {"scrcl": cells.uns["scrcl"]}
@@ -112,7 +114,7 @@ def mean_and_sd(result: Result, suffix: str = "") -> dict[str, dict[str, float]]
     }
 
 
-def provenance(result: Result, source: Path | None, files: Sequence[Path] = ()) -> dict:
+def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | None = None) -> dict:
     """Everything needed to repeat the run: `--config config.yaml` reads the settings back."""
     settings = dataclasses.asdict(result.config) | {"resume": False}
     if settings.get("annotation", "auto") not in ("auto", "none"):
@@ -123,7 +125,7 @@ def provenance(result: Result, source: Path | None, files: Sequence[Path] = ()) 
         origin = {"file": result.config.dataset}
     else:
         settings["dataset"] = str(source.resolve())
-        origin = {"file": str(source), "sha256": {path.name: sha256(path) for path in files}}
+        origin = {"file": str(source), "sha256": dict(hashes or {})}
     return {
         "settings": settings,
         "provenance": {"command": shlex.join(["python", *sys.argv]), "input": origin, **facts},

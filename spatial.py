@@ -231,7 +231,8 @@ def placed(adata: ad.AnnData) -> ad.AnnData:
 
     Raises UserError where fewer than 3 spots have one.
     """
-    data.require_unique(adata.obs_names, "spot barcode", "obs_names_make_unique")
+    data.require_names(adata.obs_names, "spot barcode", "obs_names_make_unique")
+    data.require_sound_indices(adata)
     points = coordinates(adata)
     there = ~np.isnan(points).any(axis=1)
     if not there.all():

@@ -111,6 +111,8 @@ def _read_matrix(root: Path) -> ad.AnnData:
     if not path.is_dir() and h5py.is_hdf5(path):
         data.require_sound(path)
     try:
+        if not path.is_dir():
+            _require_sound_indices(path)
         with warnings.catch_warnings():  # gene symbols repeat in every annotation; they are made unique below
             warnings.filterwarnings("ignore", message="Variable names are not unique")
             adata = sc.read_10x_mtx(path) if path.is_dir() else sc.read_10x_h5(path)
@@ -120,6 +122,21 @@ def _read_matrix(root: Path) -> ad.AnnData:
         ) from error
     adata.var_names_make_unique()
     return adata
+
+
+def _require_sound_indices(path: Path) -> None:
+    """Raise ValueError for a matrix whose indices point outside of it, which scipy does not look at and crashes on."""
+    with h5py.File(path) as file:
+        for group in (item for item in file.values() if isinstance(item, h5py.Group) and "indptr" in item):
+            starts, genes = group["indptr"][:].astype(np.int64), group["indices"][:]
+            n_genes, n_spots = map(int, group["shape"][:])
+            fits = len(starts) == n_spots + 1 and starts[0] == 0 and starts[-1] == len(genes) == len(group["data"])
+            if (
+                not fits
+                or (np.diff(starts) < 0).any()
+                or (genes.size and not 0 <= genes.min() <= genes.max() < n_genes)
+            ):
+                raise ValueError("its indices point outside the matrix")
 
 
 def read_positions(folder: Path) -> pd.DataFrame:

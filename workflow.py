@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,10 @@ import degs
 import labelled
 import pipeline
 import results
+from checkpoints import Checkpoints
 from config import Config, DEGConfig
 from folders import locked, refuse_to_overwrite, staged
-from utils import Stopwatch, find_device, limited_threads, log
+from utils import Stopwatch, UserError, find_device, limited_threads, log, sha256
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,9 @@ def _run(task: Task, settings: Config, watch: Stopwatch) -> None:
     with locked(folder):
         with watch("read"):
             adata = source.read()
+            hashes = {path.name: sha256(path) for path in source.files}
         log.info("%s: %d %s x %d genes.", source.name, adata.n_obs, settings.unit, adata.n_vars)
-        result = _analyse(task, settings, source, adata, folder, watch)
+        result = _analyse(task, settings, source, hashes, adata, folder, watch)
         if settings.figures:
             with staged(folder, task.figures) as stage, watch("draw"):
                 task.draw(result, stage)
@@ -81,10 +82,17 @@ def _run(task: Task, settings: Config, watch: Stopwatch) -> None:
 
 
 def _analyse(
-    task: Task, settings: Config, source: Source, adata: ad.AnnData, folder: Path, watch: Stopwatch
+    task: Task,
+    settings: Config,
+    source: Source,
+    hashes: dict[str, str],
+    adata: ad.AnnData,
+    folder: Path,
+    watch: Stopwatch,
 ) -> pipeline.Result:
     """Analyse and write. What is left of a run that ends early: checkpoint and log; of one that ends well, neither."""
-    checkpoint, unfinished = folder / checkpoints.NAME, folder / "log.unfinished.jsonl"
+    unfinished = folder / "log.unfinished.jsonl"
+    kept = Checkpoints(folder / checkpoints.NAME, settings.checkpoint_every, settings.resume)
 
     def log_epoch(losses: dict[str, float]) -> None:
         with unfinished.open("a") as lines:
@@ -93,16 +101,17 @@ def _analyse(
     try:
         with staged(folder, (*results.FILES, *task.figures, *degs.FILES)) as stage:
             unfinished.unlink(missing_ok=True)
-            result = task.analyse(adata, settings, watch=watch, on_epoch=log_epoch, keep_in=checkpoint)
+            result = task.analyse(adata, settings, watch=watch, on_epoch=log_epoch, checkpoints=kept)
             if settings.figures:
                 with watch("umap"):
                     pipeline.add_umap(result.cells)
             with watch("write"):
-                results.write(result, stage, source.path, source.files)
-    except BaseException:
-        if checkpoint.is_dir():
-            log.info("What was trained is in %s; the same command with --resume goes on from it.", checkpoint)
+                results.write(result, stage, source.path, hashes)
+    except BaseException as error:
+        # A loss that was not finite, or a refused setting, would come again; Ctrl-C, SIGTERM and a full disk need not.
+        if kept.is_ours and not (isinstance(error, UserError) and not isinstance(error.__cause__, OSError)):
+            log.info("What was trained is in %s; the same command with --resume goes on from it.", kept.folder)
         raise
     unfinished.unlink(missing_ok=True)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    kept.remove()
     return result

@@ -142,6 +142,7 @@ def fetch(source: Source, folder: Path, downloads: Downloads) -> bool:
         raise UserError(f"{source.name} can only be downloaded by hand: {source.by_hand(folder)}.")
     with _locked(downloads.folder), download.sentence_on_failure(folder):
         downloads.tidy()
+        lacking = _lacking(source, folder)  # another process may have fetched them meanwhile
         try:
             _put_in_place(source, folder, downloads, lacking)
         except Unwritable:

@@ -22,11 +22,14 @@ import yaml
 from conftest import run, simulate
 
 import checkpoints
+import degs
+import draw_DEGs
 import folders
 import interrupts
 import pipeline
 import results
 import runSC
+from checkpoints import Checkpoints
 from folders import FINISHED, LOCK, locked, staged
 from simulate import layered_tissue
 from utils import UserError, run_script
@@ -50,8 +53,8 @@ def write(folder: Path, content: dict[str, str]) -> None:
             (stage / name).write_text(text)
 
 
-OLD = {"config.yaml": "old", "labels.csv": "old", "umap.png": "old"}
-NEW = {"config.yaml": "new", "labels.csv": "new"}
+OLD = {"config.yaml": "{settings: {}, provenance: old}", "labels.csv": "old", "umap.png": "old"}
+NEW = {"config.yaml": "{settings: {}, provenance: new}", "labels.csv": "new"}
 
 
 def die_at(n: int, folder: Path) -> bool:
@@ -173,12 +176,12 @@ def test_a_resumed_run_ends_in_the_same_bits(task, n, fast, tmp_path):
         "SC": (pipeline.find_cell_types, simulate),
         "ST": (pipeline.find_domains, lambda: layered_tissue(n_spots=200, n_genes=80)),
     }[task]
-    settings = fast | {"epochs": 10, "seeds": [1, 2], "checkpoint_every": 4, "plateau": 0}
+    settings = fast | {"epochs": 10, "seeds": [1, 2], "plateau": 0}
     whole = find(make(), **settings)
     with pytest.raises(Killed):
-        find(make(), on_epoch=stopped_after(n), keep_in=tmp_path / "c", **settings)
+        find(make(), on_epoch=stopped_after(n), checkpoints=Checkpoints(tmp_path / "c", 4), **settings)
     told = []
-    resumed = find(make(), on_epoch=told.append, keep_in=tmp_path / "c", resume=True, **settings)
+    resumed = find(make(), on_epoch=told.append, checkpoints=Checkpoints(tmp_path / "c", 4, resume=True), **settings)
     assert resumed.labels.equals(whole.labels) and resumed.confidence.equals(whole.confidence)
     assert resumed.history == whole.history == told
     assert (resumed.cells.obsm["X_scrcl"] == whole.cells.obsm["X_scrcl"]).all()
@@ -188,58 +191,155 @@ def test_a_resumed_run_ends_in_the_same_bits(task, n, fast, tmp_path):
 
 
 def test_a_plateau_is_found_again(counts, fast, tmp_path):
-    settings = fast | {"epochs": 60, "plateau": 0.2, "checkpoint_every": 1}
+    settings = fast | {"epochs": 60, "plateau": 0.2}
     whole = pipeline.find_cell_types(counts.copy(), **settings)
     assert 10 < len(whole.history) < 60
     with pytest.raises(Killed):
-        pipeline.find_cell_types(
-            counts.copy(), on_epoch=stopped_after(len(whole.history)), keep_in=tmp_path / "c", **settings
-        )
-    resumed = pipeline.find_cell_types(counts, keep_in=tmp_path / "c", resume=True, **settings)
+        stop = stopped_after(len(whole.history))
+        pipeline.find_cell_types(counts.copy(), on_epoch=stop, checkpoints=Checkpoints(tmp_path / "c", 1), **settings)
+    resumed = pipeline.find_cell_types(counts, checkpoints=Checkpoints(tmp_path / "c", 1, resume=True), **settings)
     assert resumed.history == whole.history and resumed.labels.equals(whole.labels)
 
 
-def test_a_checkpoint_is_refused_where_anything_differs(counts, fast, tmp_path):
-    settings = fast | {"checkpoint_every": 4}
-    pipeline.find_cell_types(counts.copy(), keep_in=tmp_path / "c", **settings)
-    again = {"keep_in": tmp_path / "c", "resume": True}
-    more = pipeline.find_cell_types(counts.copy(), **again, **(settings | {"seeds": [5, 6]}))
-    assert more.cells.uns["scrcl"]["resumed_from"] == "the end of seed 5"  # another seed changes nothing of this one
-    for change, says in (
+@pytest.fixture
+def kept(counts, fast, tmp_path):
+    """Runs on the same data with other settings, resumed from the checkpoint of a finished run."""
+    settings = fast | {"encoder_input": "counts"}
+    pipeline.find_cell_types(counts.copy(), checkpoints=Checkpoints(tmp_path / "c", 4), **settings)
+
+    def again(adata=counts, **change):
+        checkpoints = Checkpoints(tmp_path / "c", 4, resume=True)
+        return pipeline.find_cell_types(adata.copy(), checkpoints=checkpoints, **(settings | change))
+
+    return again
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
         ({"lr": 0.1}, "lr was 0.0005 and is 0.1"),
         ({"n_clusters": 4}, "n_clusters was "),
         ({"hidden": 17}, "hidden was 16 and is 17"),
-    ):
-        with pytest.raises(UserError, match=f"of another run: {says}"):
-            pipeline.find_cell_types(counts.copy(), **again, **(settings | change))
-    with pytest.raises(UserError, match="of another run: input was"):
-        pipeline.find_cell_types(simulate(seed=1), **again, **settings)
-    (tmp_path / "c" / "seed_5.pt").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(UserError, match="seed_5.pt cannot be read .* leave --resume out"):
-        pipeline.find_cell_types(counts.copy(), **again, **settings)
-    (tmp_path / "c" / "settings.json").write_bytes(b"{")
-    with pytest.raises(UserError, match="settings.json cannot be read"):
-        pipeline.find_cell_types(counts.copy(), **again, **settings)
-    assert pipeline.find_cell_types(counts, keep_in=tmp_path / "c", **settings).labels["scrcl"].notna().all()
+        ({"threads": 1}, "threads was "),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused(kept, change, says):
+    with pytest.raises(UserError, match=f"of another run: {says}"):
+        kept(**change)
 
 
-def test_a_checkpoint_executes_nothing(counts, fast, tmp_path):
+def test_a_checkpoint_of_other_data_is_refused(kept, counts):
+    doubled = counts.copy()
+    doubled.X = doubled.X * 2  # the same after normalisation, but not what the encoders see
+    for other in (doubled, simulate(seed=1)):
+        with pytest.raises(UserError, match="of another run: input was"):
+            kept(other)
+
+
+def test_a_checkpoint_serves_more_seeds(kept):
+    assert kept(seeds=[5, 6]).cells.uns["scrcl"]["resumed_from"] == "the end of seed 5"
+
+
+@pytest.mark.parametrize("name", ["seed_5.pt", "settings.json"])
+@pytest.mark.parametrize("damage", ["cut off", "one bit", "something else", "empty"])
+def test_a_damaged_checkpoint_is_refused(kept, tmp_path, name, damage):
+    path = tmp_path / "c" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1 << 6
+    if damage == "something else":
+        if name.endswith(".pt"):
+            torch.save({"labels": torch.zeros(3)}, path)
+        else:
+            path.write_text("[]")
+    else:
+        path.write_bytes({"cut off": content[: len(content) // 2], "one bit": content, "empty": b""}[damage])
+    says = (
+        "of another run" if (name, damage) == ("settings.json", "one bit") else "cannot be read .* leave --resume out"
+    )
+    with pytest.raises(UserError, match=f"{says}|cannot be read"):
+        kept()
+
+
+def test_a_checkpoint_executes_nothing(kept, tmp_path):
     """A pickle that would make a folder when it is read is refused."""
-    pipeline.find_cell_types(counts.copy(), keep_in=tmp_path / "c", **fast)
 
     class Bomb:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "executed"),)
 
-    torch.save({"labels": Bomb()}, tmp_path / "c" / "seed_5.pt")
+    torch.save({"labels": Bomb(), "model": {}, "history": []}, tmp_path / "c" / "seed_5.pt")
     with pytest.raises(UserError, match="cannot be read"):
-        pipeline.find_cell_types(counts, keep_in=tmp_path / "c", **fast, resume=True)
+        kept()
     assert not (tmp_path / "executed").exists()
 
 
-def test_training_leaves_no_checkpoint_where_none_is_wanted(counts, fast, tmp_path):
-    pipeline.find_cell_types(counts, keep_in=tmp_path / "c", **(fast | {"checkpoint_every": 0}))
-    assert not (tmp_path / "c").exists()
+def test_only_own_files_are_removed(counts, fast, tmp_path):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="holds a thesis.tex of somebody else"):
+        pipeline.find_cell_types(counts.copy(), checkpoints=Checkpoints(tmp_path / "c", 4), **fast)
+    (tmp_path / "c" / "thesis.tex").rename(tmp_path / "thesis.tex")
+    own, off = Checkpoints(tmp_path / "c", 4), Checkpoints(tmp_path / "c")
+    pipeline.find_cell_types(counts.copy(), checkpoints=own, **fast)
+    pipeline.find_cell_types(counts.copy(), checkpoints=off, **fast)
+    off.remove()
+    assert (tmp_path / "c" / "seed_5.pt").exists()
+    (tmp_path / "c" / "thesis.tex").write_text("mine")
+    own.remove()
+    assert [path.name for path in (tmp_path / "c").iterdir()] == ["thesis.tex"]
+
+
+def test_nothing_is_kept_where_nothing_is_wanted(monkeypatch, capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    argv = ["--dataset", tmp_path / "in.h5ad", *SMALL, "--output", tmp_path / "out", "--seed", 1, "--epochs", 30]
+    monkeypatch.setattr(results, "write", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert run(runSC, monkeypatch, capsys, *argv, "--checkpoint-every", 0)[0] == 143
+    assert not (tmp_path / "out" / checkpoints.NAME).exists()
+
+
+@pytest.mark.parametrize("move", ["../victim", "/etc/victim", "a/b", "..", "", "c:\\victim", 3])
+def test_moves_that_lead_elsewhere_are_refused(tmp_path, move):
+    """A folder of results from somebody else must not remove or replace files when it is read."""
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "out" / FINISHED).mkdir(parents=True)
+    for moves in ({"move": [], "remove": [move]}, {"move": [move], "remove": []}):
+        (tmp_path / "out" / FINISHED / folders.MOVES).write_text(json.dumps(moves))
+        with pytest.raises(UserError, match="is not of a run"):
+            results.read_run(tmp_path / "out")
+    assert (tmp_path / "victim").exists()
+
+
+def test_a_config_yaml_of_ones_own_is_no_earlier_run(monkeypatch, capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    (tmp_path / "config.yaml").write_text("# my own settings\nepochs: 3\n")
+    argv = ["--dataset", tmp_path / "in.h5ad", "--config", tmp_path / "config.yaml", "--output", tmp_path]
+    code, _, err = run(runSC, monkeypatch, capsys, *argv, *SMALL, "--seed", 1)
+    assert code == 2 and "has a config.yaml that is not of an earlier run" in err
+    assert (tmp_path / "config.yaml").read_text().startswith("# my own")
+
+
+@pytest.mark.parametrize(("name", "says"), [("x" * 300, "cannot be written"), ("a\0b", "output does not take")])
+def test_impossible_folders(monkeypatch, capsys, tmp_path, counts, name, says):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    code, _, err = run(runSC, monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad", "--output", f"{tmp_path}/{name}")
+    assert code == 2 and says in err
+    assert run(draw_DEGs, monkeypatch, capsys, "--dataset", f"{tmp_path}/{name}")[0] == 2
+
+
+def test_genes_of_a_run_that_was_replaced_meanwhile(monkeypatch, capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    argv = ["--dataset", tmp_path / "in.h5ad", *SMALL, "--output", tmp_path / "out", "--epochs", 3]
+    assert run(runSC, monkeypatch, capsys, *argv, "--seed", 1)[0] == 0
+    find = degs.labelled.find
+
+    def slow(settings):
+        found = find(settings)
+        assert run(runSC, monkeypatch, capsys, *argv, "--seed", 2)[0] == 0
+        return found
+
+    monkeypatch.setattr(degs.labelled, "find", slow)
+    code, _, err = run(draw_DEGs, monkeypatch, capsys, "--dataset", tmp_path / "out")
+    assert code == 2 and "was replaced by another meanwhile" in err and not (tmp_path / "out" / "markers.csv").exists()
 
 
 # Whole runs in processes of their own
@@ -371,7 +471,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("limit", [2_000, 60_000])
+@pytest.mark.parametrize("limit", [2_000, 100_000])
 def test_a_limit_to_the_size_of_files(tmp_path, counts, limit):
     """Met by the first checkpoint, or only by the result."""
     counts.write_h5ad(tmp_path / "in.h5ad")
