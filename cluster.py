@@ -22,7 +22,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import normalize
 from tqdm.auto import tqdm
 
-from utils import UserError
+from utils import UserError, limited_threads
 
 N_INIT = 8  # starts of k-means and of the mixture; the best by its own objective is kept
 FIT_ON = 20_000  # cells a mixture or k-means is fitted on; all are assigned
@@ -50,6 +50,7 @@ class Consensus(NamedTuple):
         return self.membership[np.arange(len(labels)), labels]
 
 
+@limited_threads(1)  # sums in an order that the number of threads does not change; and no slower
 def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int) -> np.ndarray:
     """Cluster rows of points [N, d] into n_clusters; integer labels [N], 0 the largest cluster.
 
@@ -178,6 +179,7 @@ def leiden(graph: ad.AnnData, resolution: float, seed: int) -> np.ndarray:
     return graph.obs["leiden"].astype(int).to_numpy()
 
 
+@limited_threads(1)  # sums in an order that the number of threads does not change
 def estimate_n_clusters(points: np.ndarray, seed: int) -> int:
     """The finest number of clusters that the data reproduce, without labels.
 

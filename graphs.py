@@ -11,7 +11,7 @@ from scipy.spatial import Delaunay, QhullError
 from sklearn.neighbors import NearestNeighbors
 
 from spatial import section_members
-from utils import UserError, log
+from utils import UserError, limited_threads, log
 
 # Exact search costs N^2. On two cores and 50 PCs: 2 s at 30,000 cells, 7 s at 60,000;
 # approximate search 3 s at 60,000, after 17 s of compiling. So exact up to where they meet.
@@ -128,6 +128,7 @@ def _delaunay(points: np.ndarray, radius: float) -> sparse.coo_matrix:
     return sparse.coo_matrix((np.ones(len(rows), dtype=np.float32), (rows, neighbours)), shape=(len(points),) * 2)
 
 
+@limited_threads(1)  # of genes alike, the number of threads decides which are found
 def gene_graph(values: np.ndarray, n_neighbors: int) -> sparse.csr_matrix:
     """B of the paper: [G, G], 0/1, directed, each gene points at its n_neighbors nearest, itself included.
 

@@ -8,6 +8,7 @@ Shapes: N cells (or spots), G genes, H hidden units, K refined dimensions.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -161,28 +162,28 @@ def alignment_losses(
     q = torch.softmax(v, dim=1) - 1 / width
     pu, pv, qu, qv = _row_dot(p, u), _row_dot(p, v), _row_dot(q, u), _row_dot(q, v)
     own = pu - pv - qu + qv  # D_ii
-    hea_cell = own.mean() / 2
+    hea_cell = _sum(own) / n_cells / 2
 
     # The softmax over all N*H entries is the row softmax weighted by the rows' share of the total.
     share_p, share_q = torch.logsumexp(u, 1).softmax(0), torch.logsumexp(v, 1).softmax(0)
     drift = (u - v).mean(1)  # restores the 1/H taken off p and q
-    hea_global = (share_p * (pu - pv + drift) - share_q * (qu - qv + drift)).sum()
+    hea_global = _sum(share_p * (pu - pv + drift) - share_q * (qu - qv + drift))
 
     near = degree * pu + symmetric_product(neighbourhood, qv[:, None])[:, 0]
     near = near - _row_dot(p, symmetric_product(neighbourhood, v)) - _row_dot(u, symmetric_product(neighbourhood, q))
-    far = (n_cells * pu + qv.sum() - p @ v.sum(0) - u @ q.sum(0) - own) / max(n_cells - 1, 1)
+    far = (n_cells * pu + _sum(qv) - p @ v.sum(0) - u @ q.sum(0) - own) / max(n_cells - 1, 1)
     # Where all cells are alike both are rounding errors; without a floor their ratio could be anything.
     precision = torch.finfo(e1.dtype)
-    floor = 10 * precision.eps * (pu.abs() + qv.abs().mean()).detach() + precision.tiny**0.5
-    ndc = (near.clamp_min(0) / degree / torch.maximum(far, floor)).mean()
+    floor = 10 * precision.eps * (pu.abs() + _sum(qv.abs()) / n_cells).detach() + precision.tiny**0.5
+    ndc = _sum(near.clamp_min(0) / degree / torch.maximum(far, floor)) / n_cells
     return hea_global, hea_cell, ndc
 
 
 def consistency_loss(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree: Tensor) -> Tensor:
     """CVC, the mean over all N^2 of (Z1 Z2^T - (A + I))^2, expanded so that no N x N is formed."""
     all_pairs = ((z1.T @ z1) * (z2.T @ z2)).sum()
-    neighbours = (z1 * symmetric_product(neighbourhood, z2)).sum()
-    return (all_pairs - 2 * neighbours + degree.sum()) / z1.shape[0] ** 2
+    neighbours = _sum(z1 * symmetric_product(neighbourhood, z2))
+    return (all_pairs - 2 * neighbours + _sum(degree)) / z1.shape[0] ** 2
 
 
 def scale_free_consistency_loss(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree: Tensor) -> Tensor:
@@ -193,9 +194,9 @@ def scale_free_consistency_loss(z1: Tensor, z2: Tensor, neighbourhood: Tensor, d
     has no such scale; its optimum is that of the spectral contrastive loss (HaoChen 2021).
     """
     all_pairs = ((z1.T @ z1) * (z2.T @ z2)).sum()
-    neighbours = (z1 * symmetric_product(neighbourhood, z2)).sum()
+    neighbours = _sum(z1 * symmetric_product(neighbourhood, z2))
     tiny = torch.finfo(z1.dtype).tiny ** 0.5
-    return (all_pairs.clamp_min(tiny) * degree.sum()).log() - 2 * neighbours.clamp_min(tiny).log()
+    return (all_pairs.clamp_min(tiny) * _sum(degree)).log() - 2 * neighbours.clamp_min(tiny).log()
 
 
 CONSISTENCY = {"published": consistency_loss, "scale-free": scale_free_consistency_loss}
@@ -209,6 +210,13 @@ def losses(embeddings: Embeddings, neighbourhood: Tensor, temperature: float, co
         *alignment_losses(e1, e2, neighbourhood, degree, temperature),
         CONSISTENCY[consistency](z1, z2, neighbourhood, degree),
     )
+
+
+def _sum(x: Tensor) -> Tensor:
+    """The sum of all, in an order that the number of threads does not change: torch splits a sum of 32,768 or more by threads."""
+    side = math.isqrt(x.numel())
+    flat = x.flatten()
+    return flat[: side**2].view(side, side).sum(1).sum() + flat[side**2 :].sum()
 
 
 def _row_dot(a: Tensor, b: Tensor) -> Tensor:

@@ -9,13 +9,14 @@ from scipy import sparse
 
 from data import Expression
 from spatial import section_members
-from utils import UserError, log, one_line
+from utils import UserError, limited_threads, log, one_line
 
 TARGET_SUM = 1e4  # counts per cell after normalisation, as published
 FEWEST_FOR_A_CURVE = 20  # genes
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped
 
 
+@limited_threads(1)  # sums in an order that the number of threads does not change
 def preprocess(expression: Expression, n_top_genes: int, hvg_flavor: str = "seurat") -> ad.AnnData:
     """Drop empty cells and genes, log-normalise, choose HVGs.
 
@@ -114,6 +115,7 @@ def encoder_values(cells: ad.AnnData, choice: str) -> np.ndarray:
     return np.asarray(values, dtype=np.float32)
 
 
+@limited_threads(1)  # sums in an order that the number of threads does not change
 def principal_components(values: np.ndarray, n_pcs: int) -> np.ndarray:
     """The first n_pcs principal components of [N, G] values, or as many as there are; float32."""
     return sc.pp.pca(values, n_comps=min(n_pcs, min(values.shape) - 1), random_state=0)

@@ -199,7 +199,7 @@ def step(
     terms: Losses = losses(model(inputs), inputs.neighbourhood, temperature, consistency)
     total = terms.total(lambda1, lambda2)
     total.backward()
-    optimizer.step()
+    _update(optimizer)
     values = torch.stack([*terms, total]).tolist()  # one transfer from the device
     return dict(zip([*Losses._fields, "total"], values))
 
@@ -209,6 +209,14 @@ class Embedded(NamedTuple):
 
     encoder: np.ndarray
     refined: np.ndarray
+
+
+def _update(optimizer: torch.optim.Optimizer) -> None:
+    """One step of the optimizer in one thread: where a tensor is split between threads, its kernel rounds differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    optimizer.step()
+    torch.set_num_threads(threads)
 
 
 @torch.no_grad()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+# Matrix products of the same bits for any number of threads. MKL reads it when it is first used; it costs no time.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 import numba
 import torch

@@ -14,6 +14,7 @@ from scipy import sparse
 from torch.nn.functional import normalize
 
 import graphs
+import model
 from model import Embeddings, GraphInputs, Losses, ScRCL, losses
 from train import adam, embed, graph_inputs, sparse_tensor, step
 
@@ -258,3 +259,16 @@ def test_losses_make_no_tensor_on_a_hard_wired_device():
     e, z, near = (torch.empty(size, device="meta", requires_grad=True) for size in ((30, 8), (30, 4), (30, 30)))
     terms = losses(Embeddings(e, e, z, z), near, 1.0)
     assert isinstance(terms, Losses) and all(term.device.type == "meta" for term in terms)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (70_001,), (300, 301)])
+def test_sums_do_not_depend_on_the_number_of_threads(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.append(model._sum(x))
+    torch.set_num_threads(before)
+    assert torch.equal(*found) and torch.allclose(found[0], x.sum())
+    found[0].backward()
+    assert torch.equal(x.grad, torch.ones_like(x))

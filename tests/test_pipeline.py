@@ -20,6 +20,7 @@ import results
 import runSC
 import train
 from pipeline import find_cell_types
+from simulate import layered_tissue
 from utils import UserError
 
 
@@ -333,3 +334,20 @@ def test_training_ends_where_the_loss_is_flat(counts, fast):
     losses = [record["total"] for record in whole.history]
     expected = next(i for i in range(10, 60) if losses[i - 10] - losses[i] < 0.2 * losses[0])
     assert len(losses) == 60 and [record["total"] for record in early.history] == losses[: expected + 1]
+
+
+def test_one_thread_or_two_give_the_same_bits(fast):
+    settings = fast | {"epochs": 20, "hidden": 64, "n_top_genes": 500, "n_pcs": 30, "seeds": [5, 15]}
+    one, two = (find_cell_types(data.read(None), threads=threads, **settings) for threads in (1, 2))
+    assert one.history == two.history and one.labels.equals(two.labels)
+    assert np.array_equal(one.cells.obsm["X_pca"], two.cells.obsm["X_pca"])
+    assert np.array_equal(one.cells.obsm["X_scrcl"], two.cells.obsm["X_scrcl"])
+
+
+def test_tissue_gives_the_same_bits_with_one_thread_or_two(fast):
+    settings = fast | {"epochs": 20, "n_top_genes": 80, "n_clusters": 4}
+    one, two = (
+        pipeline.find_domains(layered_tissue(n_spots=400, n_genes=80), threads=threads, **settings)
+        for threads in (1, 2)
+    )
+    assert one.history == two.history and one.labels.equals(two.labels)
