@@ -24,11 +24,13 @@ PATIENCE = 1800  # seconds on the clock, where the system cannot limit computing
 
 def damage(path: Path) -> str | None:
     """In words, how reading the HDF5 file at path ends badly; None for one that can be read, or whose damage HDF5 reports."""
-    command = [sys.executable, "-P", __file__, str(path), str(SECONDS)]
+    command = [sys.executable or "", "-P", __file__, str(path), str(SECONDS)]
     try:
         code = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE).returncode
     except subprocess.TimeoutExpired:
         code = -signal.SIGTERM
+    except OSError:  # Python is inside another program, as in R, and cannot be started by itself
+        code = 1
     if code in (0, REPORTED):
         return None
     if code == 1:  # Python itself

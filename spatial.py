@@ -38,7 +38,8 @@ FARTHEST = 1e100  # a coordinate whose square, and a sum of those, is still a nu
 HOW_TO = f"""No data set was named. Put one of these in place and name it with --dataset:
   a Visium folder   {ST_FOLDER}/NAME/ with filtered_feature_bc_matrix.h5 (or the folder of that name) and
                     spatial/ (tissue_positions.csv or tissue_positions_list.csv, scalefactors_json.json, images)
-  the 12 DLPFC      {ST_FOLDER}/DLPFC/151673/ and so on; known layers in metadata.tsv (barcode, layer_guess)
+  the 12 DLPFC      {ST_FOLDER}/DLPFC/151673/ and so on; known layers in metadata.tsv (barcode, layer_guess);
+                    `{sources.command("151673")}` fetches one
   an h5ad file      {ST_FOLDER}/NAME.h5ad with obsm['spatial'], or x and y in obs
 Both can also be given as a path: python runST.py --dataset PATH. Without any data: python runST.py --demo"""
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import scipy.io
 from conftest import position_table, run, simulate, write_visium
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from odd import odd_anndata, write_damaged
 
@@ -68,7 +68,9 @@ def test_odd_anndata(task, drawn, tmp_path):
         result = find(odd.adata, config(**odd.settings))
     except UserError as error:
         assert str(error) and "\n" not in str(error)
+        event("one sentence")
     else:
+        event("labels")
         require_sound(result, odd.adata)
         results.write(result, tmp_path, None)
         assert results.summary(result) and ad.read_h5ad(tmp_path / "result.h5ad").n_obs == result.cells.n_obs
@@ -100,6 +102,7 @@ def run_on(script, path: Path, out: Path, *argv) -> None:
     with redirect_stdout(told), redirect_stderr(told):
         code = run_script(script.main)
     last = told.getvalue().strip().splitlines()[-1]
+    event("labels" if code == 0 else "one sentence")
     if code == 0:
         assert results.read_run(out) is not None
         labels = pd.read_csv(out / "labels.csv", dtype=str)["scrcl"]
