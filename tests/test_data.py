@@ -10,6 +10,8 @@ from conftest import simulate
 from scipy import sparse
 
 import data
+import hdf5
+import preprocess
 from utils import UserError
 
 
@@ -174,7 +176,7 @@ def test_missing_files_say_what_there_is(tmp_path):
     assert data.find_h5ad(str(tmp_path / "here.h5ad"), tmp_path) == tmp_path / "here.h5ad"
     with pytest.raises(UserError, match="there are here"):
         data.find_h5ad("gone", tmp_path)
-    with pytest.raises(UserError, match="download Zeisel from .*scRCL"):
+    with pytest.raises(UserError, match="fetch.py Zeisel` fetches it"):
         data.find_h5ad("Zeisel", tmp_path)
     with pytest.raises(UserError, match="no data set"):
         data.find_h5ad("x" * 300, tmp_path)
@@ -202,3 +204,47 @@ def test_names_of_results():
     assert data.dataset_name("/a/b/Zeisel.h5ad") == "Zeisel"
     assert data.dataset_name("Zeisel") == "Zeisel"
     assert data.dataset_name("with.dot.h5ad") == "with.dot"
+
+
+def test_cells_that_do_not_differ():
+    adata = ad.AnnData(np.tile(np.arange(1.0, 31), (20, 1)))
+    with pytest.raises(UserError, match="do not differ: 0 genes vary"):
+        preprocess.preprocess(data.find_expression(adata), 10)
+
+
+def test_all_genes_where_none_stands_out():
+    """Every cell has one count of one gene: scanpy has no dispersion to compare, and fails."""
+    adata = ad.AnnData(sparse.csr_matrix(np.eye(20, 40, dtype=np.float32)))
+    cells = preprocess.preprocess(data.find_expression(adata), 10)
+    assert cells.shape == (20, 20) and cells.var["highly_variable"].all()
+
+
+def test_a_curve_through_a_handful_of_genes():
+    adata = simulate(40, 5)
+    with pytest.raises(UserError, match="fits a curve through the genes, of which only [0-9] vary"):
+        preprocess.preprocess(data.find_expression(adata), 3, "seurat_v3")
+
+
+@pytest.mark.parametrize("values", [np.full((20, 5), 1 + 1j), np.full((20, 5), "many"), np.full((20, 5), object())])
+def test_values_that_are_no_numbers(values):
+    adata = simulate(20, 5)
+    adata.layers["odd"] = values
+    with pytest.raises(UserError, match="are not numbers"):
+        data.find_expression(adata, "odd")
+
+
+def test_damage_that_only_a_child_survives(tmp_path, monkeypatch, caplog):
+    """Stands for HDF5: a child that crashes, never ends, or cannot be started."""
+    path = tmp_path / "in.h5ad"
+    simulate(20, 5).write_h5ad(path)
+    assert hdf5.damage(path) is None
+    script = tmp_path / "child.py"
+    monkeypatch.setattr(hdf5, "__file__", str(script))
+    script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    with pytest.raises(UserError, match="is damaged: reading it crashes the HDF5 library, code -11"):
+        data.read(path)
+    monkeypatch.setattr(hdf5, "PATIENCE", 1)
+    script.write_text("while True: pass")
+    assert hdf5.damage(path) == "reading it never comes to an end"
+    script.write_text("import no_such_module")
+    assert hdf5.damage(path) is None and "could not be found out" in caplog.text
