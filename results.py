@@ -147,6 +147,9 @@ def summary(result: Result) -> str:
     if result.prepared.known is not None:
         n_scored, key = result.scores["scrcl"]["n_scored"], result.prepared.known.name
         lines.append(f"Scores: against obs[{key!r}], {n_scored} {result.config.unit}, after the last epoch.")
+    resumed_from = result.cells.uns["scrcl"].get("resumed_from")
+    if resumed_from:
+        lines.append(f"Resumed from {resumed_from}; the seconds are those since then.")
     lines.append("Seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result.seconds.items()) + ".")
     lines.append(
         "Peak memory: " + ", ".join(f"{gib:.2f} GiB {where}" for where, gib in _peak_memory(result).items()) + "."

@@ -188,6 +188,7 @@ def test_a_resumed_run_ends_in_the_same_bits(task, n, fast, tmp_path):
     assert all(torch.equal(resumed.state_dict[name], value) for name, value in whole.state_dict.items())
     expected = {3: None, 9: "epoch 8 of seed 1", 13: "the end of seed 1"}[n]
     assert resumed.cells.uns["scrcl"].get("resumed_from") == expected
+    assert (f"Resumed from {expected};" in results.summary(resumed)) == (expected is not None)
 
 
 def test_a_plateau_is_found_again(counts, fast, tmp_path):
