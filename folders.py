@@ -100,7 +100,7 @@ def _sentence_on_failure(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else (str(error).splitlines() or ["no reason given"])[0]
+        reason = os.strerror(error.errno) if error.errno else one_line(error)
         raise UserError(f"The results could not be written to {folder}: {reason}.") from error
 
 
