@@ -123,12 +123,9 @@ def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
     Raises UserError for empty or non-finite values, duplicate names, and where
     there are only scaled values: standardising is not undone by any formula.
     """
-    if adata.n_obs == 0 or adata.n_vars == 0:
-        raise UserError(f"The data hold {adata.n_obs} cells and {adata.n_vars} genes; there is nothing to cluster.")
-    require_names(adata.obs_names, "cell barcode", "obs_names_make_unique")
-    require_sound_indices(adata)
+    require_content(adata)
     kind: ValueKind | None = None
-    for candidate in _sources(adata, layer):
+    for candidate in sources_of(adata, layer):
         values, genes = _matrix(adata, candidate)
         its_kind = value_kind(values)
         if kind is None or PREFERENCE[its_kind] < PREFERENCE[kind]:
@@ -136,17 +133,29 @@ def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
         if PREFERENCE[kind] == 0:
             break
     assert kind is not None  # there is at least one source
-    _refuse_unusable(kind, source)
+    refuse_unusable(kind, source)
     require_names(var.index, "gene name", "var_names_make_unique")
     if kind == "log1p of counts":
         matrix.data = np.rint(np.expm1(matrix.data))
         kind, source = "counts", f"{source}, turned back from log1p"
     log.info("Values: %s, in %s.", kind, source)
-    kept = {key: values for key, values in adata.obsm.items() if key not in ("X_pca", "X_umap", "X_scrcl")}
-    return Expression(ad.AnnData(matrix, obs=_storable(adata.obs), var=_storable(var), obsm=kept), kind, source)
+    return Expression(ad.AnnData(matrix, obs=storable(adata.obs), var=storable(var), obsm=foreign(adata)), kind, source)
 
 
-def _refuse_unusable(kind: ValueKind, source: str) -> None:
+def require_content(adata: ad.AnnData) -> None:
+    """Raise UserError where there are no cells or genes, barcodes stand twice, or sparse matrices are damaged."""
+    if adata.n_obs == 0 or adata.n_vars == 0:
+        raise UserError(f"The data hold {adata.n_obs} cells and {adata.n_vars} genes; there is nothing to cluster.")
+    require_names(adata.obs_names, "cell barcode", "obs_names_make_unique")
+    require_sound_indices(adata)
+
+
+def foreign(adata: ad.AnnData) -> dict[str, Any]:
+    """obsm but for what a run writes itself."""
+    return {key: values for key, values in adata.obsm.items() if key not in ("X_pca", "X_umap", "X_scrcl")}
+
+
+def refuse_unusable(kind: ValueKind, source: str) -> None:
     if kind == "scaled":
         raise UserError(
             f"The values in {source} are negative in places, so they were scaled or corrected, and nothing better was found; "
@@ -156,16 +165,16 @@ def _refuse_unusable(kind: ValueKind, source: str) -> None:
         raise UserError(f"There are NaN or infinite values in {source}; remove or impute them first.")
 
 
-def _storable(frame: pd.DataFrame) -> pd.DataFrame:
+def storable(frame: pd.DataFrame) -> pd.DataFrame:
     """A copy that h5ad can hold: Seurat exports carry a column _index, and pandas strings are not written by default."""
     frame = frame.drop(columns="_index", errors="ignore").copy()
     strings = [name for name in frame if isinstance(frame[name].dtype, pd.StringDtype)]
     return frame.astype(dict.fromkeys(strings, object))
 
 
-def _sources(adata: ad.AnnData, layer: str) -> list[str]:
+def sources_of(adata: ad.AnnData, layer: str) -> list[str]:
     """Where to look for values: 'X', '.raw', or the name of a layer in the form layers['NAME']."""
-    slots = ["X"] * (adata.X is not None) + [".raw"] * (adata.raw is not None)
+    slots = ["X"] * (adata.X is not None) + [".raw"] * has_raw(adata)
     if layer == "auto":
         found = slots[:1] + [f"layers['{name}']" for name in COUNT_LAYERS if name in adata.layers] + slots[1:]
         if not found:
@@ -182,31 +191,45 @@ def _sources(adata: ad.AnnData, layer: str) -> list[str]:
 
 def _matrix(adata: ad.AnnData, source: str) -> tuple[sparse.csr_matrix, pd.DataFrame]:
     """A float32 CSR copy of the values at source, and their genes."""
-    if source == ".raw":
-        values, var = adata.raw.X, adata.raw.var
-    elif source == "X":
-        values, var = adata.X, adata.var
-    else:
-        values, var = adata.layers[source.removeprefix("layers['").removesuffix("']")], adata.var
+    values, var = values_at(adata, source)
     try:
-        if np.iscomplexobj(values):
-            raise TypeError("they are complex")
-        if not sparse.issparse(values):
-            values = np.asarray(values, dtype=np.float64 if values.dtype.kind in "OSU" else None)
-        with np.errstate(over="ignore"):  # too large for float32 becomes inf, and is refused as such
-            matrix = sparse.csr_matrix(values, dtype=np.float32, copy=True)
+        return as_matrix(values), var
     except (TypeError, ValueError) as error:
         raise UserError(f"The values in {source} are not numbers ({one_line(error)}).") from error
+
+
+def as_matrix(values: Any, copy: bool = True) -> sparse.csr_matrix:
+    """Values of any type as float32 CSR without explicit zeros. Raises TypeError or ValueError for what are no numbers."""
+    if np.iscomplexobj(values):
+        raise TypeError("they are complex")
+    if not sparse.issparse(values):
+        values = np.asarray(values, dtype=np.float64 if values.dtype.kind in "OSU" else None)
+    with np.errstate(over="ignore"):  # too large for float32 becomes inf, and is refused as such
+        matrix = sparse.csr_matrix(values, dtype=np.float32, copy=copy)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
-    return matrix, var
+    return matrix
+
+
+def has_raw(adata: ad.AnnData) -> bool:
+    """Whether there is a .raw; anndata's backed mode makes one without genes where a file says that it has none."""
+    return adata.raw is not None and adata.raw.n_vars > 0
+
+
+def values_at(adata: ad.AnnData, source: str) -> tuple[Any, pd.DataFrame]:
+    """The values that sources_of means, as they are, and their genes."""
+    if source == ".raw":
+        return adata.raw.X, adata.raw.var
+    if source == "X":
+        return adata.X, adata.var
+    return adata.layers[source.removeprefix("layers['").removesuffix("']")], adata.var
 
 
 def require_sound_indices(adata: ad.AnnData) -> None:
     """Raise UserError for a sparse matrix whose indices point outside of it, which scipy does not look at and crashes on."""
     if adata.is_view:  # to look at it would slice it
         return
-    parts: dict[str, Any] = {"X": adata.X, ".raw": None if adata.raw is None else adata.raw.X}
+    parts: dict[str, Any] = {"X": adata.X, ".raw": adata.raw.X if has_raw(adata) else None}
     for slot in ("layers", "obsm", "varm", "obsp", "varp"):
         parts |= {f"{slot}[{key!r}]": values for key, values in getattr(adata, slot).items()}
     for source, values in parts.items():

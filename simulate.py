@@ -1,8 +1,12 @@
-"""A simulated layered tissue, for a first look, for tests and for measuring speed. Nothing in it is real."""
+"""A simulated layered tissue, and simulated cells of any number: for a first look, for tests and for measuring speed. Nothing in it is real."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -54,3 +58,59 @@ def _depth(places: np.ndarray) -> np.ndarray:
     """Depth below a bent surface as a share of the whole, from 0 to 1."""
     x, y = (places / places.max(axis=0)).T
     return (y + BEND * np.sin(np.pi * x)) / (1 + BEND)
+
+
+BLOCK = 10_000  # cells simulated at a time, which keeps the random numbers small
+MARKER_FOLD = 6.0  # how much more of its markers a type has
+
+
+def write_cells(path: Path, n_cells: int, n_genes: int = 5000, n_types: int = 20, mean_counts: float = 400.0) -> None:
+    """Write an h5ad file of simulated cells, a block at a time: counts in X (CSR float32), types in obs['cell_type'].
+
+    mean_counts: of a cell; 400 in 5,000 genes leave about 5 % of the values other than 0.
+    The same arguments give the same file. See cell_blocks for what is simulated.
+    """
+    types: list[np.ndarray] = []
+    with h5py.File(path, "w") as file:
+        for counts, kind in cell_blocks(n_cells, n_genes, n_types, mean_counts):
+            if types:
+                ad.io.sparse_dataset(file["X"]).append(counts)
+            else:
+                var = pd.DataFrame(index=[f"gene-{i:04d}" for i in range(n_genes)])
+                ad.io.write_elem(file, "/", ad.AnnData(counts, var=var))
+            types.append(kind)
+        names = [f"type {i + 1}" for i in np.concatenate(types)]
+        obs = pd.DataFrame({"cell_type": pd.Categorical(names)}, index=[f"cell-{i:07d}" for i in range(n_cells)])
+        ad.io.write_elem(file, "obs", obs)
+
+
+def cell_blocks(
+    n_cells: int, n_genes: int, n_types: int, mean_counts: float, seed: int = 0
+) -> Iterator[tuple[sparse.csr_matrix, np.ndarray]]:
+    """Counts [block, genes] and types [block], integers from 0, of simulated cells, a block at a time.
+
+    Types are of unequal size (the k-th has 1/k of the largest one's cells). Each has 2 % of all genes as markers, and every cell is in one of five
+    states that cross the types, with a twentieth of its RNA. A cell's counts are gamma distributed and so, with
+    Poisson sampling, a gene's counts are negative binomial among the cells of a type and state.
+    """
+    rng = np.random.default_rng(seed)
+    base = rng.gamma(0.5, 1.0, n_genes) + 0.01
+    profiles = np.tile(base, (n_types, 1))
+    for profile in profiles:
+        profile[rng.choice(n_genes, max(1, n_genes // 50), replace=False)] *= MARKER_FOLD
+    states = base * rng.gamma(0.5, 2.0, (5, n_genes))
+    profiles, states = (table / table.sum(axis=1, keepdims=True) for table in (profiles, states))
+    mixed = (0.95 * profiles[:, None] + 0.05 * states).reshape(-1, n_genes).cumsum(axis=1)
+    share = 1 / np.arange(1, n_types + 1)
+    for start in range(0, n_cells, BLOCK):
+        size = min(BLOCK, n_cells - start)
+        kind = rng.choice(n_types, size, p=share / share.sum())
+        group = kind * len(states) + rng.integers(len(states), size=size)
+        depth = rng.poisson(rng.gamma(4, mean_counts / 4, size))
+        genes = np.empty(depth.sum(), dtype=np.int64)
+        cells = np.repeat(np.arange(size), depth)
+        for own in np.unique(group):
+            mine = np.flatnonzero(group[cells] == own)
+            genes[mine] = np.searchsorted(mixed[own] / mixed[own, -1], rng.random(len(mine)))
+        ones = np.ones(len(genes), dtype=np.float32)
+        yield sparse.coo_matrix((ones, (cells, genes)), shape=(size, n_genes)).tocsr(), kind

@@ -1,0 +1,352 @@
+"""Values left on disk: the same cells, genes and errors as in memory, block by block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import simulate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+import backed
+import data
+import preprocess
+from utils import UserError
+
+COUNTS = simulate(60, 300).X.toarray()
+LOGNORM = np.log1p(COUNTS / COUNTS.sum(1, keepdims=True) * 1e4)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(backed, "CELLS", 17)
+
+
+def in_memory(adata: ad.AnnData, layer: str = "auto", n_top_genes: int = 50) -> tuple[ad.AnnData, str]:
+    expression = data.find_expression(adata, layer)
+    cells = preprocess.preprocess(expression, n_top_genes)
+    return cells[:, cells.var["highly_variable"]].copy(), expression.in_words()
+
+
+def on_disk(adata: ad.AnnData, folder: Path, layer: str = "auto", n_top_genes: int = 50) -> tuple[ad.AnnData, str]:
+    adata.write_h5ad(folder / "in.h5ad")
+    opened = backed.open_h5ad(folder / "in.h5ad")
+    assert backed.is_backed(opened)
+    return backed.preprocess(opened, layer, n_top_genes, "seurat")
+
+
+def assert_same(got: tuple[ad.AnnData, str], expected: tuple[ad.AnnData, str]) -> None:
+    (cells, words), (reference, reference_words) = got, expected
+    assert words == reference_words
+    assert cells.X.dtype == np.float32 and cells.X.indices.dtype == cells.X.indptr.dtype == np.int32
+    assert np.array_equal(cells.X.toarray(), reference.X.toarray())
+    assert cells.layers.keys() == reference.layers.keys() and cells.obsm.keys() == reference.obsm.keys()
+    for name in cells.layers:
+        assert np.array_equal(cells.layers[name].toarray(), reference.layers[name].toarray())
+    for name in cells.obsm:
+        assert np.array_equal(cells.obsm[name], reference.obsm[name])
+    pd.testing.assert_frame_equal(cells.obs, reference.obs)
+    pd.testing.assert_frame_equal(
+        cells.var, reference.var, rtol=1e-4, atol=1e-5
+    )  # in memory, squares are rounded to float32
+    assert dict(cells.uns) == dict(reference.uns)
+    cells.X.check_format(full_check=True)
+
+
+@pytest.mark.parametrize("n_top_genes", [50, 1000])
+@pytest.mark.parametrize(
+    "make",
+    [
+        sparse.csr_matrix,
+        np.asarray,
+        lambda x: x.astype(np.float64),
+        lambda x: sparse.csr_matrix(x.astype(np.int64)),
+        lambda x: x * 1.7 + 30,
+        lambda x: sparse.csr_matrix(np.log1p(x)),
+        lambda x: sparse.csr_matrix(LOGNORM),
+    ],
+)
+def test_every_storage_and_kind(make, n_top_genes, tmp_path):
+    adata = ad.AnnData(make(COUNTS))
+    assert_same(on_disk(adata, tmp_path, n_top_genes=n_top_genes), in_memory(adata, n_top_genes=n_top_genes))
+
+
+def test_cells_and_genes_without_a_value_and_what_stands_beside(tmp_path):
+    values = COUNTS.copy()
+    values[[0, *range(17, 34), 59]] = 0  # the second block holds no cell at all
+    values[:, [0, 5, 299]] = 0
+    adata = ad.AnnData(sparse.csr_matrix(values))
+    adata.X.data[:3] = 0  # stored, but no values
+    adata.obs["kind"] = pd.Categorical(["only in an empty cell"] + ["a", "b", "c"] * 19 + ["a", "b"])
+    adata.obs["text"] = pd.array(["a"] * 60, dtype="string").astype(object)
+    adata.var["name"] = pd.Categorical([f"n{i}" for i in range(300)])
+    adata.obsm = {"spatial": np.arange(120.0).reshape(60, 2), "X_pca": np.zeros((60, 3))}
+    got = on_disk(adata, tmp_path)
+    assert got[0].n_obs == 41 and "spatial" in got[0].obsm
+    assert_same(got, in_memory(data.read(tmp_path / "in.h5ad")))
+
+
+def test_long_indices_duplicates_and_no_order(tmp_path):
+    adata = ad.AnnData(sparse.csr_matrix(COUNTS))
+    adata.write_h5ad(tmp_path / "long.h5ad")
+    with h5py.File(tmp_path / "long.h5ad", "r+") as file:
+        for name in ("indices", "indptr"):
+            values = file["X"][name][()].astype(np.int64)
+            del file["X"][name]
+            file["X"][name] = values
+        first = file["X/indices"][:5]
+        file["X/indices"][:5] = first[::-1]
+        file["X/indices"][6] = file["X/indices"][5]
+    cells = backed.preprocess(backed.open_h5ad(tmp_path / "long.h5ad"), "auto", 50, "seurat")
+    assert_same(cells, in_memory(data.read(tmp_path / "long.h5ad")))
+
+
+@pytest.mark.parametrize("layer", ["auto", "raw", "other", "X"])
+def test_layers_and_raw(layer, tmp_path):
+    adata = ad.AnnData(LOGNORM, layers={"other": sparse.csr_matrix(COUNTS + 1)})
+    adata.raw = ad.AnnData(
+        sparse.csr_matrix(np.hstack([COUNTS, COUNTS[::-1] + 1])), var=pd.DataFrame(index=map(str, range(600)))
+    )
+    got = on_disk(adata, tmp_path, layer)
+    assert_same(got, in_memory(adata, layer))
+    assert layer != "auto" or got[1] == "counts, in .raw"
+
+
+def test_values_stay_on_disk(tmp_path):
+    adata = ad.AnnData(sparse.csr_matrix(LOGNORM), layers={"counts": COUNTS}, uns={"of": "no use"})
+    adata.raw = adata.copy()
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    opened = backed.open_h5ad(tmp_path / "in.h5ad")
+    assert isinstance(opened.layers["counts"], h5py.Dataset)
+    assert not any(isinstance(values, np.ndarray) or sparse.issparse(values) for values in (opened.X, opened.raw.X))
+    assert np.array_equal(opened[3:5].X.toarray(), adata.X[3:5].toarray())
+    assert not opened.uns and not backed.is_backed(adata) and not backed.is_backed(adata[:5])
+
+
+def test_a_file_that_the_user_opened_is_not_changed(tmp_path):
+    adata = ad.AnnData(
+        LOGNORM, layers={"counts": sparse.csc_matrix(COUNTS), "logs": sparse.csr_matrix(np.log1p(COUNTS))}
+    )
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    opened = ad.read_h5ad(tmp_path / "in.h5ad", backed="r")
+    assert backed.is_backed(opened)
+    for layer in ("auto", "logs"):
+        assert_same(backed.preprocess(opened, layer, 50, "seurat"), in_memory(adata, layer))
+        assert_same(backed.preprocess(opened[5:], layer, 50, "seurat"), in_memory(adata[5:].copy(), layer))
+    assert np.array_equal(opened.layers["logs"].toarray(), adata.layers["logs"].toarray())
+
+
+def test_one_block_of_a_matrix_in_memory_is_not_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(backed, "CELLS", 1000)
+    adata = ad.AnnData(LOGNORM, layers={"logs": sparse.csr_matrix(np.log1p(COUNTS, dtype=np.float32))})
+    adata.layers["logs"].data[:3] = 0
+    before = adata.layers["logs"].copy()
+    backed.preprocess(adata, "logs", 50, "seurat")
+    assert np.array_equal(before.data, adata.layers["logs"].data)
+    assert np.array_equal(before.indptr, adata.layers["logs"].indptr)
+
+
+def test_blocks_of_few_values(tmp_path, monkeypatch):
+    monkeypatch.setattr(backed, "VALUES", 1)
+    adata = ad.AnnData(sparse.csr_matrix(COUNTS))
+    assert_same(on_disk(adata, tmp_path), in_memory(adata))
+
+
+@pytest.mark.parametrize("values", [COUNTS, sparse.csr_matrix(COUNTS)])
+def test_compressed_values(values, tmp_path, monkeypatch):
+    monkeypatch.setattr(backed, "VALUES", 2_000)
+    ad.AnnData(values).write_h5ad(tmp_path / "in.h5ad", compression="gzip")
+    opened = backed.open_h5ad(tmp_path / "in.h5ad")
+    assert backed.Blocks(opened.X, "X").bounds[0][1] % (opened.X.chunks[0] if values is COUNTS else 1) == 0
+    assert_same(backed.preprocess(opened, "auto", 50, "seurat"), in_memory(ad.AnnData(values)))
+
+
+def test_files_from_before_anndata_07(tmp_path):
+    path = tmp_path / "old.h5ad"
+    with h5py.File(path, "w") as file:
+        file["X"] = COUNTS
+        for name, length in (("obs", 60), ("var", 300)):
+            file[name] = np.array([(f"{name}{i}".encode(),) for i in range(length)], dtype=[("index", "S10")])
+    with pytest.warns(ad.OldFormatWarning):
+        opened, adata = backed.open_h5ad(path), data.read(path)
+    assert backed.is_backed(opened)
+    assert_same(backed.preprocess(opened, "auto", 50, "seurat"), in_memory(adata))
+
+
+def with_value(value: float) -> ad.AnnData:
+    values = COUNTS.astype(np.float64)
+    values[50, 3] = value
+    return ad.AnnData(values)
+
+
+def renamed(**names: list[str]) -> ad.AnnData:
+    adata = ad.AnnData(COUNTS)
+    for name, values in names.items():
+        setattr(adata, name, values)
+    return adata
+
+
+def nearly_empty() -> ad.AnnData:
+    values = np.zeros((20, 5))
+    values[:2, :3] = 1
+    return ad.AnnData(values)
+
+
+@pytest.mark.filterwarnings("ignore:.*names are not unique")
+@pytest.mark.parametrize(
+    ("make", "layer"),
+    [
+        (lambda: ad.AnnData(np.zeros((0, 5))), "auto"),
+        (lambda: ad.AnnData(np.zeros((5, 0))), "auto"),
+        (lambda: ad.AnnData(np.zeros((5, 5))), "auto"),
+        (lambda: with_value(np.nan), "auto"),
+        (lambda: with_value(1e300), "auto"),
+        (lambda: with_value(-1), "auto"),
+        (lambda: renamed(obs_names=["a"] * 60), "auto"),
+        (lambda: renamed(var_names=["x"] * 300), "auto"),
+        (lambda: ad.AnnData(COUNTS), "none such"),
+        (lambda: ad.AnnData(obs=pd.DataFrame(index=["a"]), var=pd.DataFrame(index=["b"])), "auto"),
+        (lambda: ad.AnnData(COUNTS + 1j), "auto"),
+        (nearly_empty, "auto"),
+        (lambda: ad.AnnData(np.tile(np.arange(1.0, 31), (20, 1))), "auto"),
+    ],
+)
+def test_the_same_sentence_about_bad_data(make, layer, tmp_path):
+    make().write_h5ad(tmp_path / "in.h5ad")
+    with pytest.raises(UserError) as expected:
+        in_memory(data.read(tmp_path / "in.h5ad"), layer)
+    with pytest.raises(UserError) as got:
+        backed.preprocess(backed.open_h5ad(tmp_path / "in.h5ad"), layer, 50, "seurat")
+    assert str(got.value) == str(expected.value)
+
+
+def test_text_is_no_number(tmp_path):
+    adata = ad.AnnData(COUNTS, layers={"odd": np.full(COUNTS.shape, "many")})
+    with pytest.raises(UserError, match=r"The values in layers\['odd'\] are not numbers"):
+        on_disk(adata, tmp_path, "odd")
+
+
+def test_all_genes_where_none_stands_out(tmp_path):
+    adata = ad.AnnData(sparse.csr_matrix(np.eye(20, 40, dtype=np.float32)))
+    assert_same(on_disk(adata, tmp_path, n_top_genes=10), in_memory(adata, n_top_genes=10))
+
+
+def test_what_cannot_be_done_in_blocks(tmp_path):
+    with pytest.raises(UserError, match="add --hvg-flavor seurat"):
+        backed.preprocess(ad.AnnData(COUNTS), "auto", 50, "seurat_v3")
+    with pytest.raises(UserError, match=r"X is stored by genes .*adata\.X\.tocsr\(\)"):
+        on_disk(ad.AnnData(sparse.csc_matrix(COUNTS)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "place", "value", "says"),
+    [
+        ("indices", 200, 10**6, "indices must be < 300"),
+        ("indices", 200, -3, "indices must be >= 0"),
+        ("indptr", 0, 1, "should start with 0"),
+        ("indptr", 20, 10**6, "non-decreasing"),
+        ("indptr", 17, -5, "non-decreasing"),
+        ("indptr", -1, 10**8, "[lL]ast value of index pointer"),
+    ],
+)
+def test_damaged_sparse_matrices(part, place, value, says, tmp_path):
+    ad.AnnData(sparse.csr_matrix(COUNTS)).write_h5ad(tmp_path / "in.h5ad")
+    with h5py.File(tmp_path / "in.h5ad", "r+") as file:
+        values = file["X"][part][()]
+        values[place] = value
+        file["X"][part][:] = values
+    with pytest.raises(UserError, match=f"The sparse matrix in X is damaged .*{says}"):
+        backed.preprocess(backed.open_h5ad(tmp_path / "in.h5ad"), "auto", 50, "seurat")
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "says"), [("indptr", [0, 1], "index pointer size"), ("indices", [0], "the same size")]
+)
+def test_parts_of_the_wrong_length(part, values, says, tmp_path):
+    ad.AnnData(sparse.csr_matrix(COUNTS)).write_h5ad(tmp_path / "in.h5ad")
+    with h5py.File(tmp_path / "in.h5ad", "r+") as file:
+        del file["X"][part]
+        file["X"][part] = np.array(values, dtype=np.int32)
+    with pytest.raises(UserError, match=f"The sparse matrix in X is damaged .*{says}"):
+        backed.preprocess(backed.open_h5ad(tmp_path / "in.h5ad"), "auto", 50, "seurat")
+
+
+def test_damaged_values_are_met_while_reading(tmp_path):
+    path = tmp_path / "in.h5ad"
+    ad.AnnData(sparse.csr_matrix(COUNTS)).write_h5ad(path, compression="gzip")
+    with h5py.File(path) as file:
+        chunk = file["X/data"].id.get_chunk_info(0)
+    with path.open("r+b") as raw:
+        raw.seek(chunk.byte_offset)
+        raw.write(b"\xff" * chunk.size)
+    with pytest.raises(UserError, match="The values in X cannot be read"):
+        backed.preprocess(backed.open_h5ad(path), "auto", 50, "seurat")
+
+
+def test_files_that_are_no_h5ad(tmp_path):
+    path = tmp_path / "bad.h5ad"
+    simulate().write_h5ad(path)
+    path.write_bytes(path.read_bytes()[:20_000])
+    for says in ("cut off", "is not an h5ad file", "cannot be read as h5ad"):
+        with pytest.raises(UserError, match=says) as got:
+            backed.open_h5ad(path)
+        with pytest.raises(UserError) as expected:
+            data.read(path)
+        assert says != "is not an h5ad file" or str(got.value) == str(expected.value)
+        assert backed.values_size(path) == 0
+        if says == "cut off":
+            path.write_text("no HDF5")
+        else:
+            with h5py.File(path, "w") as file:
+                file["X"] = "odd"
+    assert backed.values_size(tmp_path / "missing.h5ad") == 0
+
+
+def test_size_of_values(tmp_path):
+    matrix = sparse.csr_matrix(COUNTS)
+    adata = ad.AnnData(COUNTS, layers={"counts": matrix, "other": matrix})
+    adata.raw = ad.AnnData(matrix.tocsc(), var=adata.var)
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    expected = 4 * COUNTS.size + 2 * 8 * matrix.nnz + 4 * (61 + 301)
+    assert backed.values_size(tmp_path / "in.h5ad") == expected
+    with h5py.File(tmp_path / "in.h5ad", "r+") as file:
+        del file["layers/counts/data"], file["X"], file["raw"]
+        file["layers/counts/data"], file["X"], file["raw"] = 1, h5py.SoftLink("/nowhere"), "odd"
+    assert backed.values_size(tmp_path / "in.h5ad") == 0
+
+
+BLOCKS = {
+    "counts": lambda rng: rng.poisson(1, (3, 4)),
+    "large counts": lambda rng: rng.poisson(40, (3, 4)),
+    "fractions": lambda rng: rng.uniform(0, 20, (3, 4)),
+    "large fractions": lambda rng: rng.uniform(0, 1000, (3, 4)),
+    "logarithms": lambda rng: np.log1p(rng.poisson(2, (3, 4))),
+    "negative": lambda rng: rng.normal(size=(3, 4)),
+    "not finite": lambda rng: rng.choice([1, np.nan, np.inf], (3, 4)),
+    "empty": lambda rng: np.zeros((3, 4)),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=4), st.integers(0, 10**6))
+def test_the_kind_of_all_blocks_is_that_of_the_whole(names, seed):
+    rng = np.random.default_rng(seed)
+    blocks = [sparse.csr_matrix(BLOCKS[name](rng), dtype=np.float32) for name in names]
+    kinds = {data.value_kind(block) for block in blocks}
+    largest = max(block.data.max(initial=0) for block in blocks)
+    assert kinds <= set(get_args(data.ValueKind))
+    assert backed.kind_of_all(kinds, largest) == data.value_kind(sparse.vstack(blocks, format="csr"))
+
+
+def test_no_whole_number_is_the_logarithm_of_a_count():
+    """What kind_of_all rests on: counts beside logarithms of counts are neither."""
+    for whole in range(1, 26):
+        values = sparse.csr_matrix(np.array([[whole, np.log(2)]], dtype=np.float32))
+        assert data.value_kind(values) == "log-normalised"
