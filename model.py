@@ -9,33 +9,39 @@ Shapes: N cells (or spots), G genes, H hidden units, K refined dimensions.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.nn.functional import dropout, leaky_relu, normalize
+from torch.nn.functional import dropout, leaky_relu, linear, normalize
 from torch_geometric.nn import GCNConv
 from torch_geometric.nn.dense.linear import Linear as InitLinear
+
+if TYPE_CHECKING:
+    from views import SparseView
 
 
 @dataclass(frozen=True)
 class GraphInputs:
     """What stays constant over training; every tensor on one device.
 
-    view1            [N, G] dense, the expression encoder's input A_hat^m1 X
-    propagated_view2 [N, G] dense, A_hat times the graph encoder's input A_hat^m2 X
+    view1            [N, G], the expression encoder's input A_hat^m1 X, dense or a view of sparse values
+    propagated_view2 [N, G], A_hat times the graph encoder's input A_hat^m2 X, in the same form
     normalised       [N, N] sparse, A_hat = D^-1/2 (A + I) D^-1/2
     neighbourhood    [N, N] sparse 0/1, A + I
     gene_graph       [G, G] sparse, normalised, row g holds what gene g receives
+    block            cells at a time where a step works on rows alone, 0 for all; bounds its memory
     """
 
-    view1: Tensor
-    propagated_view2: Tensor
+    view1: Tensor | SparseView
+    propagated_view2: Tensor | SparseView
     normalised: Tensor
     neighbourhood: Tensor
     gene_graph: Tensor
+    block: int = 0
 
 
 class Embeddings(NamedTuple):
@@ -58,6 +64,64 @@ class Losses(NamedTuple):
     def total(self, lambda1: float, lambda2: float) -> Tensor:
         """L = HEA + lambda1 NDC + lambda2 CVC."""
         return self.hea_global + self.hea_cell + lambda1 * self.ndc + lambda2 * self.cvc
+
+
+def by_rows(
+    function: Callable[..., tuple[Tensor, ...]], block: int, rows: tuple[Tensor, ...], shared: tuple[Tensor, ...] = ()
+) -> tuple[Tensor, ...]:
+    """function(*rows, *shared), a block of rows at a time, where row i of what it returns hangs on row i of its arguments alone.
+
+    Of what a block makes only the result stays; the backward pass makes the rest again. shared: what
+    all rows need and has a gradient. block 0: all at once, and all stays.
+    """
+    if not block or block >= len(rows[0]):
+        return function(*rows, *shared)
+    return _ByRows.apply(function, block, len(rows), *rows, *shared)
+
+
+class _ByRows(torch.autograd.Function):
+    """by_rows, with results and gradients written in place: they are never there twice."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Any], block: int, n: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.function, ctx.block, ctx.n = function, block, n
+        ctx.save_for_backward(*tensors)
+        ctx.random = _random_state(tensors[0].device)
+        rows, shared = tensors[:n], tensors[n:]
+        results: list[Tensor] = []
+        for part in _parts(len(rows[0]), block):
+            found = function(*(x[part] for x in rows), *shared)
+            results = results or [x.new_empty((len(rows[0]), *x.shape[1:])) for x in found]
+            for result, x in zip(results, found):
+                result[part] = x
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows = ctx.saved_tensors[: ctx.n]
+        shared = [x.detach().requires_grad_() for x in ctx.saved_tensors[ctx.n :]]
+        results = [torch.empty_like(x) for x in rows]
+        device = rows[0].device
+        with torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            _set_random_state(ctx.random, device)  # dropout falls on the same places
+            for part in _parts(len(rows[0]), ctx.block):
+                own = [x[part].detach().requires_grad_() for x in rows]
+                torch.autograd.backward(ctx.function(*own, *shared), [grad[part] for grad in grads])
+                for result, x in zip(results, own):
+                    result[part] = x.grad
+        return None, None, None, *results, *(x.grad for x in shared)
+
+
+def _parts(n: int, block: int) -> list[slice]:
+    return [slice(start, min(start + block, n)) for start in range(0, n, block)]
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(state: Tensor, device: torch.device) -> None:
+    torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.set_rng_state(state)
 
 
 class _SymmetricProduct(torch.autograd.Function):
@@ -102,10 +166,15 @@ class GraphEncoder(nn.Module):
         self.out = nn.Linear(hidden, hidden)
         self.dropout = dropout
 
-    def forward(self, propagated: Tensor, normalised: Tensor) -> Tensor:
-        h = leaky_relu(self.gcn1(propagated))
-        h = leaky_relu(self.gcn2(h, normalised))
-        return leaky_relu(self.out(dropout(h, self.dropout, self.training)))
+    def forward(self, inputs: GraphInputs) -> Tensor:
+        h = self.gcn1(inputs.propagated_view2)
+        (h,) = by_rows(lambda h, w: (linear(leaky_relu(h), w),), inputs.block, (h,), (self.gcn2.lin.weight,))
+        h = self.gcn2.propagate(inputs.normalised, x=h, edge_weight=None) + self.gcn2.bias
+        (h,) = by_rows(self._head, inputs.block, (h,), (self.out.weight, self.out.bias))
+        return h
+
+    def _head(self, h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
+        return (leaky_relu(linear(dropout(leaky_relu(h), self.dropout, self.training), weight, bias)),)
 
 
 class ScRCL(nn.Module):
@@ -125,27 +194,32 @@ class ScRCL(nn.Module):
 
     def forward(self, inputs: GraphInputs) -> Embeddings:
         h1 = self.expression_encoder(inputs.view1).relu()
-        h2 = self.graph_encoder(inputs.propagated_view2, inputs.normalised)
+        h2 = self.graph_encoder(inputs)
         q = self.gene_encoder(inputs.view1.T, inputs.gene_graph).relu()
-        z1, z2 = self.refine(q, h1, h2)
-        return Embeddings(normalize(h1), normalize(h2), z1, z2)
+        z1, z2 = self.refine(q, h1, h2, block=inputs.block)
+        (e1,), (e2,) = (by_rows(lambda h: (normalize(h),), inputs.block, (h,)) for h in (h1, h2))
+        return Embeddings(e1, e2, z1, z2)
 
-    def refine(self, q: Tensor, *hidden: Tensor) -> list[Tensor]:
+    def refine(self, q: Tensor, *hidden: Tensor, block: int = 0) -> list[Tensor]:
         """Z = rownorm(P(h) Q) for each h. q: [G, K], h: [N, H], results [N, K].
 
         P(h) Q = h (W^T Q) + b Q: multiplied small side first, so that the
         N x G intermediate P(h) never exists.
         """
-        weight, bias = self.projector.weight.T @ q, self.projector.bias @ q
-        return [normalize(dropout(h, self.dropout, self.training) @ weight + bias) for h in hidden]
+
+        def refined(h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
+            return (normalize(dropout(h, self.dropout, self.training) @ weight + bias),)
+
+        projected = self.projector.weight.T @ q, self.projector.bias @ q
+        return [by_rows(refined, block, (h,), projected)[0] for h in hidden]
 
 
 def alignment_losses(
-    e1: Tensor, e2: Tensor, neighbourhood: Tensor, degree: Tensor, temperature: float
+    e1: Tensor, e2: Tensor, neighbourhood: Tensor, degree: Tensor, temperature: float, block: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """HEA (global, cell) and NDC from D_ij = KL(p_i || q_j) + KL(q_j || p_i).
 
-    e1, e2: [N, H]; neighbourhood: [N, N] sparse 0/1, A + I; degree: [N], its row sums.
+    e1, e2: [N, H]; neighbourhood: [N, N] sparse 0/1, A + I; degree: [N], its row sums; block: as in GraphInputs.
     With logits u = e1 / t, v = e2 / t and p, q their row softmax,
 
         D_ij = (p_i - q_j) . (log p_i - log q_j) = (p_i - q_j) . (u_i - v_j),
@@ -156,27 +230,42 @@ def alignment_losses(
     from cancelling. The sums of D over all cells and over neighbours split into dot
     products: O(N H) and O(edges H).
     """
-    n_cells, width = e1.shape
-    u, v = e1 / temperature, e2 / temperature
-    p = torch.softmax(u, dim=1) - 1 / width
-    q = torch.softmax(v, dim=1) - 1 / width
-    pu, pv, qu, qv = _row_dot(p, u), _row_dot(p, v), _row_dot(q, u), _row_dot(q, v)
+    n_cells = len(e1)
+    u, v = (e1, e2) if temperature == 1 else (e1 / temperature, e2 / temperature)
+    p, q, pu, pv, qu, qv, size_u, size_v, drift = by_rows(_row_terms, block, (u, v))
     own = pu - pv - qu + qv  # D_ii
     hea_cell = _sum(own) / n_cells / 2
 
     # The softmax over all N*H entries is the row softmax weighted by the rows' share of the total.
-    share_p, share_q = torch.logsumexp(u, 1).softmax(0), torch.logsumexp(v, 1).softmax(0)
-    drift = (u - v).mean(1)  # restores the 1/H taken off p and q
+    share_p, share_q = size_u.softmax(0), size_v.softmax(0)
     hea_global = _sum(share_p * (pu - pv + drift) - share_q * (qu - qv + drift))
 
     near = degree * pu + symmetric_product(neighbourhood, qv[:, None])[:, 0]
-    near = near - _row_dot(p, symmetric_product(neighbourhood, v)) - _row_dot(u, symmetric_product(neighbourhood, q))
-    far = (n_cells * pu + _sum(qv) - p @ v.sum(0) - u @ q.sum(0) - own) / max(n_cells - 1, 1)
+    sums_near = symmetric_product(neighbourhood, v), symmetric_product(neighbourhood, q)
+    p_near, u_near, p_all, u_all = by_rows(_cross_terms, block, (p, u, *sums_near), (v.sum(0), q.sum(0)))
+    near = near - p_near - u_near
+    far = (n_cells * pu + _sum(qv) - p_all - u_all - own) / max(n_cells - 1, 1)
     # Where all cells are alike both are rounding errors; without a floor their ratio could be anything.
     precision = torch.finfo(e1.dtype)
     floor = 10 * precision.eps * (pu.abs() + _sum(qv.abs()) / n_cells).detach() + precision.tiny**0.5
     ndc = _sum(near.clamp_min(0) / degree / torch.maximum(far, floor)) / n_cells
     return hea_global, hea_cell, ndc
+
+
+def _row_terms(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """p and q less 1/H, [N, H]; and per row, [N]: p.u, p.v, q.u, q.v, the log-normalisers, and the mean of u - v,
+    which restores the 1/H taken off p and q."""
+    width = u.shape[1]
+    p, q = torch.softmax(u, dim=1) - 1 / width, torch.softmax(v, dim=1) - 1 / width
+    dots = _row_dot(p, u), _row_dot(p, v), _row_dot(q, u), _row_dot(q, v)
+    return p, q, *dots, torch.logsumexp(u, 1), torch.logsumexp(v, 1), (u - v).mean(1)
+
+
+def _cross_terms(
+    p: Tensor, u: Tensor, v_near: Tensor, q_near: Tensor, v_all: Tensor, q_all: Tensor
+) -> tuple[Tensor, ...]:
+    """Per row, [N]: p.v and u.q, with v and q summed over neighbours, [N, H], and over all, [H]."""
+    return _row_dot(p, v_near), _row_dot(u, q_near), p @ v_all, u @ q_all
 
 
 def consistency_loss(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree: Tensor) -> Tensor:
@@ -202,12 +291,17 @@ def scale_free_consistency_loss(z1: Tensor, z2: Tensor, neighbourhood: Tensor, d
 CONSISTENCY = {"published": consistency_loss, "scale-free": scale_free_consistency_loss}
 
 
-def losses(embeddings: Embeddings, neighbourhood: Tensor, temperature: float, consistency: str = "published") -> Losses:
-    """All loss terms of one forward pass; neighbourhood is the sparse 0/1 matrix A + I, consistency a key of CONSISTENCY."""
+def losses(
+    embeddings: Embeddings, neighbourhood: Tensor, temperature: float, consistency: str = "published", block: int = 0
+) -> Losses:
+    """All loss terms of one forward pass.
+
+    neighbourhood: the sparse 0/1 matrix A + I; consistency: a key of CONSISTENCY; block: as in GraphInputs.
+    """
     e1, e2, z1, z2 = embeddings
     degree = neighbourhood @ torch.ones_like(e1[:, 0])
     return Losses(
-        *alignment_losses(e1, e2, neighbourhood, degree, temperature),
+        *alignment_losses(e1, e2, neighbourhood, degree, temperature, block),
         CONSISTENCY[consistency](z1, z2, neighbourhood, degree),
     )
 

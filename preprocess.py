@@ -5,14 +5,17 @@ from __future__ import annotations
 import anndata as ad
 import numpy as np
 import scanpy as sc
-from scipy import sparse
+from scipy import linalg, sparse
+from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from data import Expression
+from features import Features
 from spatial import section_members
 from utils import UserError, limited_threads, log, one_line
 
 TARGET_SUM = 1e4  # counts per cell after normalisation, as published
 FEWEST_FOR_A_CURVE = 20  # genes
+MORAN_VALUES = 100_000_000  # made dense at a time
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped
 
 
@@ -105,23 +108,63 @@ def encoder_values(cells: ad.AnnData, choice: str) -> np.ndarray:
     or 'counts' (as published for cells). Raises UserError for counts that are not there.
     """
     genes = cells[:, cells.var["highly_variable"]]
-    if choice == "counts" and "counts" not in cells.layers:
-        raise UserError(
-            "These settings feed raw counts to the encoders, but the data hold none; add --encoder-input lognorm, or use data with counts."
-        )
+    if choice == "counts":
+        _require_counts(cells)
     values = (genes.layers["counts"] if choice == "counts" else genes.X).toarray()
     if choice in ("scaled", "uncentred"):
         values = sc.pp.scale(values, zero_center=choice == "scaled", max_value=MAX_SCALED, copy=True)
     return np.asarray(values, dtype=np.float32)
 
 
-@limited_threads(1)  # sums in an order that the number of threads does not change
-def principal_components(values: np.ndarray, n_pcs: int) -> np.ndarray:
+def _require_counts(cells: ad.AnnData) -> None:
+    if "counts" not in cells.layers:
+        raise UserError(
+            "These settings feed raw counts to the encoders, but the data hold none; add --encoder-input lognorm, or use data with counts."
+        )
+
+
+def sparse_encoder_values(cells: ad.AnnData, choice: str) -> Features:
+    """encoder_values without a dense matrix: clip((x - m) / s) + min(m / s, 10) is 0 where x is."""
+    genes = cells[:, cells.var["highly_variable"]]
+    if choice == "counts":
+        _require_counts(cells)
+    values = sparse.csr_matrix(genes.layers["counts"] if choice == "counts" else genes.X, dtype=np.float32, copy=True)
+    offset = np.zeros(values.shape[1], dtype=np.float32)
+    if choice in ("scaled", "uncentred"):
+        mean, variance = mean_variance_axis(values, axis=0)
+        scale = np.sqrt(variance * (len(cells) / (len(cells) - 1)))
+        scale = np.where(scale == 0, 1, scale).astype(np.float32)
+        centre = (mean / scale).astype(np.float32) if choice == "scaled" else offset
+        offset = np.minimum(centre, MAX_SCALED)
+        values.data /= scale[values.indices]
+        values.data -= centre[values.indices]
+        np.clip(values.data, -MAX_SCALED, MAX_SCALED, out=values.data)
+        values.data += offset[values.indices]
+    return Features(values, offset)
+
+
+def principal_components(values: np.ndarray | Features, n_pcs: int) -> np.ndarray:
     """The first n_pcs principal components of [N, G] values, or as many as there are; float32."""
-    return sc.pp.pca(values, n_comps=min(n_pcs, min(values.shape) - 1), random_state=0)
+    n_pcs = min(n_pcs, min(values.shape) - 1)
+    if isinstance(values, Features):
+        return _components_of_gram(values, n_pcs)
+    with limited_threads(1):  # sums in an order that the number of threads does not change
+        return sc.pp.pca(values, n_comps=n_pcs, random_state=0)
 
 
-def spatial_weights(values: np.ndarray, graph: sparse.spmatrix, sections: np.ndarray | None = None) -> np.ndarray:
+def _components_of_gram(features: Features, n_pcs: int) -> np.ndarray:
+    """PCs from the products of genes, which distances between genes are made of as well (graphs.gene_graph)."""
+    n_cells, n_genes = features.shape
+    covariance = features.gram / n_cells - np.outer(features.mean, features.mean)
+    _, axes = linalg.eigh(covariance, subset_by_index=(n_genes - n_pcs, n_genes - 1))
+    axes = axes[:, ::-1]  # the largest variance first
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n_pcs)])  # else the sign is arbitrary
+    return features.times(axes) - (features.mean @ axes).astype(np.float32)
+
+
+def spatial_weights(
+    values: np.ndarray | Features, graph: sparse.spmatrix, sections: np.ndarray | None = None
+) -> np.ndarray:
     """How much of a gene is shared with the neighbours: Moran's I, not below 0, [G] float32, with a mean square of 1.
 
     values: [N, G]; graph: [N, N] of the spots; sections: [N], of each spot. Moran's I is
@@ -133,7 +176,7 @@ def spatial_weights(values: np.ndarray, graph: sparse.spmatrix, sections: np.nda
     share is the best linear guess of the signal.
     """
     share = np.zeros(values.shape[1])
-    for member in section_members(sections, len(values)):
+    for member in section_members(sections, values.shape[0]):
         edges = graph[member][:, member]
         if edges.nnz:
             share += len(member) * morans_i(edges, values[member])
@@ -144,11 +187,13 @@ def spatial_weights(values: np.ndarray, graph: sparse.spmatrix, sections: np.nda
     return (share / np.sqrt(np.mean(share**2))).astype(np.float32)
 
 
-def morans_i(graph: sparse.spmatrix, values: np.ndarray) -> np.ndarray:
-    """scanpy's Moran's I of every column of values, 0 for a constant one; 500 columns at a time, to keep memory low."""
-    varies = np.flatnonzero(np.ptp(values, axis=0))
+def morans_i(graph: sparse.spmatrix, values: np.ndarray | Features) -> np.ndarray:
+    """scanpy's Moran's I of every column of values, 0 for a constant one; some columns at a time, to keep memory low."""
+    varies = np.flatnonzero(values.spread() if isinstance(values, Features) else np.ptp(values, axis=0))
     share = np.zeros(values.shape[1])
-    for block in np.array_split(varies, -(-len(varies) // 500) or 1):
+    columns = max(1, min(500, MORAN_VALUES // values.shape[0]))
+    for block in np.array_split(varies, -(-len(varies) // columns) or 1):
         if len(block):
-            share[block] = sc.metrics.morans_i(graph.tocsr(), np.ascontiguousarray(values[:, block].T))
+            dense = values.columns(block) if isinstance(values, Features) else values[:, block]
+            share[block] = sc.metrics.morans_i(graph.tocsr(), np.ascontiguousarray(dense.T))
     return share

@@ -15,9 +15,12 @@ from tqdm.auto import tqdm
 import graphs
 import interrupts
 from checkpoints import Checkpoints
+from features import Features
 from model import GraphInputs, Losses, ScRCL, losses
 from utils import UserError, log
+from views import SparseView
 
+PER_CELL = "gene_encoder.lin.weight"  # [K', N]
 PLATEAU_EPOCHS = 10  # over which a loss is seen to fall or not
 
 
@@ -29,29 +32,38 @@ class Fitted(NamedTuple):
 
 
 def graph_inputs(
-    values: np.ndarray,
+    values: np.ndarray | Features,
     cells: sparse.spmatrix,
     genes: sparse.spmatrix,
     hops: Sequence[int],
     device: torch.device,
     dtype: torch.dtype = torch.float32,
+    block: int = 0,
 ) -> GraphInputs:
     """Everything that stays constant over training, computed once and moved to the device.
 
-    values: [N, G] as the encoders see them; cells: A, [N, N]; genes: B, [G, G];
-    hops: smoothing hops of the two views.
+    values: [N, G] as the encoders see them, dense or sparse; cells: A, [N, N]; genes: B, [G, G];
+    hops: smoothing hops of the two views; block: cells at a time, 0 for all, see GraphInputs.
     """
     neighbourhood = graphs.with_self_loops(cells)
-    a_hat = graphs.normalised(neighbourhood).astype(values.dtype)
-    view1 = graphs.smooth(values, a_hat, hops[0])
-    # One hop more than the view has: the first propagation of the graph encoder.
-    propagated_view2 = graphs.smooth(values, a_hat, hops[1] + 1)
+    a_hat = graphs.normalised(neighbourhood).astype(np.float32 if isinstance(values, Features) else values.dtype)
+    normalised = sparse_tensor(a_hat, device, dtype)
+    view1: torch.Tensor | SparseView
+    propagated: torch.Tensor | SparseView
+    if isinstance(values, Features):
+        view1 = SparseView(values, normalised, hops[0], block or len(a_hat.indptr))
+        propagated = view1.further(hops[1] + 1)
+    else:
+        view1 = torch.as_tensor(graphs.smooth(values, a_hat, hops[0]), dtype=dtype, device=device)
+        # One hop more than the view has: the first propagation of the graph encoder.
+        propagated = torch.as_tensor(graphs.smooth(values, a_hat, hops[1] + 1), dtype=dtype, device=device)
     return GraphInputs(
-        view1=torch.as_tensor(view1, dtype=dtype, device=device),
-        propagated_view2=torch.as_tensor(propagated_view2, dtype=dtype, device=device),
-        normalised=sparse_tensor(a_hat, device, dtype),
+        view1=view1,
+        propagated_view2=propagated,
+        normalised=normalised,
         neighbourhood=sparse_tensor(neighbourhood, device, dtype),
         gene_graph=sparse_tensor(graphs.normalised(genes), device, dtype),
+        block=block,
     )
 
 
@@ -139,6 +151,15 @@ def restored_model(parameters: dict[str, torch.Tensor], inputs: GraphInputs, **s
     return model
 
 
+def in_order_of_cells(parameters: dict[str, torch.Tensor], order: np.ndarray | None) -> dict[str, torch.Tensor]:
+    """Parameters of a model that has seen the cells in that order, for cells as they stand; the gene encoder's hang on it."""
+    if order is None:
+        return parameters
+    weight = torch.empty_like(parameters[PER_CELL])
+    weight[:, order] = parameters[PER_CELL]
+    return parameters | {PER_CELL: weight}
+
+
 def _state(seed: int, model: ScRCL, optimizer: torch.optim.Adam, history: list[dict[str, float]]) -> dict[str, Any]:
     """All that the next epochs depend on."""
     on_cuda = next(model.parameters()).is_cuda
@@ -184,7 +205,12 @@ def _diverged(what: str) -> UserError:
     return UserError(f"{what}; lower --lr or raise --temperature.")
 
 
-def step(
+def step(*arguments: Any, **settings: Any) -> dict[str, float]:
+    """An update, and its losses by name: the one transfer from the device."""
+    return dict(zip([*Losses._fields, "total"], update(*arguments, **settings).tolist()))
+
+
+def update(
     model: ScRCL,
     inputs: GraphInputs,
     optimizer: torch.optim.Optimizer,
@@ -192,16 +218,15 @@ def step(
     lambda1: float,
     lambda2: float,
     consistency: str = "published",
-) -> dict[str, float]:
-    """One full-batch step; the losses before it, with their weighted total."""
+) -> torch.Tensor:
+    """One full-batch step without waiting for the device; the losses before it and their weighted total, [5], on the device."""
     model.train()
     optimizer.zero_grad(set_to_none=True)
-    terms: Losses = losses(model(inputs), inputs.neighbourhood, temperature, consistency)
+    terms: Losses = losses(model(inputs), inputs.neighbourhood, temperature, consistency, inputs.block)
     total = terms.total(lambda1, lambda2)
     total.backward()
     _update(optimizer)
-    values = torch.stack([*terms, total]).tolist()  # one transfer from the device
-    return dict(zip([*Losses._fields, "total"], values))
+    return torch.stack([*terms, total]).detach()
 
 
 class Embedded(NamedTuple):

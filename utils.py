@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import logging
 import os
@@ -125,6 +127,31 @@ def _multiplies_sparse(device: torch.device) -> bool:
     except (RuntimeError, NotImplementedError):
         return False
     return True
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system, where the C library keeps it for later; large searches leave gigabytes."""
+    gc.collect()  # pynndescent's index holds on to itself
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # not Linux with glibc
+        pass
+
+
+@contextmanager
+def matrix_products(device: torch.device, tf32: bool) -> Iterator[None]:
+    """Whether float32 matrix products are taken in TF32 meanwhile: 10 bits of mantissa in place of 23, sums in float32.
+
+    Raises UserError for tf32 on a device without it.
+    """
+    if tf32 and device.type != "cuda":
+        raise UserError(f"--tf32 is for CUDA cards, and this run is on {device}; leave it out.")
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else before
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
 
 
 @contextmanager

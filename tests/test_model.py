@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from torch.nn.functional import normalize
 
 import graphs
 import model
-from model import Embeddings, GraphInputs, Losses, ScRCL, losses
-from train import adam, embed, graph_inputs, sparse_tensor, step
+from features import Features
+from model import Embeddings, GraphInputs, ScRCL, losses
+from train import adam, embed, graph_inputs, sparse_tensor, step, update
+from views import SparseView
 
 # Inputs, parameters, outputs, losses, gradients and an Adam trajectory of the published
 # method on a simulated case (60 cells, 40 genes, H = 16, K' = 5), float64, dropout 0.
@@ -46,7 +49,8 @@ def golden_inputs(dtype: torch.dtype) -> GraphInputs:
     inputs = graph_inputs(GOLDEN["input/counts"], cells, genes, tuple(GOLDEN["meta/hops"]), CPU, torch.float64)
     if dtype is torch.float64:
         return inputs
-    return GraphInputs(**{name: getattr(inputs, name).to(dtype) for name in GraphInputs.__dataclass_fields__})
+    tensors = {name: value.to(dtype) for name, value in vars(inputs).items() if isinstance(value, torch.Tensor)}
+    return dataclasses.replace(inputs, **tensors)
 
 
 def golden_model(dtype: torch.dtype) -> ScRCL:
@@ -254,11 +258,27 @@ def test_dropout_acts_in_training_only():
     assert np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1])
 
 
-def test_losses_make_no_tensor_on_a_hard_wired_device():
-    """On the meta device, which holds no data, any tensor made elsewhere fails. Sparse products are not made for it: dense stands in."""
-    e, z, near = (torch.empty(size, device="meta", requires_grad=True) for size in ((30, 8), (30, 4), (30, 30)))
-    terms = losses(Embeddings(e, e, z, z), near, 1.0)
-    assert isinstance(terms, Losses) and all(term.device.type == "meta" for term in terms)
+@pytest.mark.parametrize("block", [0, 7])
+@pytest.mark.parametrize("consistency", model.CONSISTENCY)
+def test_a_step_makes_no_tensor_elsewhere_and_waits_for_no_value(block, consistency):
+    """On the meta device, which holds no values, both fail. Sparse products are not made for it: edge lists and a dense matrix stand in."""
+    meta, n, g = torch.device("meta"), 30, 12
+    features = Features(sparse.random(n, g, 0.3, "csr", np.float32), np.ones(g, dtype=np.float32))
+    edges = torch.empty(2, 50, dtype=torch.int64, device=meta)
+    dense = [torch.empty(n, g, device=meta) for _ in range(2)]
+    views = [SparseView(features, torch.empty(n, n, device=meta), hops, block) for hops in (0, 1)]
+    inputs = GraphInputs(*(views if block else dense), edges, torch.empty(n, n, device=meta), edges, block)
+    network = ScRCL(n, g, 8, 3, 0.1).to(meta)
+    terms = update(network, inputs, adam(network, 1e-3, 1e-3), 0.5, 100.0, 1.0, consistency)
+    assert terms.shape == (5,) and terms.device == meta
+    assert all(p.grad.device == meta for p in network.parameters())
+
+
+def test_the_meta_device_tells_a_hard_wired_tensor():
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        torch.empty(3, device="meta") + torch.ones(3)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        torch.empty(3, device="meta").tolist()
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (70_001,), (300, 301)])

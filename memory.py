@@ -1,0 +1,50 @@
+"""How many cells at a time, so that training fits into the memory it may take. A function of sizes alone: the same data, the same plan."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from utils import UserError, log
+
+ALL_AT_ONCE_UP_TO = (
+    2.0  # GiB of a step, without --max-memory: 40,000 cells of 2,000 genes. Beyond, blocks are faster as well
+)
+BLOCKS = (4096, 2048, 1024, 512, 256, 128)
+FIXED = 0.8  # GiB of Python and its libraries
+# Measured: how many arrays [cells, H] a step holds at its peak, all cells at once and in blocks, and how many a block makes
+ARRAYS, ARRAYS_IN_BLOCKS, ARRAYS_OF_A_BLOCK = 38, 14, 30
+BYTES_PER_EDGE = 28  # of A + I and of A_hat, 64-bit indices, and of A
+COPIES = 3  # of the stored values: log-normalised, counts and scaled
+
+
+class Plan(NamedTuple):
+    """block: cells at a time, 0 for all with dense values; gib: memory that the run is expected to take."""
+
+    block: int
+    gib: float
+
+
+def plan(n_cells: int, n_genes: int, n_stored: int, n_neighbors: int, hidden: int, max_memory: float = 0.0) -> Plan:
+    """All cells at once where that fits, else the largest block that does.
+
+    n_stored: values other than 0 of [n_cells, n_genes]; max_memory: GiB, 0 for no limit.
+    Raises UserError where even the smallest block needs more.
+    """
+    kept = FIXED * 2**30 + 8.0 * COPIES * n_stored + BYTES_PER_EDGE * 1.5 * n_neighbors * n_cells
+    at_once = 4.0 * n_cells * (2 * n_genes + ARRAYS * hidden)
+    if (at_once <= ALL_AT_ONCE_UP_TO * 2**30) if max_memory == 0 else (kept + at_once <= max_memory * 2**30):
+        return Plan(0, (kept + at_once) / 2**30)
+    for block in BLOCKS:
+        in_blocks = 4.0 * (n_cells * ARRAYS_IN_BLOCKS * hidden + block * (n_genes + ARRAYS_OF_A_BLOCK * hidden))
+        found = Plan(block, (kept + in_blocks) / 2**30)
+        if max_memory == 0 or found.gib <= max_memory:
+            return found
+    raise UserError(
+        f"--max-memory {max_memory:g} is too little: {n_cells} cells x {n_genes} genes at --hidden {hidden} need about {found.gib:.1f} GiB."
+    )
+
+
+def announce(chosen: Plan) -> None:
+    """Say in one line how training will go."""
+    how = f"{chosen.block} cells at a time, values kept sparse" if chosen.block else "all cells at once"
+    log.info("Training: %s; about %.1f GiB of memory.", how, chosen.gib)

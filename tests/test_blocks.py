@@ -1,0 +1,213 @@
+"""Training in blocks of cells on sparse values: the same numbers as all at once on dense ones."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+from conftest import simulate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+import data
+import graphs
+import memory
+import pipeline
+import preprocess
+import train
+from config import SCConfig
+from features import Features
+from model import losses
+from utils import UserError
+
+CPU = torch.device("cpu")
+STEP = {"temperature": 1.0, "lambda1": 100.0, "lambda2": 1.0}
+
+
+def random_features(seed: int, n_cells: int, n_genes: int, density: float) -> Features:
+    values = sparse.random(n_cells, n_genes, density, "csr", np.float32, random_state=seed)
+    return Features(values, np.random.default_rng(seed).normal(size=n_genes).astype(np.float32))
+
+
+def dense(features: Features) -> np.ndarray:
+    return features.values.toarray() - features.offset
+
+
+def both(features: Features, hops: tuple[int, int], block: int, dtype: torch.dtype = torch.float64):
+    """Inputs of the plain form and of the form in blocks, of the same values and graphs."""
+    values = dense(features).astype(np.float64 if dtype == torch.float64 else np.float32)
+    cells = graphs.cell_graph(values, 5, "euclidean", seed=0)
+    genes = graphs.gene_graph(values, 4)
+    plain = train.graph_inputs(values, cells, genes, hops, CPU, dtype)
+    return plain, train.graph_inputs(features, cells, genes, hops, CPU, dtype, block)
+
+
+def gradients(inputs, temperature: float, consistency: str = "published") -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    model = train.new_model(inputs, hidden=8, refined_width=4, dropout=0.0)
+    terms = losses(model(inputs), inputs.neighbourhood, temperature, consistency, inputs.block)
+    terms.total(100, 1).backward()
+    found = {name: p.grad for name, p in model.named_parameters()}
+    return found | dict(terms._asdict())
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    st.integers(0, 10**6),
+    st.integers(10, 40),
+    st.integers(4, 12),
+    st.sampled_from([0.02, 0.1, 0.5]),
+    st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    st.integers(1, 45),
+    st.sampled_from([0.1, 1.0]),
+    st.sampled_from(["published", "scale-free"]),
+)
+def test_losses_and_gradients_in_blocks_are_those_of_all_at_once(
+    seed, n_cells, n_genes, density, hops, block, temperature, consistency
+):
+    plain, in_blocks = both(random_features(seed, n_cells, n_genes, density), hops, block)
+    expected, found = (gradients(inputs, temperature, consistency) for inputs in (plain, in_blocks))
+    for name, value in expected.items():
+        scale = max(1.0, value.abs().max().item())
+        assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-5 * scale), name  # the graphs are float32
+
+
+def test_float32_in_blocks_agrees_to_1e_4():
+    plain, in_blocks = both(random_features(1, 300, 50, 0.1), (0, 0), 64, torch.float32)
+    expected, found = (gradients(inputs, 1.0) for inputs in (plain, in_blocks))
+    for name, value in expected.items():
+        assert (found[name] - value).norm() <= 1e-4 * value.norm() + 1e-7, name
+
+
+@pytest.mark.parametrize("density", [0.05, 0.5])  # multiplied as stored, and made dense
+def test_products_of_a_view_and_of_its_transpose(density):
+    features = random_features(2, 70, 9, density)
+    view = both(features, (2, 0), 16)[1].view1
+    a_hat = view.a_hat.to_dense()
+    x = a_hat @ a_hat @ torch.as_tensor(dense(features), dtype=torch.float64)
+    weight, bias = torch.randn(5, 9, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    assert torch.allclose(torch.nn.functional.linear(view, weight, bias), x @ weight.T + bias, atol=1e-6)
+    weight = torch.randn(5, 70, dtype=torch.float64)
+    assert torch.allclose(torch.nn.functional.linear(view.T, weight), x.T @ weight.T, atol=1e-6)
+    with pytest.raises(TypeError):
+        torch.relu(view)
+
+
+def test_dropout_of_a_block_is_the_same_when_it_is_made_again():
+    """Else the gradient would be that of another function: along it the loss must fall by what it promises."""
+    inputs = both(random_features(3, 60, 10, 0.2), (0, 0), 7)[1]
+    torch.manual_seed(0)
+    model = train.new_model(inputs, 8, 4, dropout=0.5)
+
+    def total() -> torch.Tensor:
+        torch.manual_seed(1)
+        return losses(model(inputs), inputs.neighbourhood, 1.0, block=inputs.block).total(1, 1)
+
+    weight = model.graph_encoder.out.weight
+    (slope,) = torch.autograd.grad(total(), weight)
+    with torch.no_grad():
+        weight += 1e-6 * slope
+        up = total()
+        weight -= 2e-6 * slope
+        down = total()
+    assert torch.isclose((up - down) / 2e-6, (slope**2).sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("choice", ["scaled", "uncentred", "lognorm", "counts"])
+def test_sparse_values_are_those_of_the_dense_form(choice):
+    adata = simulate(200, 80)
+    adata.X[:2, 5] = 5000  # is clipped
+    cells = preprocess.preprocess(data.find_expression(adata), 60)
+    found = preprocess.sparse_encoder_values(cells, choice)
+    assert np.allclose(dense(found), preprocess.encoder_values(cells, choice), atol=1e-4)
+    assert found.values.nnz <= cells[:, cells.var["highly_variable"]].X.nnz
+
+
+def test_a_gene_far_above_its_spread_is_clipped_below_too():
+    x = np.full((200, 3), 8, dtype=np.float32)
+    x[:, 0] += np.arange(200) % 3 / 100
+    x[0, 0], x[:, 1], x[:, 2] = 0, np.arange(200) % 7, np.arange(200) % 5
+    cells = ad.AnnData(sparse.csr_matrix(x), var={"highly_variable": [True] * 3})
+    expected = preprocess.encoder_values(cells, "scaled")
+    assert expected.min() == -preprocess.MAX_SCALED
+    assert np.allclose(dense(preprocess.sparse_encoder_values(cells, "scaled")), expected, atol=1e-3)
+
+
+def test_features_know_their_sums_and_parts():
+    features = random_features(4, 5000, 20, 0.1)  # two blocks
+    x = dense(features).astype(np.float64)
+    assert np.allclose(features.gram, x.T @ x, rtol=1e-5, atol=1e-3)
+    assert np.allclose(features.mean, x.mean(axis=0), atol=1e-6)
+    assert np.allclose(features.spread(), np.ptp(x, axis=0), atol=1e-6)
+    assert np.allclose(features.columns(np.array([3, 1])), x[:, [3, 1]])
+    assert np.allclose(dense(features[np.array([4999, 7])]), x[[4999, 7]])
+    weights = np.linspace(0, 2, 20).astype(np.float32)
+    assert np.allclose(dense(features.weighted(weights)), x * weights, atol=1e-6)
+    assert np.isclose(features.density, 0.1, rtol=0.01)
+
+
+def test_components_gene_graph_and_spatial_weights_of_both_forms_agree():
+    features = random_features(5, 400, 30, 0.2).weighted(0.8 ** np.arange(30))  # variances well apart
+    x = dense(features)
+    pcs, expected = (preprocess.principal_components(values, 4) for values in (features, x))
+    assert np.allclose(np.abs(pcs), np.abs(expected), atol=1e-3)
+    assert (graphs.gene_graph(features, 5) != graphs.gene_graph(x, 5)).nnz == 0
+    places = np.random.default_rng(0).random((400, 2))
+    graph, sections = graphs.spatial_graph(places, "knn", 6, 0.0), np.arange(400) % 2
+    weights = [preprocess.spatial_weights(values, graph, sections) for values in (features, x)]
+    assert np.allclose(*weights, atol=1e-4)
+
+
+def test_plan_takes_the_largest_block_that_fits_and_refuses_what_cannot():
+    sizes = {"n_cells": 1_000_000, "n_genes": 2000, "n_stored": 10**8, "n_neighbors": 15, "hidden": 256}
+    blocks = [memory.plan(**sizes, max_memory=limit).block for limit in (1000, 30, 20)]
+    assert blocks == [0, memory.BLOCKS[0], memory.BLOCKS[0]]
+    tight = memory.plan(**sizes).gib
+    assert memory.plan(**sizes, max_memory=tight - 0.1).block < memory.BLOCKS[0]
+    with pytest.raises(UserError, match="too little: 1000000 cells x 2000 genes at --hidden 256 need about 1"):
+        memory.plan(**sizes, max_memory=4)
+    small = sizes | {"n_cells": 3000, "n_stored": 10**5}
+    assert memory.plan(**small).block == 0 and memory.plan(**small).gib < 2
+
+
+def test_the_same_plan_for_the_same_sizes():
+    """Blocks decide how sums are rounded, so what else runs on the machine must not decide on blocks."""
+    assert memory.plan(50_000, 2000, 10**7, 15, 256) == memory.plan(50_000, 2000, 10**7, 15, 256)
+
+
+def test_a_run_in_blocks_finds_what_a_run_at_once_does(monkeypatch):
+    adata = simulate(300, 80, 3)
+    config = SCConfig(epochs=10, seeds=[5], hidden=16, n_top_genes=60, n_pcs=10, dropout=0.0)
+    at_once = pipeline.find_cell_types(adata.copy(), config)
+    monkeypatch.setattr(memory, "BLOCKS", (64,))
+    monkeypatch.setattr(memory, "ALL_AT_ONCE_UP_TO", 0)
+    in_blocks = pipeline.find_cell_types(adata.copy(), config)
+    assert at_once.prepared.block == 0 and in_blocks.prepared.block == 64
+    assert isinstance(in_blocks.prepared.inputs, Features)
+    assert not np.array_equal(in_blocks.prepared.order, np.arange(300))
+    found, expected = (run.cells.obsm["X_scrcl"] for run in (in_blocks, at_once))
+    assert found.shape == expected.shape and (found[:, 32:] == pytest.approx(expected[:, 32:], abs=1e-3))
+    assert in_blocks.scores["scrcl"]["ARI"] == at_once.scores["scrcl"]["ARI"] == 1
+    first = [run.history[0] for run in (at_once, in_blocks)]
+    for name in ("hea_global", "hea_cell", "ndc"):  # in these the random start of each cell's weight has no part
+        assert first[0][name] == pytest.approx(first[1][name], rel=1e-3), name
+
+
+def test_the_order_of_training_changes_nothing_but_where_things_stand():
+    """The parameters kept are for cells as they stand: with them, inputs in that order give the same embedding."""
+    features = random_features(6, 80, 10, 0.3)
+    values = dense(features)
+    cells, genes = graphs.cell_graph(values, 5, "euclidean", seed=0), graphs.gene_graph(values, 4)
+    order = graphs.near_order(cells)
+    apart = [np.abs(np.subtract(*graph.nonzero())).mean() for graph in (cells, cells[order][:, order])]
+    assert sorted(order) == list(range(80)) and apart[1] < apart[0]
+    shuffled = train.graph_inputs(features[order], cells[order][:, order], genes, (1, 0), CPU, block=16)
+    model = train.new_model(shuffled, hidden=8, refined_width=4, dropout=0.0)
+    found = train.embed(model, shuffled)
+    plain = train.graph_inputs(values, cells, genes, (1, 0), CPU)
+    kept = train.in_order_of_cells(model.state_dict(), order)
+    expected = train.embed(train.restored_model(kept, plain, hidden=8, refined_width=4, dropout=0.0), plain)
+    for ours, theirs in zip(found, expected):
+        assert np.allclose(ours, theirs[order], atol=1e-5)
