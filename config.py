@@ -12,7 +12,7 @@ import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import yaml
 
@@ -108,13 +108,18 @@ class Config(Settings):
     )
     # Run
     seeds: list[int] = setting(
-        first_seeds(5),
+        [],
         "run",
-        "one training per seed, and one consensus of all. A single number says how many (5, 15, 25, ...), several are the seeds",
+        "one training per seed, and one consensus of all; a single number says how many (5, 15, 25, ...), several are "
+        "the seeds; none given: 5, and 1 beyond 50,000 cells",
     )
     device: str = setting("auto", "run", "auto, cpu, cuda, cuda:1 or mps; auto takes CUDA where there is one")
+    tf32: bool = setting(False, "run", "faster matrix products of lower precision, on CUDA cards that have them")
     threads: int = setting(0, "run", "CPU threads, 0 for all")
     output: str = setting("auto", "run", "")
+    max_memory: float = setting(
+        0.0, "run", "GiB that training may take, which decides how many cells it works on at a time; 0 for no limit"
+    )
     checkpoint_every: int = setting(10, "run", "epochs between checkpoints, 0 for none")
     resume: bool = setting(False, "run", "go on from the checkpoint of a run that was ended early")
     figures: bool = setting(True, "run", "draw figures (UMAP takes the most time of them)")
@@ -129,6 +134,14 @@ class Config(Settings):
             self.seeds = first_seeds(self.seeds)
         super().__post_init__()
         validate(self)
+
+    def with_seeds(self, n_cells: int) -> Self:
+        """These settings with the seeds that a number of cells calls for, where none are given."""
+        if self.seeds:
+            return self
+        if n_cells > ONE_SEED_BEYOND:
+            log.info("One seed, since each takes its time: --seeds 5 for the consensus of five, and a confidence.")
+        return dataclasses.replace(self, seeds=first_seeds(1 if n_cells > ONE_SEED_BEYOND else 5))
 
 
 @dataclass
@@ -245,10 +258,11 @@ class DEGConfig(Settings):
 
 MOST_THREADS = 1024
 MOST_SEEDS = 100
+ONE_SEED_BEYOND = 50_000  # cells
 _POSITIVE = ("n_pcs", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
 _NOT_NEGATIVE = (
     *("plateau", "refined_width", "weight_decay", "lambda1", "lambda2"),
-    *("threads", "hops", "seeds", "checkpoint_every"),
+    *("threads", "hops", "seeds", "checkpoint_every", "max_memory"),
 )
 
 
@@ -258,7 +272,7 @@ def validate(config: Config) -> None:
     _require_not_negative(config, *_NOT_NEGATIVE)
     if config.report and not config.figures:
         raise UserError("--report shows the figures; leave --no-figures out.")
-    if max(config.seeds) >= 2**32:
+    if max(config.seeds, default=0) >= 2**32:
         raise UserError(f"--seeds must be below 2^32, not {max(config.seeds)}.")
     if len(config.hops) != 2:
         raise UserError(f"--hops takes two numbers, one per view, not {config.hops}.")
@@ -284,7 +298,8 @@ def _require_positive(config: Settings, *names: str) -> None:
 def _require_not_negative(config: Settings, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if min(value if isinstance(value, list) else [value], default=-1) < 0:
+        least = 0 if name == "seeds" else -1  # of an empty list
+        if min(value if isinstance(value, list) else [value], default=least) < 0:
             raise UserError(f"{_flag(name)} must not be negative or empty, not {value}.")
 
 
@@ -384,7 +399,7 @@ def build_parser(config_class: type[Settings], description: str) -> argparse.Arg
         title, default = f.metadata["group"], getattr(defaults, f.name)
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        shown = " ".join(map(str, default)) if isinstance(default, list) else default
+        shown = " ".join(map(str, default)) or "none" if isinstance(default, list) else default
         groups[title].add_argument(
             _flag(f.name), help=f"{f.metadata['help']} (default: {shown})", **_argument(hints[f.name], f.name)
         )

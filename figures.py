@@ -94,7 +94,7 @@ def bare_copy(cells: ad.AnnData, known: pd.Series | None) -> ad.AnnData:
     bare = ad.AnnData(obs=pd.DataFrame(shown, index=cells.obs_names), obsm={"X_umap": cells.obsm["X_umap"]})
     for title, of_category in colours(shown).items():
         bare.uns[f"{title}_colors"] = list(of_category.values())
-    return bare
+    return bare[np.isfinite(bare.obsm["X_umap"]).all(axis=1)].copy()  # of many cells, only some have a place
 
 
 def umap_figure(cells: ad.AnnData, known: pd.Series | None) -> Figure:
@@ -103,7 +103,7 @@ def umap_figure(cells: ad.AnnData, known: pd.Series | None) -> Figure:
     legends = [
         0.08 * values.astype(str).str.len().max() + 1.2 * (1 + values.nunique() // 18) for _, values in bare.obs.items()
     ]
-    bare.obs["confidence"] = cells.obs[CONFIDENCE]
+    bare.obs["confidence"] = cells.obs.loc[bare.obs_names, CONFIDENCE]
     legends.append(1.0)
     figure = Figure(figsize=(5 * len(legends) + sum(legends), 5), layout="constrained")
     look = {"show": False, "frameon": False, "legend_fontsize": 9, "na_color": MISSING}

@@ -17,17 +17,20 @@ import scanpy as sc
 import torch
 from scipy import sparse
 
+import backed
 import cluster
 import data
 import graphs
+import memory
 import preprocess
 import score
 import spatial
 import train
 from checkpoints import Checkpoints
 from config import Config, SCConfig, STConfig
+from features import Features
 from model import GraphInputs
-from utils import VERSION, Stopwatch, find_device, limited_threads, log
+from utils import VERSION, Stopwatch, find_device, limited_threads, log, matrix_products, release_memory
 
 FINAL = "scrcl"  # column of the final labels
 CONFIDENCE = "scrcl_confidence"  # column of how far the seeds agree with them
@@ -54,6 +57,7 @@ LIBRARIES = (
     "pynndescent",
     "umap-learn",
 )
+UMAP_ON = 50_000  # cells; its layout takes one thread where it is to be repeatable
 PCS_FROM = 10_000  # cells from which the published cell graph is built on PCs instead of genes
 
 
@@ -63,22 +67,32 @@ class Prepared:
 
     cells: AnnData of the cells (or spots) that have counts, with X log-normalised, obsm['X_pca']
         and obsp['scrcl_graph'], the cell graph A.
-    inputs: [N, G] float32, what the encoders see.
+    inputs: [N, G] float32, what the encoders see; sparse where the cells are worked on in blocks.
     beside: [N, d] float32, what stands beside the encoder's embedding in the joint one.
     known: known types of these cells, or None.
     n_clusters, n_clusters_from: how many clusters, and in words why.
     values: in words, what the values are and where they were found.
     voters: [N, N] sparse, row i marks the spots whose labels smooth that of i; None for no smoothing.
+    block: cells that training takes at a time, 0 for all.
+    order: [N], in which training takes the cells and in which inputs has them; None for that of cells.
     """
 
     cells: ad.AnnData
-    inputs: np.ndarray
+    inputs: np.ndarray | Features
     beside: np.ndarray
     known: pd.Series | None
     n_clusters: int
     n_clusters_from: str
     values: str
     voters: sparse.csr_matrix | None = None
+    block: int = 0
+    order: np.ndarray | None = None
+
+    @property
+    def graph(self) -> sparse.csr_matrix:
+        """The cell graph in the order of training."""
+        graph = self.cells.obsp["scrcl_graph"]
+        return graph if self.order is None else graph[self.order][:, self.order]
 
 
 @dataclass
@@ -181,7 +195,7 @@ def _run(
     config = dataclasses.replace(config, **settings)
     watch = watch or Stopwatch()
     device = find_device(config.device)
-    with limited_threads(config.threads):
+    with limited_threads(config.threads), matrix_products(device, config.tf32):
         prepared = prepare(adata, config, watch)
         result = train_and_cluster(prepared, config, device, on_epoch, watch, checkpoints)
     result.labels = result.labels.reindex(adata.obs_names)
@@ -193,17 +207,18 @@ def _run(
 def prepare_cells(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prepared:
     """Everything before training: values, HVGs, PCs, cell graph, number of clusters."""
     with watch("preprocess"):
-        expression = data.find_expression(adata, config.layer)
-        cells = preprocess.preprocess(expression, config.n_top_genes, config.hvg_flavor)
-        inputs = pcs_and_inputs(cells, config)
+        cells, values = preprocessed(adata, config)
+        planned = plan(cells, config)
+        inputs = pcs_and_inputs(cells, config, planned)
         known = known_labels(adata.obs, config.label_key, data.LABEL_KEYS, cells)
     with watch("graphs"):
         on_genes = config.graph_on == "genes" and cells.n_obs < PCS_FROM
         points = preprocess.encoder_values(cells, "lognorm") if on_genes else cells.obsm["X_pca"]
         cells.obsp["scrcl_graph"] = graphs.cell_graph(points, config.n_neighbors, config.metric, seed=0)
+        inputs, order = in_training_order(inputs, cells.obsp["scrcl_graph"])
     with watch("number of clusters"):
         number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca"])
-    return Prepared(cells, inputs, cells.obsm["X_pca"], known, *number, expression.in_words())
+    return Prepared(cells, inputs, cells.obsm["X_pca"], known, *number, values, block=planned.block, order=order)
 
 
 def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prepared:
@@ -213,8 +228,7 @@ def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prep
     var['spatial_weight']; beside the encoder stand means of the PCs over neighbours, obsm['X_pca_spatial'].
     """
     with watch("preprocess"):
-        expression = data.find_expression(spatial.placed(adata), config.layer)
-        cells = preprocess.preprocess(expression, config.n_top_genes, config.hvg_flavor)
+        cells, values = preprocessed(spatial.placed(adata), config)
         known = known_labels(adata.obs, config.label_key, spatial.LABEL_KEYS, cells)
         if "spatial" in adata.uns:  # squidpy's images and scale factors
             cells.uns["spatial"] = adata.uns["spatial"]
@@ -224,32 +238,64 @@ def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prep
         cells.obsp["scrcl_graph"] = graph
         voters = graphs.nearest_spots(places, config.refine_neighbors, sections) if config.refine_neighbors else None
 
-    def weigh(values: np.ndarray) -> np.ndarray:
+    def weigh(values: np.ndarray | Features) -> np.ndarray | Features:
         weights = preprocess.spatial_weights(values, graph, sections)
         cells.var.loc[cells.var["highly_variable"], "spatial_weight"] = weights
-        return np.multiply(values, weights, out=values)
+        return values.weighted(weights) if isinstance(values, Features) else np.multiply(values, weights, out=values)
 
     with watch("preprocess"):
-        inputs = pcs_and_inputs(cells, config, weigh if config.gene_weights == "spatial" else None)
+        planned = plan(cells, config)
+        inputs = pcs_and_inputs(cells, config, planned, weigh if config.gene_weights == "spatial" else None)
         cells.obsm["X_pca_spatial"] = graphs.neighbour_mean(cells.obsm["X_pca"], graph)
+        inputs, order = in_training_order(inputs, graph)
     with watch("number of clusters"):
         number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca_spatial"])
-    return Prepared(cells, inputs, cells.obsm["X_pca_spatial"], known, *number, expression.in_words(), voters)
+    return Prepared(cells, inputs, cells.obsm["X_pca_spatial"], known, *number, values, voters, planned.block, order)
+
+
+def preprocessed(adata: ad.AnnData, config: Config) -> tuple[ad.AnnData, str]:
+    """The cells as preprocess.preprocess makes them, and in words what values they are; of values on disk, with HVGs alone."""
+    if backed.is_backed(adata):
+        return backed.preprocess(adata, config.layer, config.n_top_genes, config.hvg_flavor)
+    expression = data.find_expression(adata, config.layer)
+    return preprocess.preprocess(expression, config.n_top_genes, config.hvg_flavor), expression.in_words()
+
+
+def plan(cells: ad.AnnData, config: Config) -> memory.Plan:
+    """How many cells training takes at a time."""
+    hvgs = cells.var["highly_variable"].to_numpy()
+    stored = int(cells.X.getnnz(axis=0)[hvgs].sum())
+    chosen = memory.plan(cells.n_obs, int(hvgs.sum()), stored, config.n_neighbors, config.hidden, config.max_memory)
+    memory.announce(chosen)
+    return chosen
 
 
 def pcs_and_inputs(
-    cells: ad.AnnData, config: Config, weigh: Callable[[np.ndarray], np.ndarray] | None = None
-) -> np.ndarray:
+    cells: ad.AnnData,
+    config: Config,
+    planned: memory.Plan,
+    weigh: Callable[[np.ndarray | Features], np.ndarray | Features] | None = None,
+) -> np.ndarray | Features:
     """Write obsm['X_pca'], the PCs of the scaled HVGs; what the encoders see, [N, G] float32.
 
     weigh: makes weighted genes of scaled ones.
     """
-    scaled = preprocess.encoder_values(cells, "scaled")
+    values = preprocess.sparse_encoder_values if planned.block else preprocess.encoder_values
+    scaled = values(cells, "scaled")
     if weigh is not None:
         scaled = weigh(scaled)
     cells.obsm["X_pca"] = preprocess.principal_components(scaled, config.n_pcs)
-    choice = config.encoder_input
-    return scaled if choice == "scaled" else preprocess.encoder_values(cells, choice)
+    return scaled if config.encoder_input == "scaled" else values(cells, config.encoder_input)
+
+
+def in_training_order(
+    inputs: np.ndarray | Features, graph: sparse.csr_matrix
+) -> tuple[np.ndarray | Features, np.ndarray | None]:
+    """Inputs with neighbours near each other, and their order; small ones, which the cache holds anyway, as they are."""
+    if not isinstance(inputs, Features):
+        return inputs, None
+    order = graphs.near_order(graph)
+    return inputs.reordered(order), order
 
 
 def known_labels(obs: pd.DataFrame, label_key: str, usual: tuple[str, ...], cells: ad.AnnData) -> pd.Series | None:
@@ -284,10 +330,14 @@ def train_and_cluster(
 
     The final labels are the consensus of all seeds (cluster.consensus).
     """
+    config = config.with_seeds(prepared.cells.n_obs)
     cells, n_clusters, checkpoints = prepared.cells, prepared.n_clusters, checkpoints or Checkpoints()
     with watch("graphs"):
         genes = graphs.gene_graph(prepared.inputs, config.gene_neighbors)
-        constants = train.graph_inputs(prepared.inputs, cells.obsp["scrcl_graph"], genes, config.hops, device)
+        constants = train.graph_inputs(
+            prepared.inputs, prepared.graph, genes, config.hops, device, block=prepared.block
+        )
+    release_memory()
     if checkpoints.wanted:
         checkpoints.open(decisive(prepared, config, device))
     found = {
@@ -306,7 +356,7 @@ def train_and_cluster(
         log.info("The consensus has %d clusters where %d were asked for.", labels[FINAL].nunique(), n_clusters)
     model = train.restored_model(found[chosen].model, constants, **_model_settings(prepared, config))
     # Embedded once more, since the embeddings of all seeds could fill the memory.
-    cells.obsm["X_scrcl"] = embedding(train.embed(model, constants), prepared.beside, config.embedding)
+    cells.obsm["X_scrcl"] = embedding(train.embed(model, constants), prepared, config.embedding)
     with watch("score"):
         known = prepared.known
         scores = {} if known is None else {name: score.score(labels[name], known) for name in labels}
@@ -315,9 +365,8 @@ def train_and_cluster(
         cells.uns["scrcl"]["resumed_from"] = checkpoints.resumed_from
     write_labels(cells, labels, confidence)
     history = [record for own in found.values() for record in own.history]
-    return Result(
-        config, prepared, labels, confidence, scores, chosen, found[chosen].model, history, str(device), watch.seconds
-    )
+    state = train.in_order_of_cells(found[chosen].model, prepared.order)
+    return Result(config, prepared, labels, confidence, scores, chosen, state, history, str(device), watch.seconds)
 
 
 class SeedResult(NamedTuple):
@@ -342,7 +391,7 @@ def train_seed(
     with watch("train"):
         model, history = train.fit(constants, seed=seed, on_epoch=on_epoch, checkpoints=checkpoints, **settings)
     with watch("cluster"):
-        points = embedding(train.embed(model, constants), prepared.beside, config.embedding)
+        points = embedding(train.embed(model, constants), prepared, config.embedding)
         labels = cluster.cluster(points, prepared.n_clusters, config.cluster_method, seed)
     found = SeedResult(labels, {name: value.cpu() for name, value in model.state_dict().items()}, history)
     checkpoints.keep_seed(seed, found._asdict() | {"labels": torch.as_tensor(labels)})
@@ -361,7 +410,12 @@ def _kept_seed(checkpoints: Checkpoints, seed: int, on_epoch: Callable[[dict[str
 def decisive(prepared: Prepared, config: Config, device: torch.device) -> dict[str, Any]:
     """All that decides what a seed gives, for people to compare and for a checkpoint to be of the same run."""
     content, graph = hashlib.sha256("\n".join(prepared.cells.obs_names).encode()), prepared.cells.obsp["scrcl_graph"]
-    for part in (prepared.inputs, prepared.beside, graph.indptr, graph.indices, graph.data):
+    inputs = prepared.inputs
+    if isinstance(inputs, Features):
+        parts = [inputs.values.indptr, inputs.values.indices, inputs.values.data, inputs.offset]
+    else:
+        parts = [inputs]
+    for part in (*parts, prepared.beside, graph.indptr, graph.indices, graph.data):
         content.update(np.ascontiguousarray(part).data)
     settings = {name: value for name, value in vars(config).items() if name not in (*RUN_ONLY, "seeds", "label_key")}
     return {
@@ -369,6 +423,7 @@ def decisive(prepared: Prepared, config: Config, device: torch.device) -> dict[s
         "input": content.hexdigest(),
         **settings,
         "n_clusters": prepared.n_clusters,
+        "cells_at_a_time": prepared.block or len(prepared.beside),
         "device": str(device),
         "threads": torch.get_num_threads(),
         **versions(),
@@ -401,7 +456,7 @@ def _training_settings(config: Config) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def embedding(found: train.Embedded, beside: np.ndarray, choice: str) -> np.ndarray:
+def embedding(found: train.Embedded, prepared: Prepared, choice: str) -> np.ndarray:
     """What is clustered, [N, d] float32.
 
     'encoder' is [E1 | E2], 'refined' [Z1 | Z2], as in the paper. 'joint' is
@@ -410,21 +465,38 @@ def embedding(found: train.Embedded, beside: np.ndarray, choice: str) -> np.ndar
     PCs bring back how much a cell expresses, and what the graph has smoothed away of rare types.
     'joint-refined' is [Z1 | Z2 | PCs] in the same way.
     """
+    trained = found.refined if choice in ("refined", "joint-refined") else found.encoder
+    points = trained
+    if prepared.order is not None:
+        points = np.empty_like(trained)
+        points[prepared.order] = trained
     if choice.startswith("joint"):
-        half = found.refined if choice == "joint-refined" else found.encoder
-        return np.hstack([unit_variance(half), unit_variance(beside)])
-    return getattr(found, choice)
+        return np.hstack([unit_variance(points), unit_variance(prepared.beside)])
+    return points
 
 
 def unit_variance(points: np.ndarray) -> np.ndarray:
     """Centred, with variances of the columns that sum to 1; float32."""
     centred = points - points.mean(axis=0)
-    spread = np.sqrt((centred**2).sum(axis=1, dtype=np.float64).mean())
-    return (centred / max(spread, np.finfo(np.float32).tiny)).astype(np.float32)
+    blocks = np.array_split(centred, -(-len(centred) // 100_000))  # a block's squares at a time, not all
+    lengths = np.concatenate([(block**2).sum(axis=1, dtype=np.float64) for block in blocks])
+    centred /= max(np.sqrt(lengths.mean()), np.finfo(np.float32).tiny)
+    return centred.astype(np.float32, copy=False)
 
 
 def add_umap(cells: ad.AnnData, use_rep: str = "X_scrcl") -> None:
-    """Write obsm['X_umap'] of obsm[use_rep], with scanpy's neighbours in obsp['distances'] and obsp['connectivities']."""
+    """Write obsm['X_umap'] of obsm[use_rep], with scanpy's neighbours in obsp['distances'] and obsp['connectivities'].
+
+    Of more than 50,000 cells, a random 50,000 are laid out; the others have NaN, and no neighbours are written.
+    """
+    if cells.n_obs > UMAP_ON:
+        log.info("The UMAP is of %d cells drawn at random; it would take hours for all.", UMAP_ON)
+        drawn = np.sort(np.random.default_rng(0).choice(cells.n_obs, UMAP_ON, replace=False))
+        part = ad.AnnData(obsm={use_rep: cells.obsm[use_rep][drawn]})
+        add_umap(part, use_rep)
+        cells.obsm["X_umap"] = np.full((cells.n_obs, 2), np.nan, dtype=np.float32)
+        cells.obsm["X_umap"][drawn] = part.obsm["X_umap"]
+        return
     sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=0)
     sc.tl.umap(cells, random_state=0)
 
@@ -467,8 +539,10 @@ def annotate(adata: ad.AnnData, result: Result) -> None:
     """Write labels, embedding, cell graph and parameters into the caller's AnnData, which may have more cells."""
     cells = result.cells
     where = adata.obs_names.get_indexer(cells.obs_names)
-    points = np.full((adata.n_obs, cells.obsm["X_scrcl"].shape[1]), np.nan, dtype=np.float32)
-    points[where] = cells.obsm["X_scrcl"]
+    points = cells.obsm["X_scrcl"]
+    if len(where) < adata.n_obs:
+        points = np.full((adata.n_obs, points.shape[1]), np.nan, dtype=np.float32)
+        points[where] = cells.obsm["X_scrcl"]
     ones = np.ones(len(where), dtype=np.float32)
     place = sparse.csr_matrix((ones, (where, np.arange(len(where)))), shape=(adata.n_obs, len(where)))
     write_labels(adata, result.labels, result.confidence)

@@ -44,7 +44,8 @@ def test_a_number_of_seeds_or_which():
     assert parse("--seeds", "3").seeds == [5, 15, 25]
     assert parse("--seeds", "5", "15").seeds == [5, 15]
     assert SCConfig(seeds=2).seeds == [5, 15] and SCConfig(seeds=[2]).seeds == [2]
-    assert parse().seeds == [5, 15, 25, 35, 45]
+    assert parse().seeds == [] and parse().with_seeds(1000).seeds == [5, 15, 25, 35, 45]
+    assert parse("--config", "paper").seeds == [5, 15, 25, 35, 45]
 
 
 def test_the_published_sets_and_one_for_all_others():

@@ -1,0 +1,203 @@
+"""Time and memory of whole runs against the number of cells, stage by stage.
+
+    python benchmarks/scale.py --cells 1000 3000 10000 30000 100000 --csv scale.csv     # killed, it continues
+    python benchmarks/scale.py --cells 1000000 --methods scRCL --csv scale.csv
+    python benchmarks/scale.py --tables scale.csv --figure docs/scale.png               # tables, exponents, figure
+
+Cells are simulated (simulate.write_cells: negative binomial types, 5,000 genes, about 7 % of the values not 0). 'scRCL' is
+`python runSC.py` as a user runs it, one seed, 20 epochs, without figures; 'PCA + Leiden' is scanpy's normalisation, 2,000
+HVGs, PCA, neighbours and Leiden; 'dense' is a training step of the equations as they are written, with N x N matrices, for as many epochs,
+where it fits. Every measurement runs in a process of its own, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import step as steps  # noqa: E402
+
+import simulate  # noqa: E402
+from utils import format_table, peak_memory_gib  # noqa: E402
+
+GENES, HIDDEN = 2000, 256
+METHODS = ("scRCL", "PCA + Leiden", "dense")
+DENSE_UP_TO = 10_000  # cells; some 24 bytes per pair of cells
+EXPONENT_FROM = 10_000
+
+
+def run_scrcl(data: Path, n_cells: int, epochs: int) -> dict[str, float]:
+    folder = data.parent / f"scRCL_{n_cells}"  # stays, to be looked at
+    flags = f"--dataset {data} --output {folder} --seed 5 --epochs {epochs} --plateau 0 --no-figures"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, str(ROOT / "runSC.py"), *flags.split()], check=True, stdout=sys.stderr)
+    total = time.perf_counter() - start
+    found = json.loads((folder / "metrics.json").read_text())
+    own = {"total": total, "gib": found["peak_memory_gib"]["cpu"], "step": found["seconds"]["train"] / epochs}
+    return own | found["seconds"] | {"ARI": found["scores"]["scrcl"]["ARI"]}
+
+
+def run_leiden(data: Path, n_cells: int, epochs: int) -> dict[str, float]:
+    import anndata as ad
+    import scanpy as sc
+    from sklearn.metrics import adjusted_rand_score
+
+    start = time.perf_counter()
+    adata = ad.read_h5ad(data)
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    sc.pp.highly_variable_genes(adata, n_top_genes=GENES)
+    adata = adata[:, adata.var["highly_variable"]].copy()
+    sc.pp.pca(adata, n_comps=50)
+    sc.pp.neighbors(adata)
+    sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False)
+    total = time.perf_counter() - start
+    ari = adjusted_rand_score(adata.obs["cell_type"], adata.obs["leiden"])
+    return {"total": total, "gib": peak_memory_gib(steps.CPU)["cpu"], "ARI": ari}
+
+
+def run_dense(data: Path, n_cells: int, epochs: int) -> dict[str, float]:
+    found = steps.measure("dense", n_cells, GENES, HIDDEN)
+    return {"step": found["seconds"], "gib": found["gib"]}
+
+
+RUNS = dict(zip(METHODS, (run_scrcl, run_leiden, run_dense)))
+
+
+def peak_gflops() -> float:
+    """The best rate of a matrix product of the shapes of training, float32, on this machine."""
+    x, w = torch.randn(4096, GENES), torch.randn(GENES, HIDDEN)
+    best = np.inf
+    for _ in range(20):
+        start = time.perf_counter()
+        x @ w
+        best = min(best, time.perf_counter() - start)
+    return 2 * 4096 * GENES * HIDDEN / best / 1e9
+
+
+def gflop_of_step(n_cells: float, n_types: int = 20) -> float:
+    """Of the dense products of one step, forward and backward, nothing counted twice."""
+    inputs = 2 * 2 * 2 * n_cells * GENES * HIDDEN  # two encoders, there and back
+    inner = 2 * 3 * 2 * n_cells * HIDDEN**2
+    refined = 2 * 2 * n_cells * GENES * n_types + 2 * 3 * 2 * n_cells * HIDDEN * n_types
+    return (inputs + inner + refined) / 1e9
+
+
+def measure(args: argparse.Namespace) -> None:
+    done = pd.read_csv(args.csv) if args.csv.exists() else pd.DataFrame(columns=["method", "cells"])
+    for n_cells in args.cells:
+        data = args.data / f"sim{n_cells}.h5ad"
+        if not data.exists():
+            simulate.write_cells(data, n_cells)
+        for method in args.methods:
+            if ((done["method"] == method) & (done["cells"] == n_cells)).any():
+                continue
+            if method == "dense" and n_cells > DENSE_UP_TO:
+                continue
+            found = {"method": method, "cells": n_cells, "epochs": args.epochs, "peak GFLOP/s": peak_gflops()}
+            command = [
+                sys.executable,
+                __file__,
+                "--single",
+                method,
+                "--cells",
+                str(n_cells),
+                "--epochs",
+                str(args.epochs),
+            ]
+            ended = subprocess.run([*command, "--data", str(args.data)], stdout=subprocess.PIPE, text=True)
+            if ended.returncode != 0:
+                print(f"{method} at {n_cells} cells failed", file=sys.stderr)
+                continue
+            done = pd.concat([done, pd.DataFrame([found | json.loads(ended.stdout.splitlines()[-1])])])
+            done.to_csv(args.csv, index=False)
+            print(done.iloc[-1].dropna().to_dict(), flush=True)
+
+
+def exponent(cells: pd.Series, values: pd.Series) -> float:
+    """Slope of the logarithms, from 10,000 cells up."""
+    used = (cells >= EXPONENT_FROM) & values.notna()
+    return np.polyfit(np.log(cells[used]), np.log(values[used]), 1)[0] if used.sum() > 1 else np.nan
+
+
+def tables(csv: Path, figure: Path | None) -> None:
+    found = pd.read_csv(csv).sort_values(["method", "cells"])
+    ours = found[found["method"] == "scRCL"].set_index("cells")
+    stages = ["read", "preprocess", "graphs", "train", "cluster", "write", "total", "step", "gib"]
+    rows = [[f"{n:,}", *(f"{ours.loc[n, stage]:.3g}" for stage in stages)] for n in ours.index]
+    rows.append(["exponent", *(f"{exponent(ours.index.to_series(), ours[stage]):.2f}" for stage in stages)])
+    print(format_table(["cells", *stages], rows), end="\n\n")
+    share = [gflop_of_step(n) / row["peak GFLOP/s"] / row["step"] for n, row in ours.iterrows()]
+    others = {method: found[found["method"] == method].set_index("cells").reindex(ours.index) for method in METHODS[1:]}
+    rows = []
+    for i, n in enumerate(ours.index):
+        leiden, dense = (others[method].loc[n] for method in METHODS[1:])
+        values = [
+            *(ours.loc[n, "peak GFLOP/s"], share[i], dense["step"] / ours.loc[n, "step"], dense["gib"]),
+            *(ours.loc[n, "total"] / leiden["total"], leiden["gib"], ours.loc[n, "ARI"], leiden["ARI"]),
+        ]
+        rows.append([f"{n:,}", *("" if np.isnan(value) else f"{value:.2f}" for value in values)])
+    header = [*("cells", "peak GFLOP/s", "products' share of a step", "dense step / ours", "dense GiB")]
+    print(format_table([*header, "ours / Leiden, total", "Leiden GiB", "ARI", "Leiden ARI"], rows))
+    if figure:
+        draw(found, figure)
+
+
+def draw(found: pd.DataFrame, path: Path) -> None:
+    """Seconds per stage and peak memory against cells, both axes logarithmic."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    ours = found[found["method"] == "scRCL"]
+    for stage in ("total", "train", "graphs", "preprocess", "cluster", "write"):
+        left.plot(ours["cells"], ours[stage], marker="o", ms=4, lw=2.5 if stage == "total" else 1.3, label=stage)
+    for method, part in found.groupby("method"):
+        if method == "PCA + Leiden":
+            left.plot(part["cells"], part["total"], "k--", marker="s", ms=4, label="PCA + Leiden, total")
+        right.plot(part["cells"], part["gib"], marker="o", ms=4, label=method if method != "dense" else "dense step")
+    epochs = f"{ours['epochs'].iloc[0]:.0f}"
+    left.set(xscale="log", yscale="log", xlabel="cells", ylabel="seconds", title=f"one seed, {epochs} epochs, 2 cores")
+    right.set(xscale="log", yscale="log", xlabel="cells", ylabel="GiB", title="peak memory of the process")
+    for axes in (left, right):
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--cells", type=int, nargs="+", default=[1000, 3000, 10_000, 30_000, 100_000])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--csv", type=Path, default=Path("scale.csv"))
+    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()), help="folder of the simulated files")
+    parser.add_argument("--single", choices=METHODS, help="measure one method in this process and print JSON")
+    parser.add_argument("--tables", type=Path, metavar="CSV", help="only print the tables of this file")
+    parser.add_argument("--figure", type=Path, help="with --tables: where to draw the figure")
+    args = parser.parse_args()
+    if args.tables:
+        tables(args.tables, args.figure)
+    elif args.single:
+        n_cells = args.cells[0]
+        print(json.dumps(RUNS[args.single](args.data / f"sim{n_cells}.h5ad", n_cells, args.epochs)))
+    else:
+        measure(args)
+
+
+if __name__ == "__main__":
+    main()
