@@ -10,7 +10,7 @@ ALL_AT_ONCE_UP_TO = (
     2.0  # GiB of a step, without --max-memory: 40,000 cells of 2,000 genes. Beyond, blocks are faster as well
 )
 BLOCKS = (4096, 2048, 1024, 512, 256, 128)
-FIXED = 0.8  # GiB of Python and its libraries
+FIXED = 1.0  # GiB of Python and its libraries
 # Measured: how many arrays [cells, H] a step holds at its peak, all cells at once and in blocks, and how many a block makes
 ARRAYS, ARRAYS_IN_BLOCKS, ARRAYS_OF_A_BLOCK = 38, 14, 30
 BYTES_PER_EDGE = 28  # of A + I and of A_hat, 64-bit indices, and of A

@@ -356,7 +356,7 @@ def train_and_cluster(
         log.info("The consensus has %d clusters where %d were asked for.", labels[FINAL].nunique(), n_clusters)
     model = train.restored_model(found[chosen].model, constants, **_model_settings(prepared, config))
     # Embedded once more, since the embeddings of all seeds could fill the memory.
-    cells.obsm["X_scrcl"] = embedding(train.embed(model, constants), prepared, config.embedding)
+    cells.obsm["X_scrcl"] = embedding(train.embed(model, constants), prepared.beside, config.embedding, prepared.order)
     with watch("score"):
         known = prepared.known
         scores = {} if known is None else {name: score.score(labels[name], known) for name in labels}
@@ -391,7 +391,7 @@ def train_seed(
     with watch("train"):
         model, history = train.fit(constants, seed=seed, on_epoch=on_epoch, checkpoints=checkpoints, **settings)
     with watch("cluster"):
-        points = embedding(train.embed(model, constants), prepared, config.embedding)
+        points = embedding(train.embed(model, constants), prepared.beside, config.embedding, prepared.order)
         labels = cluster.cluster(points, prepared.n_clusters, config.cluster_method, seed)
     found = SeedResult(labels, {name: value.cpu() for name, value in model.state_dict().items()}, history)
     checkpoints.keep_seed(seed, found._asdict() | {"labels": torch.as_tensor(labels)})
@@ -456,22 +456,22 @@ def _training_settings(config: Config) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def embedding(found: train.Embedded, prepared: Prepared, choice: str) -> np.ndarray:
+def embedding(found: train.Embedded, beside: np.ndarray, choice: str, order: np.ndarray | None = None) -> np.ndarray:
     """What is clustered, [N, d] float32.
 
     'encoder' is [E1 | E2], 'refined' [Z1 | Z2], as in the paper. 'joint' is
     [E1 | E2 | PCs] (for spots, PCs of the neighbourhood), the encoder's half and the
     PCs each centred and scaled to a total variance of 1: rows of E have unit length, so the
     PCs bring back how much a cell expresses, and what the graph has smoothed away of rare types.
-    'joint-refined' is [Z1 | Z2 | PCs] in the same way.
+    'joint-refined' is [Z1 | Z2 | PCs] in the same way. order: that of the cells in found, None for the one of beside.
     """
     trained = found.refined if choice in ("refined", "joint-refined") else found.encoder
     points = trained
-    if prepared.order is not None:
+    if order is not None:
         points = np.empty_like(trained)
-        points[prepared.order] = trained
+        points[order] = trained
     if choice.startswith("joint"):
-        return np.hstack([unit_variance(points), unit_variance(prepared.beside)])
+        return np.hstack([unit_variance(points), unit_variance(beside)])
     return points
 
 

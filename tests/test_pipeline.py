@@ -142,6 +142,8 @@ def test_joint_embedding_by_hand():
     found = train.Embedded(points, points[:, :1])
     assert np.allclose(pipeline.embedding(found, points, "joint"), np.hstack(2 * [pipeline.unit_variance(points)]))
     assert pipeline.embedding(found, points, "refined") is found.refined
+    swapped = pipeline.embedding(found, points, "refined", np.array([1, 0]))
+    assert np.array_equal(swapped, found.refined[::-1])
 
 
 def test_counts_asked_for_but_not_there(counts, fast):
