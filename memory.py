@@ -7,12 +7,13 @@ from typing import NamedTuple
 from utils import UserError, log
 
 ALL_AT_ONCE_UP_TO = (
-    2.0  # GiB of a step, without --max-memory: 40,000 cells of 2,000 genes. Beyond, blocks are faster as well
+    2.0  # GiB of a step, without --max-memory: 50,000 cells of 2,000 genes. Beyond, blocks are faster as well
 )
 BLOCKS = (4096, 2048, 1024, 512, 256, 128)
 FIXED = 1.0  # GiB of Python and its libraries
-# Measured: how many arrays [cells, H] a step holds at its peak, all cells at once and in blocks, and how many a block makes
-ARRAYS, ARRAYS_IN_BLOCKS, ARRAYS_OF_A_BLOCK = 38, 14, 30
+# Measured at H = 256: how many arrays [cells, H] a step holds at its peak, all cells at once and in blocks
+ARRAYS, ARRAYS_IN_BLOCKS = 26, 14
+ARRAYS_OF_A_BLOCK = 30  # what a block makes, at most
 BYTES_PER_EDGE = 28  # of A + I and of A_hat, 64-bit indices, and of A
 COPIES = 3  # of the stored values: log-normalised, counts and scaled
 
