@@ -487,7 +487,7 @@ def unit_variance(points: np.ndarray) -> np.ndarray:
 def add_umap(cells: ad.AnnData, use_rep: str = "X_scrcl") -> None:
     """Write obsm['X_umap'] of obsm[use_rep], with scanpy's neighbours in obsp['distances'] and obsp['connectivities'].
 
-    Of more than 50,000 cells, a random 50,000 are laid out; the others have NaN, and no neighbours are written.
+    Of more than 50,000 cells, a random 50,000 are laid out; the others have NaN, and no neighbours.
     """
     if cells.n_obs > UMAP_ON:
         log.info("The UMAP is of %d cells drawn at random; it would take hours for all.", UMAP_ON)
@@ -496,6 +496,11 @@ def add_umap(cells: ad.AnnData, use_rep: str = "X_scrcl") -> None:
         add_umap(part, use_rep)
         cells.obsm["X_umap"] = np.full((cells.n_obs, 2), np.nan, dtype=np.float32)
         cells.obsm["X_umap"][drawn] = part.obsm["X_umap"]
+        ones = np.ones(len(drawn), dtype=np.float32)
+        place = sparse.csr_matrix((ones, (drawn, np.arange(len(drawn)))), shape=(cells.n_obs, len(drawn)))
+        for name in ("distances", "connectivities"):
+            cells.obsp[name] = (place @ part.obsp[name] @ place.T).tocsr()
+        cells.uns["neighbors"] = part.uns["neighbors"]
         return
     sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=0)
     sc.tl.umap(cells, random_state=0)

@@ -226,7 +226,9 @@ def paga_graphs(cells: ad.AnnData, known: pd.Series | None) -> dict[str, ad.AnnD
     cells: with pipeline.add_umap's keys.
     """
     bare = figures.bare_copy(cells, known)
-    bare.obsp["connectivities"], bare.obsp["distances"] = cells.obsp["connectivities"], cells.obsp["distances"]
+    placed = cells.obs_names.get_indexer(bare.obs_names)
+    for name in ("connectivities", "distances"):
+        bare.obsp[name] = cells.obsp[name][placed][:, placed]
     bare.uns["neighbors"] = cells.uns["neighbors"]
     graphs = {}
     for title in bare.obs:

@@ -16,6 +16,7 @@ import figures
 import pipeline
 import runSC
 import simulate as simulation
+import tissue_figures
 import utils
 from config import SCConfig
 from utils import UserError
@@ -92,6 +93,16 @@ def test_umap_of_some_cells_and_its_figure(monkeypatch, fast):
     assert placed.sum() == 50
     figure = figures.umap_figure(result.cells, result.prepared.known)
     assert all(len(axes.collections[0].get_offsets()) == 50 for axes in figure.axes[:3])
+
+
+def test_figures_of_more_spots_than_the_umap_lays_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(pipeline, "UMAP_ON", 100)
+    settings = {"epochs": 3, "seeds": [5], "hidden": 8, "n_top_genes": 60, "n_clusters": 4}
+    result = pipeline.find_domains(simulation.layered_tissue(250, 100), **settings)
+    pipeline.add_umap(result.cells)
+    assert result.cells.obsp["connectivities"].shape == (250, 250)
+    tissue_figures.draw(result, tmp_path)
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in ("paga.png", "paga_compare.png", "umap.png"))
 
 
 @pytest.mark.parametrize("flags", [["--max-memory", -1], ["--max-memory", "x"], ["--tf32", "--device", "cpu"]])
