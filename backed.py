@@ -32,10 +32,10 @@ CELLS = 10_000  # in a block, at most
 VALUES = 4_000_000  # stored in a block, about; some 250 MB while they are worked on
 
 
-def read(path: Path, max_memory: float = 0.0) -> ad.AnnData:
+def read(path: Path | None, max_memory: float = 0.0) -> ad.AnnData:
     """data.read, or open_h5ad where the values would fill more than 2 GiB, or a tenth of max_memory (GiB, 0 for no limit)."""
     limit = min(IN_MEMORY_UP_TO, max_memory / 10 or IN_MEMORY_UP_TO) * 2**30
-    if path.stat().st_size < limit / LEAST_SHARE or values_size(path) <= limit:
+    if path is None or path.stat().st_size < limit / LEAST_SHARE or values_size(path) <= limit:
         return data.read(path)
     log.info(
         "%s is large: its values stay on the disk, and the result will hold the highly variable genes alone.", path

@@ -262,7 +262,7 @@ ONE_SEED_BEYOND = 50_000  # cells
 _POSITIVE = ("n_pcs", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
 _NOT_NEGATIVE = (
     *("plateau", "refined_width", "weight_decay", "lambda1", "lambda2"),
-    *("threads", "hops", "seeds", "checkpoint_every", "max_memory"),
+    *("threads", "hops", "checkpoint_every", "max_memory"),
 )
 
 
@@ -272,8 +272,9 @@ def validate(config: Config) -> None:
     _require_not_negative(config, *_NOT_NEGATIVE)
     if config.report and not config.figures:
         raise UserError("--report shows the figures; leave --no-figures out.")
-    if max(config.seeds, default=0) >= 2**32:
-        raise UserError(f"--seeds must be below 2^32, not {max(config.seeds)}.")
+    wrong = next((seed for seed in config.seeds if not 0 <= seed < 2**32), None)
+    if wrong is not None:
+        raise UserError(f"--seeds must be at least 0 and below 2^32, not {wrong}.")
     if len(config.hops) != 2:
         raise UserError(f"--hops takes two numbers, one per view, not {config.hops}.")
     if len(set(config.seeds)) < len(config.seeds):
@@ -298,8 +299,7 @@ def _require_positive(config: Settings, *names: str) -> None:
 def _require_not_negative(config: Settings, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        least = 0 if name == "seeds" else -1  # of an empty list
-        if min(value if isinstance(value, list) else [value], default=least) < 0:
+        if min(value if isinstance(value, list) else [value], default=-1) < 0:
             raise UserError(f"{_flag(name)} must not be negative or empty, not {value}.")
 
 

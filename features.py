@@ -33,10 +33,10 @@ class Features:
         """Share of the values that are stored."""
         return self.values.nnz / max(1, np.prod(self.shape, dtype=float))
 
-    def blocks(self, size: int = BLOCK) -> Iterator[tuple[slice, np.ndarray]]:
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Every block of cells in turn: which rows, and their dense values."""
-        for start in range(0, self.shape[0], size):
-            rows = slice(start, min(start + size, self.shape[0]))
+        for start in range(0, self.shape[0], BLOCK):
+            rows = slice(start, min(start + BLOCK, self.shape[0]))
             yield rows, self.values[rows].toarray() - self.offset
 
     def __getitem__(self, cells: np.ndarray) -> Features:

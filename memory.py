@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from utils import UserError, log
+from utils import UserError
 
 ALL_AT_ONCE_UP_TO = (
     2.0  # GiB of a step, without --max-memory: 50,000 cells of 2,000 genes. Beyond, blocks are faster as well
@@ -43,9 +43,3 @@ def plan(n_cells: int, n_genes: int, n_stored: int, n_neighbors: int, hidden: in
     raise UserError(
         f"--max-memory {max_memory:g} is too little: {n_cells} cells x {n_genes} genes at --hidden {hidden} need about {found.gib:.1f} GiB."
     )
-
-
-def announce(chosen: Plan) -> None:
-    """Say in one line how training will go."""
-    how = f"{chosen.block} cells at a time, values kept sparse" if chosen.block else "all cells at once"
-    log.info("Training: %s; about %.1f GiB of memory.", how, chosen.gib)

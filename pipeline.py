@@ -262,11 +262,12 @@ def preprocessed(adata: ad.AnnData, config: Config) -> tuple[ad.AnnData, str]:
 
 
 def plan(cells: ad.AnnData, config: Config) -> memory.Plan:
-    """How many cells training takes at a time."""
+    """How many cells training takes at a time; said in one line."""
     hvgs = cells.var["highly_variable"].to_numpy()
     stored = int(cells.X.getnnz(axis=0)[hvgs].sum())
     chosen = memory.plan(cells.n_obs, int(hvgs.sum()), stored, config.n_neighbors, config.hidden, config.max_memory)
-    memory.announce(chosen)
+    how = f"{chosen.block} cells at a time, values kept sparse" if chosen.block else "all cells at once"
+    log.info("Training: %s; about %.1f GiB of memory.", how, chosen.gib)
     return chosen
 
 
@@ -489,21 +490,34 @@ def add_umap(cells: ad.AnnData, use_rep: str = "X_scrcl") -> None:
 
     Of more than 50,000 cells, a random 50,000 are laid out; the others have NaN, and no neighbours.
     """
-    if cells.n_obs > UMAP_ON:
-        log.info("The UMAP is of %d cells drawn at random; it would take hours for all.", UMAP_ON)
-        drawn = np.sort(np.random.default_rng(0).choice(cells.n_obs, UMAP_ON, replace=False))
-        part = ad.AnnData(obsm={use_rep: cells.obsm[use_rep][drawn]})
-        add_umap(part, use_rep)
-        cells.obsm["X_umap"] = np.full((cells.n_obs, 2), np.nan, dtype=np.float32)
-        cells.obsm["X_umap"][drawn] = part.obsm["X_umap"]
-        ones = np.ones(len(drawn), dtype=np.float32)
-        place = sparse.csr_matrix((ones, (drawn, np.arange(len(drawn)))), shape=(cells.n_obs, len(drawn)))
-        for name in ("distances", "connectivities"):
-            cells.obsp[name] = (place @ part.obsp[name] @ place.T).tocsr()
-        cells.uns["neighbors"] = part.uns["neighbors"]
+    if cells.n_obs <= UMAP_ON:
+        sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=0)
+        sc.tl.umap(cells, random_state=0)
         return
-    sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=0)
-    sc.tl.umap(cells, random_state=0)
+    log.info("The UMAP is of %d cells drawn at random; it would take hours for all.", UMAP_ON)
+    drawn = np.sort(np.random.default_rng(0).choice(cells.n_obs, UMAP_ON, replace=False))
+    part = ad.AnnData(obsm={use_rep: cells.obsm[use_rep][drawn]})
+    add_umap(part, use_rep)
+    cells.obsm["X_umap"] = rows_among(part.obsm["X_umap"], drawn, cells.n_obs)
+    for name in ("distances", "connectivities"):
+        cells.obsp[name] = graph_among(part.obsp[name], drawn, cells.n_obs)
+    cells.uns["neighbors"] = part.uns["neighbors"]
+
+
+def rows_among(points: np.ndarray, where: np.ndarray, n: int) -> np.ndarray:
+    """Rows of points at these places of n rows, NaN elsewhere; points itself where they fill all."""
+    if len(where) == n and np.array_equal(where, np.arange(n)):
+        return points
+    among = np.full((n, points.shape[1]), np.nan, dtype=np.float32)
+    among[where] = points
+    return among
+
+
+def graph_among(graph: sparse.csr_matrix, where: np.ndarray, n: int) -> sparse.csr_matrix:
+    """A graph of the cells at these places as one of n cells, the others without neighbours."""
+    ones = np.ones(len(where), dtype=np.float32)
+    place = sparse.csr_matrix((ones, (where, np.arange(len(where)))), shape=(n, len(where)))
+    return (place @ graph @ place.T).tocsr()
 
 
 def write_labels(adata: ad.AnnData, labels: pd.DataFrame, confidence: pd.Series) -> None:
@@ -544,13 +558,7 @@ def annotate(adata: ad.AnnData, result: Result) -> None:
     """Write labels, embedding, cell graph and parameters into the caller's AnnData, which may have more cells."""
     cells = result.cells
     where = adata.obs_names.get_indexer(cells.obs_names)
-    points = cells.obsm["X_scrcl"]
-    if len(where) < adata.n_obs:
-        points = np.full((adata.n_obs, points.shape[1]), np.nan, dtype=np.float32)
-        points[where] = cells.obsm["X_scrcl"]
-    ones = np.ones(len(where), dtype=np.float32)
-    place = sparse.csr_matrix((ones, (where, np.arange(len(where)))), shape=(adata.n_obs, len(where)))
     write_labels(adata, result.labels, result.confidence)
-    adata.obsm["X_scrcl"] = points
-    adata.obsp["scrcl_graph"] = (place @ cells.obsp["scrcl_graph"] @ place.T).tocsr()
+    adata.obsm["X_scrcl"] = rows_among(cells.obsm["X_scrcl"], where, adata.n_obs)
+    adata.obsp["scrcl_graph"] = graph_among(cells.obsp["scrcl_graph"], where, adata.n_obs)
     adata.uns["scrcl"] = cells.uns["scrcl"]

@@ -9,9 +9,6 @@ python runSC.py --dataset Zeisel --config paper    # the published settings
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-
-import anndata as ad
 
 import backed
 import config
@@ -26,11 +23,9 @@ from utils import run_script
 def find(settings: SCConfig) -> workflow.Source:
     path = data.find_h5ad(settings.dataset)
     files = () if path is None else (path,)
-    return workflow.Source(data.dataset_name(settings.dataset), path, lambda: read(path, settings.max_memory), files)
-
-
-def read(path: Path | None, max_memory: float) -> ad.AnnData:
-    return data.read(path) if path is None else backed.read(path, max_memory)
+    return workflow.Source(
+        data.dataset_name(settings.dataset), path, lambda: backed.read(path, settings.max_memory), files
+    )
 
 
 TASK = workflow.Task(SCConfig, find, pipeline.find_cell_types, figures.draw, figures.FILES)

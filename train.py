@@ -52,7 +52,7 @@ def graph_inputs(
     propagated: torch.Tensor | SparseView
     if isinstance(values, Features):
         view1 = SparseView(values, normalised, hops[0], block or len(a_hat.indptr))
-        propagated = view1.further(hops[1] + 1)
+        propagated = view1.after(hops[1] + 1)
     else:
         view1 = torch.as_tensor(graphs.smooth(values, a_hat, hops[0]), dtype=dtype, device=device)
         # One hop more than the view has: the first propagation of the graph encoder.

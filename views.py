@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,7 +28,7 @@ class SparseView:
     """
 
     def __init__(self, features: Features, a_hat: Tensor, hops: int, block: int) -> None:
-        place = {"device": a_hat.device}
+        place: dict[str, Any] = {"device": a_hat.device}
         self.shape = torch.Size(features.shape)
         self.device, self.dtype = a_hat.device, a_hat.dtype
         self.block = min(block, self.shape[0])
@@ -39,19 +40,20 @@ class SparseView:
         self.a_hat, self.hops = a_hat, hops
         self.is_dense_faster = self.device.type != "cpu" or features.density > SPARSE_UP_TO
         self.transposed = False
-        self._buffer = torch.empty(0)
+        # One for all blocks, since to ask for new memory takes as long as to fill it.
+        self._buffer = torch.empty(self.block, self.shape[1], **place, dtype=self.dtype)
 
     @property
     def T(self) -> SparseView:
         """The transpose, on the same memory."""
-        other = object.__new__(SparseView)
-        other.__dict__ |= self.__dict__ | {"shape": self.shape[::-1], "transposed": not self.transposed}
+        other = copy.copy(self)
+        other.shape, other.transposed = self.shape[::-1], not self.transposed
         return other
 
-    def further(self, hops: int) -> SparseView:
+    def after(self, hops: int) -> SparseView:
         """The same features after that many hops, on the same memory."""
-        other = object.__new__(SparseView)
-        other.__dict__ |= self.__dict__ | {"hops": hops}
+        other = copy.copy(self)
+        other.hops = hops
         return other
 
     @classmethod
@@ -87,12 +89,9 @@ class SparseView:
         return self.ends[rows.start : rows.stop + 1] - self.starts[rows.start]
 
     def _dense(self, rows: slice, stored: slice) -> Tensor:
-        """Values of these cells without the offset, [cells, G]; the same memory each time, since to ask for new memory takes as long as to fill it."""
-        n_genes = len(self.offset)
-        if not len(self._buffer):
-            self._buffer = torch.empty(self.block, n_genes, device=self.device, dtype=self.dtype)
+        """Values of these cells without the offset, [cells, G], until the next call."""
         ends = self._ends(rows)
-        firsts = torch.arange(len(ends) - 1, device=self.device) * n_genes
+        firsts = torch.arange(len(ends) - 1, device=self.device) * len(self.offset)
         where = torch.repeat_interleave(firsts, ends.diff(), output_size=stored.stop - stored.start)
         dense = self._buffer[: len(ends) - 1].zero_()
         dense.view(-1).index_put_((where + self.genes[stored],), self.values[stored])
@@ -102,7 +101,7 @@ class SparseView:
         """Values of these cells without the offset, [cells, G] sparse."""
         ends = self._ends(rows).to(torch.int32)
         size = (len(ends) - 1, len(self.offset))
-        # The invariants hold for a part of a matrix that scipy has sorted and checked.
+        # scipy has checked the whole, of which this is a part.
         return torch.sparse_csr_tensor(ends, self.genes[stored], self.values[stored], size=size, check_invariants=False)
 
     def times(self, x: Tensor) -> Tensor:

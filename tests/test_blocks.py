@@ -172,11 +172,6 @@ def test_plan_takes_the_largest_block_that_fits_and_refuses_what_cannot():
     assert memory.plan(**small).block == 0 and memory.plan(**small).gib < 2
 
 
-def test_the_same_plan_for_the_same_sizes():
-    """Blocks decide how sums are rounded, so what else runs on the machine must not decide on blocks."""
-    assert memory.plan(50_000, 2000, 10**7, 15, 256) == memory.plan(50_000, 2000, 10**7, 15, 256)
-
-
 def test_a_run_in_blocks_finds_what_a_run_at_once_does(monkeypatch):
     adata = simulate(300, 80, 3)
     config = SCConfig(epochs=10, seeds=[5], hidden=16, n_top_genes=60, n_pcs=10, dropout=0.0)

@@ -26,6 +26,7 @@ import degs
 import draw_DEGs
 import folders
 import interrupts
+import memory
 import pipeline
 import results
 import runSC
@@ -168,16 +169,21 @@ def stopped_after(n: int):
     return on_epoch
 
 
+@pytest.mark.parametrize("in_blocks", [False, True])
 @pytest.mark.parametrize("task", ["SC", "ST"])
 @pytest.mark.parametrize("n", [3, 9, 13])
-def test_a_resumed_run_ends_in_the_same_bits(task, n, fast, tmp_path):
+def test_a_resumed_run_ends_in_the_same_bits(task, n, in_blocks, fast, tmp_path, monkeypatch):
     """Stopped before the first checkpoint, in the first seed, and in the second."""
+    if in_blocks:
+        monkeypatch.setattr(memory, "ALL_AT_ONCE_UP_TO", 0)
+        monkeypatch.setattr(memory, "BLOCKS", (64,))
     find, make = {
         "SC": (pipeline.find_cell_types, simulate),
         "ST": (pipeline.find_domains, lambda: layered_tissue(n_spots=200, n_genes=80)),
     }[task]
     settings = fast | {"epochs": 10, "seeds": [1, 2], "plateau": 0}
     whole = find(make(), **settings)
+    assert whole.prepared.block == (64 if in_blocks else 0)
     with pytest.raises(Killed):
         find(make(), on_epoch=stopped_after(n), checkpoints=Checkpoints(tmp_path / "c", 4), **settings)
     told = []
