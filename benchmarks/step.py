@@ -1,12 +1,17 @@
-"""Time and peak memory of a training step: linear forms against the dense form of the same equations.
+"""Time and peak memory of a training step: linear forms beside the dense form of the same equations.
 
     python benchmarks/step.py                    # N = 500 ... 5000, H = 256 and the published 1500
     python benchmarks/step.py --cells 20000 --forms linear --hidden 256 --genes 2000
 
-Every measurement runs in a process of its own, one after the other, on simulated
-cells. 'dense' is the published order of computation: N x N losses, projector before
-the gene product, one message per edge; 'published' adds what the published procedure does after every step: all cells embedded, k-means with one start, scores. 'products' are this implementation's dense
-matrix products alone, the time below which no order of computation can go.
+On simulated cells. The forms take turns in one process, since a shared machine is
+faster at one time than at another; a ratio is the median of those of the rounds. Peak
+memory is measured with each form in a process of its own.
+
+'dense' is the published order of computation: N x N losses, projector before the gene
+product, one message per edge; 'published' adds what the published procedure does after
+every step: all cells embedded, k-means with one start, scores. 'products' are this
+implementation's dense matrix products alone, the time below which no order of
+computation can go.
 """
 
 from __future__ import annotations
@@ -16,7 +21,9 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -99,43 +106,58 @@ def products_step(values, cells, genes, hidden):
     return lambda: [a @ b for (a, b), times in zip(pairs, repeats) for _ in range(times)]
 
 
+RATIOS = [("dense", "linear"), ("published", "linear"), ("linear", "products")]
 FORMS = {"linear": linear_step, "dense": dense_step, "published": published_epoch, "products": products_step}
 
 
-def measure(form: str, n_cells: int, n_genes: int, hidden: int) -> dict[str, float]:
-    """Median seconds of a step after a warm-up, and the peak memory of the process in GiB."""
+def prepared(forms: list[str], n_cells: int, n_genes: int, hidden: int) -> dict[str, Callable[[], object]]:
+    """The steps of these forms on the same data, each taken once to warm up."""
     torch.manual_seed(0)
-    step = FORMS[form](*simulated(n_cells, n_genes), hidden)
-    step()
-    seconds = []
-    while len(seconds) < 3 or (sum(seconds) < 3 and len(seconds) < 20):
-        start = time.perf_counter()
+    data = simulated(n_cells, n_genes)
+    steps = {form: FORMS[form](*data, hidden) for form in forms}
+    for step in steps.values():
         step()
-        seconds.append(time.perf_counter() - start)
-    return {"seconds": float(np.median(seconds)), "gib": peak_memory_gib(CPU)["cpu"]}
+    return steps
 
 
-def in_new_process(form: str, n_cells: int, n_genes: int, hidden: int) -> dict[str, float]:
-    options = f"--single {form} --cells {n_cells} --genes {n_genes} --hidden {hidden}"
+def seconds_in_turn(forms: list[str], *sizes: int) -> dict[str, list[float]]:
+    """Seconds of a step of every form, one of each a round, for at least 5 rounds and 3 seconds."""
+    steps = prepared(forms, *sizes)
+    seconds: dict[str, list[float]] = {form: [] for form in forms}
+    began = time.perf_counter()
+    while (rounds := len(seconds[forms[0]])) < 5 or (time.perf_counter() - began < 3 and rounds < 20):
+        for form, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[form].append(time.perf_counter() - start)
+    return seconds
+
+
+def gib_of(form: str, *sizes: int) -> float:
+    """Peak memory of this process after two steps, GiB."""
+    prepared([form], *sizes)[form]()
+    return peak_memory_gib(CPU)["cpu"]
+
+
+def in_new_process(measure: str, forms: list[str], n_cells: int, n_genes: int, hidden: int) -> Any:
+    options = f"--measure {measure} --forms {' '.join(forms)} --cells {n_cells} --genes {n_genes} --hidden {hidden}"
     done = subprocess.run([sys.executable, __file__, *options.split()], capture_output=True, text=True)
     if done.returncode != 0:
-        print(f"{form} at {n_cells} cells failed: {(done.stderr.splitlines() or ['killed'])[-1]}", file=sys.stderr)
-        return {"seconds": np.nan, "gib": np.nan}
+        sys.exit(f"{measure} of {forms} at {n_cells} cells failed: {(done.stderr.splitlines() or ['killed'])[-1]}")
     return json.loads(done.stdout)
 
 
 def compare(n_cells: int, n_genes: int, hidden: int, forms: list[str]) -> dict[str, str]:
     """One line of the table: every form, and how the linear one stands to the others."""
-    found = {form: in_new_process(form, n_cells, n_genes, hidden) for form in forms}
+    sizes = n_cells, n_genes, hidden
+    seconds = in_new_process("seconds", forms, *sizes)
     line = {"cells x genes": f"{n_cells} x {n_genes}, H {hidden}"}
-    for form, measured in found.items():
-        line |= {f"{form} s": f"{measured['seconds']:.3f}", f"{form} GiB": f"{measured['gib']:.2f}"}
-    if {"dense", "linear"} <= set(found):
-        line["dense/linear"] = f"{found['dense']['seconds'] / found['linear']['seconds']:.2f}"
-    if {"published", "linear"} <= set(found):
-        line["published/linear"] = f"{found['published']['seconds'] / found['linear']['seconds']:.2f}"
-    if {"products", "linear"} <= set(found):
-        line["linear/products"] = f"{found['linear']['seconds'] / found['products']['seconds']:.2f}"
+    for form in forms:
+        line[f"{form} s"] = f"{np.median(seconds[form]):.3f}"
+        line[f"{form} GiB"] = f"{in_new_process('memory', [form], *sizes):.2f}"
+    for above, below in RATIOS:
+        if {above, below} <= set(forms):
+            line[f"{above}/{below}"] = f"{np.median(np.divide(seconds[above], seconds[below])):.2f}"
     return line
 
 
@@ -147,10 +169,12 @@ def main() -> None:
     parser.add_argument("--genes", type=int, default=1500)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 1500])
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
-    parser.add_argument("--single", choices=FORMS, help="measure one form in this process and print JSON")
+    parser.add_argument("--measure", choices=["seconds", "memory"], help="measure one line in this process, print JSON")
     args = parser.parse_args()
-    if args.single:
-        print(json.dumps(measure(args.single, args.cells[0], args.genes, args.hidden[0])))
+    if args.measure:
+        sizes = args.cells[0], args.genes, args.hidden[0]
+        found = seconds_in_turn(args.forms, *sizes) if args.measure == "seconds" else gib_of(args.forms[0], *sizes)
+        print(json.dumps(found))
         return
     lines = []
     for hidden in args.hidden:
@@ -158,7 +182,7 @@ def main() -> None:
             lines.append(compare(n_cells, args.genes, hidden, args.forms))
             print(*lines[-1].values(), flush=True)
     print(f"\n{torch.get_num_threads()} threads, torch {torch.__version__}")
-    print("seconds per step (median), peak memory of the process\n")
+    print("seconds per step and ratios (medians over rounds), peak memory of a process\n")
     print(format_table(list(lines[0]), [list(line.values()) for line in lines]))
 
 
