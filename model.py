@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.nn.functional import dropout, leaky_relu, linear, normalize
+from torch.nn import functional
+from torch.nn.functional import leaky_relu, linear, normalize
 from torch_geometric.nn import GCNConv
 from torch_geometric.nn.dense.linear import Linear as InitLinear
 
@@ -122,6 +123,15 @@ def _random_state(device: torch.device) -> Tensor:
 
 def _set_random_state(state: Tensor, device: torch.device) -> None:
     torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.set_rng_state(state)
+
+
+def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
+    """Dropout; on a CPU the mask comes of uniform numbers, which takes half the time of torch's Bernoulli ones."""
+    if not training or not probability:
+        return x
+    if not x.is_cpu:
+        return functional.dropout(x, probability, training)
+    return x * torch.rand_like(x).ge_(probability).div_(1 - probability)
 
 
 class _SymmetricProduct(torch.autograd.Function):

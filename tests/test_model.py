@@ -258,6 +258,17 @@ def test_dropout_acts_in_training_only():
     assert np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1])
 
 
+def test_dropout_drops_its_share_and_scales_the_rest():
+    x = torch.full((400, 500), 3.0, requires_grad=True)
+    torch.manual_seed(0)
+    found = model.dropout(x, 0.25, True)
+    found.sum().backward()
+    assert set(found.detach().unique().tolist()) == {0.0, 4.0}
+    assert abs((found == 0).float().mean() - 0.25) < 0.005  # five standard errors
+    assert torch.equal(x.grad, found.detach() / 3)
+    assert model.dropout(x, 0.25, False) is x and model.dropout(x, 0.0, True) is x
+
+
 @pytest.mark.parametrize("block", [0, 7])
 @pytest.mark.parametrize("consistency", model.CONSISTENCY)
 def test_a_step_makes_no_tensor_elsewhere_and_waits_for_no_value(block, consistency):
