@@ -20,6 +20,11 @@ from utils import UserError, log
 
 CONFIGS = Path(__file__).parent / "configs"
 
+# Help for settings whose default hangs on the task
+REFINED_WIDTH = "refined dimensions K', 0 for the number of clusters"
+CONSISTENCY = "CVC as published, or after the best scaling of Z1 Z2^T, which does not fade with cells"
+EMBEDDING = "what to cluster: [E1|E2] (joint) or [Z1|Z2] beside the PCs at equal variance, or [E1|E2] or [Z1|Z2] alone"
+
 
 def setting(default: Any, group: str, help: str) -> Any:
     """A field of a settings dataclass, with the group and the text that --help shows."""
@@ -75,7 +80,7 @@ class Config(Settings):
     hops: list[int] = setting([0, 0], "graphs", "smoothing hops of the two views")
     # Model
     hidden: int = setting(256, "model", "hidden units H")
-    refined_width: int = setting(0, "model", "refined dimensions K', 0 for the number of clusters")
+    refined_width: int = setting(0, "model", REFINED_WIDTH)
     dropout: float = setting(0.1, "model", "dropout probability")
     # Training
     epochs: int = setting(200, "training", "full-batch epochs, at most")
@@ -89,20 +94,12 @@ class Config(Settings):
     temperature: float = setting(1.0, "training", "temperature t of the softmax")
     lambda1: float = setting(100.0, "training", "weight of the neighbourhood contrastive loss (NDC)")
     lambda2: float = setting(1.0, "training", "weight of the cross-view consistency loss (CVC)")
-    consistency: Literal["published", "scale-free"] = setting(
-        "published",
-        "training",
-        "CVC as published, or after the best scaling of Z1 Z2^T, which does not fade with cells",
-    )
+    consistency: Literal["published", "scale-free"] = setting("published", "training", CONSISTENCY)
     # Clustering
     n_clusters: str = setting(
         "auto", "clustering", "a number, or 'auto': the number of known labels if there are any, else estimated"
     )
-    embedding: Literal["joint", "joint-refined", "encoder", "refined"] = setting(
-        "joint",
-        "clustering",
-        "what to cluster: [E1|E2] or [Z1|Z2] beside the PCs at equal variance, or [E1|E2] or [Z1|Z2] alone",
-    )
+    embedding: Literal["joint", "joint-refined", "encoder", "refined"] = setting("joint", "clustering", EMBEDDING)
     cluster_method: Literal["gmm", "kmeans", "leiden"] = setting(
         "gmm", "clustering", "tied-covariance Gaussian mixture, cosine k-means, or Leiden"
     )
@@ -158,6 +155,11 @@ class SCConfig(Config):
     )
     metric: Literal["euclidean", "cosine"] = setting("euclidean", "graphs", "distance of the cell graph")
     n_neighbors: int = setting(15, "graphs", "nearest cells per cell, the cell itself included (as in scanpy)")
+    refined_width: int = setting(64, "model", REFINED_WIDTH)
+    consistency: Literal["published", "scale-free"] = setting("scale-free", "training", CONSISTENCY)
+    embedding: Literal["joint", "joint-refined", "encoder", "refined"] = setting(
+        "joint-refined", "clustering", EMBEDDING
+    )
     output: str = setting("auto", "run", "folder of this run's results; auto is results/SC/DATASET")
 
     def __post_init__(self) -> None:

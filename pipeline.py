@@ -460,11 +460,10 @@ def _training_settings(config: Config) -> dict[str, Any]:
 def embedding(found: train.Embedded, beside: np.ndarray, choice: str, order: np.ndarray | None = None) -> np.ndarray:
     """What is clustered, [N, d] float32.
 
-    'encoder' is [E1 | E2], 'refined' [Z1 | Z2], as in the paper. 'joint' is
-    [E1 | E2 | PCs] (for spots, PCs of the neighbourhood), the encoder's half and the
-    PCs each centred and scaled to a total variance of 1: rows of E have unit length, so the
-    PCs bring back how much a cell expresses, and what the graph has smoothed away of rare types.
-    'joint-refined' is [Z1 | Z2 | PCs] in the same way. order: that of the cells in found, None for the one of beside.
+    'encoder' is [E1 | E2], 'refined' [Z1 | Z2], as in the paper. 'joint' and 'joint-refined' are either
+    beside the PCs (for spots, PCs of the neighbourhood), the trained half and the PCs each centred and
+    scaled to a total variance of 1: rows of E and Z have unit length, so the PCs bring back how much a cell
+    expresses, and what the graph has smoothed away of rare types. order: that of the cells in found, None for the one of beside.
     """
     trained = found.refined if choice in ("refined", "joint-refined") else found.encoder
     points = trained

@@ -89,43 +89,52 @@ POINTS = {
     },
 }
 # The recipe with one thing changed
+PARTS = {
+    "as it is": {},
+    "encoder alone": {"embedding": "encoder"},
+    "refined alone": {"embedding": "refined"},
+    "PCs alone": {"embedding": "pcs"},
+    "k-means": {"cluster_method": "kmeans"},
+    "Leiden": {"cluster_method": "leiden"},
+    "no CVC": {"lambda2": 0},
+    "no NDC": {"lambda1": 0},
+    "no HEA": {"hea_global": False, "hea_cell": False},
+    "no HEA, global": {"hea_global": False},
+    "no HEA, cell": {"hea_cell": False},
+    "input not centred": {"encoder_input": "uncentred"},
+    "hops 5 0": {"hops": [5, 0]},
+    "k 30": {"n_neighbors": 30},
+    "H 64": {"hidden": 64},
+    **{f"{n} epoch{'s' * (n > 1)}": {"epochs": n, "plateau": 0} for n in (1, 20, 100, 200, 300, 500)},
+}
 ABLATION = {
-    "SC": {
-        "as it is": {},
-        "encoder alone": {"embedding": "encoder"},
-        "refined alone": {"embedding": "refined"},
-        "k-means": {"cluster_method": "kmeans"},
-        "Leiden": {"cluster_method": "leiden"},
-        "PCs alone": {"embedding": "pcs"},
-        "no CVC (no refinement)": {"lambda2": 0},
-        "no NDC": {"lambda1": 0},
-        "no HEA": {"hea_global": False, "hea_cell": False},
-        "1 epoch": {"epochs": 1},
-        "refined and PCs, K' 64": {"embedding": "joint-refined", "refined_width": 64},
+    "SC": PARTS
+    | {
+        "encoder and PCs": {"embedding": "joint"},
+        "encoder and PCs, CVC and K' as published": {
+            "embedding": "joint", "consistency": "published", "refined_width": 0,
+        },
+        "CVC as published": {"consistency": "published"},
+        "CVC and K' as published": {"consistency": "published", "refined_width": 0},
+        "K' = K": {"refined_width": 0},
+        "K' 32": {"refined_width": 32},
+        "K' 128": {"refined_width": 128},
+        "t 0.1": {"temperature": 0.1},
+        "cosine graph": {"metric": "cosine"},
+        "graph on genes": {"graph_on": "genes"},
+    },
+    "ST": PARTS
+    | {
+        "equal gene weights": {"gene_weights": "none"},
+        "t 1": {"temperature": 1.0},
         "K' 64": {"refined_width": 64},
+        "refined and PCs": {"embedding": "joint-refined"},
+        "K' 64, scale-free CVC": {"refined_width": 64, "consistency": "scale-free"},
         "refined and PCs, K' 64, scale-free CVC": {
             "embedding": "joint-refined", "refined_width": 64, "consistency": "scale-free",
         },
-        "K' 64, scale-free CVC": {"refined_width": 64, "consistency": "scale-free"},
-        "input not centred": {"encoder_input": "uncentred"},
-        "cosine graph": {"metric": "cosine"},
-        "hops 5 0": {"hops": [5, 0]},
-        "t 0.1": {"temperature": 0.1},
-        "20 epochs": {"epochs": 20, "plateau": 0},
-        "100 epochs": {"epochs": 100, "plateau": 0},
-        "k 30": {"n_neighbors": 30},
-        "H 64": {"hidden": 64},
-        "graph on genes": {"graph_on": "genes"},
-        "no HEA, global": {"hea_global": False},
-        "no HEA, cell": {"hea_cell": False},
-        "refined and PCs": {"embedding": "joint-refined"},
-        "300 epochs": {"epochs": 300, "plateau": 0},
-    }
+    },
 }  # fmt: skip
-ABLATION["ST"] = {
-    name: change for name, change in ABLATION["SC"].items() if name not in ("cosine graph", "graph on genes")
-} | {"equal gene weights": {"gene_weights": "none"}, "t 1": {"temperature": 1.0}}
-del ABLATION["ST"]["t 0.1"]
 UNWEIGHTED = {"SC": {}, "ST": {"gene_weights": "none"}}
 SUITES = {
     task: {

@@ -115,14 +115,14 @@ def test_other_input(counts, fast, kind):
     [
         {"embedding": "refined"},
         {"embedding": "encoder"},
-        {"embedding": "joint-refined"},
+        {"embedding": "joint"},
         {"cluster_method": "kmeans"},
         {"cluster_method": "leiden"},
         {"encoder_input": "counts"},
         {"graph_on": "genes", "metric": "cosine"},
         {"hops": [2, 1]},
         {"refined_width": 7},
-        {"consistency": "scale-free", "lambda2": 100},
+        {"consistency": "published"},
     ],
 )
 def test_every_choice_runs_and_changes_the_embedding(counts, fast, settings):
