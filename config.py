@@ -23,7 +23,6 @@ CONFIGS = Path(__file__).parent / "configs"
 # Help for settings whose default hangs on the task
 REFINED_WIDTH = "refined dimensions K', 0 for the number of clusters"
 CONSISTENCY = "CVC as published, or after the best scaling of Z1 Z2^T, which does not fade with cells"
-EMBEDDING = "what to cluster: [E1|E2] (joint) or [Z1|Z2] beside the PCs at equal variance, or [E1|E2] or [Z1|Z2] alone"
 
 
 def setting(default: Any, group: str, help: str) -> Any:
@@ -99,7 +98,11 @@ class Config(Settings):
     n_clusters: str = setting(
         "auto", "clustering", "a number, or 'auto': the number of known labels if there are any, else estimated"
     )
-    embedding: Literal["joint", "joint-refined", "encoder", "refined"] = setting("joint", "clustering", EMBEDDING)
+    embedding: Literal["joint", "joint-refined", "encoder", "refined"] = setting(
+        "joint",
+        "clustering",
+        "what to cluster: [E1|E2] (joint) or [Z1|Z2] beside the PCs at equal variance, or either alone",
+    )
     cluster_method: Literal["gmm", "kmeans", "leiden"] = setting(
         "gmm", "clustering", "tied-covariance Gaussian mixture, cosine k-means, or Leiden"
     )
@@ -157,9 +160,6 @@ class SCConfig(Config):
     n_neighbors: int = setting(15, "graphs", "nearest cells per cell, the cell itself included (as in scanpy)")
     refined_width: int = setting(64, "model", REFINED_WIDTH)
     consistency: Literal["published", "scale-free"] = setting("scale-free", "training", CONSISTENCY)
-    embedding: Literal["joint", "joint-refined", "encoder", "refined"] = setting(
-        "joint-refined", "clustering", EMBEDDING
-    )
     output: str = setting("auto", "run", "folder of this run's results; auto is results/SC/DATASET")
 
     def __post_init__(self) -> None:

@@ -94,6 +94,7 @@ PARTS = {
     "encoder alone": {"embedding": "encoder"},
     "refined alone": {"embedding": "refined"},
     "PCs alone": {"embedding": "pcs"},
+    "refined beside the PCs": {"embedding": "joint-refined"},
     "k-means": {"cluster_method": "kmeans"},
     "Leiden": {"cluster_method": "leiden"},
     "no CVC": {"lambda2": 0},
@@ -107,15 +108,15 @@ PARTS = {
     "H 64": {"hidden": 64},
     **{f"{n} epoch{'s' * (n > 1)}": {"epochs": n, "plateau": 0} for n in (1, 20, 100, 200, 300, 500)},
 }
+FADING = {"consistency": "published"}
+FITTED = {"consistency": "scale-free"}
 ABLATION = {
     "SC": PARTS
     | {
-        "encoder and PCs": {"embedding": "joint"},
-        "encoder and PCs, CVC and K' as published": {
-            "embedding": "joint", "consistency": "published", "refined_width": 0,
-        },
-        "CVC as published": {"consistency": "published"},
-        "CVC and K' as published": {"consistency": "published", "refined_width": 0},
+        "CVC as published": FADING,
+        "CVC and K' as published": FADING | {"refined_width": 0},
+        "refined beside the PCs, CVC as published": FADING | {"embedding": "joint-refined"},
+        "refined beside the PCs, CVC and K' as published": FADING | {"embedding": "joint-refined", "refined_width": 0},
         "K' = K": {"refined_width": 0},
         "K' 32": {"refined_width": 32},
         "K' 128": {"refined_width": 128},
@@ -128,13 +129,10 @@ ABLATION = {
         "equal gene weights": {"gene_weights": "none"},
         "t 1": {"temperature": 1.0},
         "K' 64": {"refined_width": 64},
-        "refined and PCs": {"embedding": "joint-refined"},
-        "K' 64, scale-free CVC": {"refined_width": 64, "consistency": "scale-free"},
-        "refined and PCs, K' 64, scale-free CVC": {
-            "embedding": "joint-refined", "refined_width": 64, "consistency": "scale-free",
-        },
+        "K' 64, scale-free CVC": FITTED | {"refined_width": 64},
+        "refined beside the PCs, K' 64, scale-free CVC": FITTED | {"embedding": "joint-refined", "refined_width": 64},
     },
-}  # fmt: skip
+}
 UNWEIGHTED = {"SC": {}, "ST": {"gene_weights": "none"}}
 SUITES = {
     task: {
