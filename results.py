@@ -138,11 +138,11 @@ def summary(result: Result) -> str:
     rows = _score_rows(result, scored)
     lines = [format_table(["", "clusters", "epochs", "loss", *scored], rows), ""]
     if len(result.seeds) > 1:
-        lines.append("Final labels: the consensus of all seeds; known labels have no part in it.")
-    sure = (result.confidence.dropna() >= SURE).mean()
-    lines.append(
-        f"Confidence: {result.confidence.mean():.2f} on average; {sure:.0%} of {result.config.unit} at {SURE} or more."
-    )
+        sure = (result.confidence.dropna() >= SURE).mean()
+        lines += [
+            "Final labels: the consensus of all seeds; known labels have no part in it.",
+            f"Confidence: {result.confidence.mean():.2f} on average; {sure:.0%} of {result.config.unit} at {SURE} or more.",
+        ]
     lines.append(f"Number of clusters: {result.prepared.n_clusters}, {result.prepared.n_clusters_from}.")
     if result.prepared.known is not None:
         n_scored, key = result.scores["scrcl"]["n_scored"], result.prepared.known.name

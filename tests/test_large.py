@@ -14,6 +14,7 @@ import backed
 import config
 import figures
 import pipeline
+import results
 import runSC
 import simulate as simulation
 import tissue_figures
@@ -93,6 +94,14 @@ def test_umap_of_some_cells_and_its_figure(monkeypatch, fast):
     assert placed.sum() == 50
     figure = figures.umap_figure(result.cells, result.prepared.known)
     assert all(len(axes.collections[0].get_offsets()) == 50 for axes in figure.axes[:3])
+
+
+def test_one_seed_draws_and_prints_no_confidence(fast):
+    for seeds, drawn in (([5], 0), ([5, 15], 1)):
+        result = pipeline.find_cell_types(simulate(), **fast | {"seeds": seeds})
+        pipeline.add_umap(result.cells)
+        titles = [axes.get_title() for axes in figures.umap_figure(result.cells, result.prepared.known).axes]
+        assert titles.count("confidence") == drawn and results.summary(result).count("Confidence:") == drawn
 
 
 def test_figures_of_more_spots_than_the_umap_lays_out(monkeypatch, tmp_path):
