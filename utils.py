@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-# Matrix products of the same bits for any number of threads. MKL reads it when it is first used; it costs no time.
+# Matrix products of the same bits for any number of threads, as far as MKL can. It reads this when it is first used; it costs no time.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 import numba

@@ -209,7 +209,7 @@ def recipe(task: str, ready: pipeline.Prepared, change: dict, seeds: list[int]) 
     off = [name for name in ("hea_global", "hea_cell") if change.pop(name, None) is False]
     if change.get("embedding") == "pcs":
         change["embedding"] = "joint"
-        pipeline.embedding = lambda fitted, beside, choice: beside
+        pipeline.embedding = lambda fitted, beside, choice, order: beside
 
     def total(terms: train.Losses, lambda1: float, lambda2: float) -> torch.Tensor:
         gone = {name: getattr(terms, name) * 0 for name in off}

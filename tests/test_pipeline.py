@@ -115,7 +115,7 @@ def test_other_input(counts, fast, kind):
     [
         {"embedding": "refined"},
         {"embedding": "encoder"},
-        {"embedding": "joint"},
+        {"embedding": "joint-refined"},
         {"cluster_method": "kmeans"},
         {"cluster_method": "leiden"},
         {"encoder_input": "counts"},
@@ -338,18 +338,27 @@ def test_training_ends_where_the_loss_is_flat(counts, fast):
     assert len(losses) == 60 and [record["total"] for record in early.history] == losses[: expected + 1]
 
 
-def test_one_thread_or_two_give_the_same_bits(fast):
+def same_but_for_rounding(one: pipeline.Result, two: pipeline.Result) -> None:
+    """Sums of another number of threads may be rounded in another order, as on Intel processors; no more than that."""
+    ours, theirs = (pd.DataFrame(run.history)[["epoch", "ndc", "cvc", "total"]] for run in (one, two))
+    assert np.allclose(ours, theirs, rtol=1e-3)
+    assert adjusted_rand_score(one.labels["scrcl"], two.labels["scrcl"]) > 0.95
+
+
+def test_one_thread_or_two_differ_by_rounding_alone(fast):
     settings = fast | {"epochs": 20, "hidden": 64, "n_top_genes": 500, "n_pcs": 30, "seeds": [5, 15]}
-    one, two = (find_cell_types(data.read(None), threads=threads, **settings) for threads in (1, 2))
-    assert one.history == two.history and one.labels.equals(two.labels)
+    one, two, again = (find_cell_types(data.read(None), threads=threads, **settings) for threads in (1, 2, 2))
+    same_but_for_rounding(one, two)
     assert np.array_equal(one.cells.obsm["X_pca"], two.cells.obsm["X_pca"])
-    assert np.array_equal(one.cells.obsm["X_scrcl"], two.cells.obsm["X_scrcl"])
+    assert two.history == again.history and two.labels.equals(again.labels)
+    assert np.array_equal(two.cells.obsm["X_scrcl"], again.cells.obsm["X_scrcl"])
 
 
-def test_tissue_gives_the_same_bits_with_one_thread_or_two(fast):
+def test_tissue_of_one_thread_or_two_differs_by_rounding_alone(fast):
     settings = fast | {"epochs": 20, "n_top_genes": 80, "n_clusters": 4}
-    one, two = (
-        pipeline.find_domains(layered_tissue(n_spots=400, n_genes=80), threads=threads, **settings)
-        for threads in (1, 2)
+    same_but_for_rounding(
+        *(
+            pipeline.find_domains(layered_tissue(n_spots=400, n_genes=80), threads=threads, **settings)
+            for threads in (1, 2)
+        )
     )
-    assert one.history == two.history and one.labels.equals(two.labels)
