@@ -103,7 +103,7 @@ def umap_figure(cells: ad.AnnData, known: pd.Series | None) -> Figure:
     legends = [
         0.08 * values.astype(str).str.len().max() + 1.2 * (1 + values.nunique() // 18) for _, values in bare.obs.items()
     ]
-    if several := sum(str(name).startswith("scrcl_seed_") for name in cells.obs) > 1:
+    if len(cells.uns["scrcl"]["params"]["seeds"]) > 1:
         bare.obs["confidence"] = cells.obs.loc[bare.obs_names, CONFIDENCE]
         legends.append(1.0)
     figure = Figure(figsize=(5 * len(legends) + sum(legends), 5), layout="constrained")
@@ -111,8 +111,8 @@ def umap_figure(cells: ad.AnnData, known: pd.Series | None) -> Figure:
     for axes, name in zip(figure.subplots(1, len(legends), squeeze=False)[0], bare.obs):
         scale = {"vmin": 0, "vmax": 1, "color_map": "viridis", "colorbar_loc": None} if name == "confidence" else {}
         sc.pl.umap(bare, color=name, ax=axes, **look, **scale)
-    if several:
-        figure.colorbar(axes.collections[0], ax=axes, label="share of the seeds that agree", shrink=0.7)
+        if scale:
+            figure.colorbar(axes.collections[0], ax=axes, label="share of the seeds that agree", shrink=0.7)
     return figure
 
 

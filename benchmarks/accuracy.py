@@ -108,15 +108,16 @@ PARTS = {
     "H 64": {"hidden": 64},
     **{f"{n} epoch{'s' * (n > 1)}": {"epochs": n, "plateau": 0} for n in (1, 20, 100, 200, 300, 500)},
 }
-FADING = {"consistency": "published"}
-FITTED = {"consistency": "scale-free"}
+CVC_AS_PUBLISHED = {"consistency": "published"}
+CVC_FITTED = {"consistency": "scale-free"}
 ABLATION = {
     "SC": PARTS
     | {
-        "CVC as published": FADING,
-        "CVC and K' as published": FADING | {"refined_width": 0},
-        "refined beside the PCs, CVC as published": FADING | {"embedding": "joint-refined"},
-        "refined beside the PCs, CVC and K' as published": FADING | {"embedding": "joint-refined", "refined_width": 0},
+        "CVC as published": CVC_AS_PUBLISHED,
+        "CVC and K' as published": CVC_AS_PUBLISHED | {"refined_width": 0},
+        "refined beside the PCs, CVC as published": CVC_AS_PUBLISHED | {"embedding": "joint-refined"},
+        "refined beside the PCs, CVC and K' as published": CVC_AS_PUBLISHED
+        | {"embedding": "joint-refined", "refined_width": 0},
         "K' = K": {"refined_width": 0},
         "K' 32": {"refined_width": 32},
         "K' 128": {"refined_width": 128},
@@ -129,8 +130,9 @@ ABLATION = {
         "equal gene weights": {"gene_weights": "none"},
         "t 1": {"temperature": 1.0},
         "K' 64": {"refined_width": 64},
-        "K' 64, scale-free CVC": FITTED | {"refined_width": 64},
-        "refined beside the PCs, K' 64, scale-free CVC": FITTED | {"embedding": "joint-refined", "refined_width": 64},
+        "K' 64, scale-free CVC": CVC_FITTED | {"refined_width": 64},
+        "refined beside the PCs, K' 64, scale-free CVC": CVC_FITTED
+        | {"embedding": "joint-refined", "refined_width": 64},
     },
 }
 UNWEIGHTED = {"SC": {}, "ST": {"gene_weights": "none"}}

@@ -184,7 +184,9 @@ def test_a_run_in_blocks_finds_what_a_run_at_once_does(monkeypatch):
     assert not np.array_equal(in_blocks.prepared.order, np.arange(300))
     found, expected = (run.cells.obsm["X_scrcl"] for run in (in_blocks, at_once))
     assert found.shape == expected.shape
-    assert found[:, -10:] == pytest.approx(expected[:, -10:], abs=1e-3)  # the PCs; Z starts from a weight per cell
+    assert found[:, -10:] == pytest.approx(
+        expected[:, -10:], abs=1e-3
+    )  # the PCs; training starts from a random weight per cell
     assert in_blocks.scores["scrcl"]["ARI"] == at_once.scores["scrcl"]["ARI"] == 1
     first = [run.history[0] for run in (at_once, in_blocks)]
     for name in ("hea_global", "hea_cell", "ndc"):  # in these the random start of each cell's weight has no part
