@@ -7,14 +7,18 @@ from typing import NamedTuple
 from utils import UserError
 
 ALL_AT_ONCE_UP_TO = (
-    2.0  # GiB of a step, without --max-memory: 50,000 cells of 2,000 genes. Beyond, blocks are faster as well
+    1.75  # GiB of a step, without --max-memory: 50,000 cells of 2,000 genes. Beyond, blocks are faster as well
 )
 BLOCKS = (4096, 2048, 1024, 512, 256, 128)
 FIXED = 1.0  # GiB of Python and its libraries
 # Measured at H = 256: how many arrays [cells, H] a step holds at its peak, all cells at once and in blocks
-ARRAYS, ARRAYS_IN_BLOCKS = 26, 14
+ARRAYS, ARRAYS_IN_BLOCKS = 19, 11
+ARRAYS_REFINED = (
+    6  # arrays [cells, K'] beside them: Z1 and Z2 or their gradients, the gene encoder's weights and Adam's moments
+)
+USUAL_WIDTH = 20  # K' where it is the number of clusters, which is not known yet
 ARRAYS_OF_A_BLOCK = 30  # what a block makes, at most
-BYTES_PER_EDGE = 28  # of A + I and of A_hat, 64-bit indices, and of A
+BYTES_PER_EDGE = 24  # of A + I and of A_hat, 32-bit indices, and of A
 COPIES = 3  # of the stored values: log-normalised, counts and scaled
 
 
@@ -25,18 +29,29 @@ class Plan(NamedTuple):
     gib: float
 
 
-def plan(n_cells: int, n_genes: int, n_stored: int, n_neighbors: int, hidden: int, max_memory: float = 0.0) -> Plan:
+def plan(
+    n_cells: int,
+    n_genes: int,
+    n_stored: int,
+    n_neighbors: int,
+    hidden: int,
+    refined_width: int = 0,
+    max_memory: float = 0.0,
+) -> Plan:
     """All cells at once where that fits, else the largest block that does.
 
-    n_stored: values other than 0 of [n_cells, n_genes]; max_memory: GiB, 0 for no limit.
+    n_stored: values other than 0 of [n_cells, n_genes]; refined_width: K', 0 for the number of clusters; max_memory: GiB, 0 for no limit.
     Raises UserError where even the smallest block needs more.
     """
     kept = FIXED * 2**30 + 8.0 * COPIES * n_stored + BYTES_PER_EDGE * 1.5 * n_neighbors * n_cells
-    at_once = 4.0 * n_cells * (2 * n_genes + ARRAYS * hidden)
+    refined = ARRAYS_REFINED * (refined_width or USUAL_WIDTH)
+    at_once = 4.0 * n_cells * (2 * n_genes + ARRAYS * hidden + refined)
     if (at_once <= ALL_AT_ONCE_UP_TO * 2**30) if max_memory == 0 else (kept + at_once <= max_memory * 2**30):
         return Plan(0, (kept + at_once) / 2**30)
     for block in BLOCKS:
-        in_blocks = 4.0 * (n_cells * ARRAYS_IN_BLOCKS * hidden + block * (n_genes + ARRAYS_OF_A_BLOCK * hidden))
+        in_blocks = 4.0 * (
+            n_cells * (ARRAYS_IN_BLOCKS * hidden + refined) + block * (n_genes + ARRAYS_OF_A_BLOCK * hidden)
+        )
         found = Plan(block, (kept + in_blocks) / 2**30)
         if max_memory == 0 or found.gib <= max_memory:
             return found

@@ -8,18 +8,16 @@ Shapes: N cells (or spots), G genes, H hidden units, K refined dimensions.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
-from torch.nn import functional
-from torch.nn.functional import leaky_relu, linear, normalize
+from torch.nn.functional import leaky_relu, linear
 from torch_geometric.nn import GCNConv
 from torch_geometric.nn.dense.linear import Linear as InitLinear
+
+from rows import by_rows, dropout, fixed_sum, row_products, symmetric_product, unit_rows
 
 if TYPE_CHECKING:
     from views import SparseView
@@ -65,90 +63,6 @@ class Losses(NamedTuple):
     def total(self, lambda1: float, lambda2: float) -> Tensor:
         """L = HEA + lambda1 NDC + lambda2 CVC."""
         return self.hea_global + self.hea_cell + lambda1 * self.ndc + lambda2 * self.cvc
-
-
-def by_rows(
-    function: Callable[..., tuple[Tensor, ...]], block: int, rows: tuple[Tensor, ...], shared: tuple[Tensor, ...] = ()
-) -> tuple[Tensor, ...]:
-    """function(*rows, *shared), a block of rows at a time, where row i of what it returns hangs on row i of its arguments alone.
-
-    Of what a block makes only the result stays; the backward pass makes the rest again. shared: what
-    all rows need and has a gradient. block 0: all at once, and all stays.
-    """
-    if not block or block >= len(rows[0]):
-        return function(*rows, *shared)
-    return _ByRows.apply(function, block, len(rows), *rows, *shared)
-
-
-class _ByRows(torch.autograd.Function):
-    """by_rows, with results and gradients written in place: they are never there twice."""
-
-    @staticmethod
-    def forward(ctx: Any, function: Callable[..., Any], block: int, n: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.function, ctx.block, ctx.n = function, block, n
-        ctx.save_for_backward(*tensors)
-        ctx.random = _random_state(tensors[0].device)
-        rows, shared = tensors[:n], tensors[n:]
-        results: list[Tensor] = []
-        for part in _parts(len(rows[0]), block):
-            found = function(*(x[part] for x in rows), *shared)
-            results = results or [x.new_empty((len(rows[0]), *x.shape[1:])) for x in found]
-            for result, x in zip(results, found):
-                result[part] = x
-        return tuple(results)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        rows = ctx.saved_tensors[: ctx.n]
-        shared = [x.detach().requires_grad_() for x in ctx.saved_tensors[ctx.n :]]
-        results = [torch.empty_like(x) for x in rows]
-        device = rows[0].device
-        with torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            _set_random_state(ctx.random, device)  # dropout falls on the same places
-            for part in _parts(len(rows[0]), ctx.block):
-                own = [x[part].detach().requires_grad_() for x in rows]
-                torch.autograd.backward(ctx.function(*own, *shared), [grad[part] for grad in grads])
-                for result, x in zip(results, own):
-                    result[part] = x.grad
-        return None, None, None, *results, *(x.grad for x in shared)
-
-
-def _parts(n: int, block: int) -> list[slice]:
-    return [slice(start, min(start + block, n)) for start in range(0, n, block)]
-
-
-def _random_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _set_random_state(state: Tensor, device: torch.device) -> None:
-    torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.set_rng_state(state)
-
-
-def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
-    """Dropout; on a CPU the mask comes of uniform numbers, which takes half the time of torch's Bernoulli ones."""
-    if not training or not probability:
-        return x
-    if not x.is_cpu:
-        return functional.dropout(x, probability, training)
-    return x * torch.rand_like(x).ge_(probability).div_(1 - probability)
-
-
-class _SymmetricProduct(torch.autograd.Function):
-    """S @ x for a symmetric sparse S: the gradient is S @ g, no transpose needed."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, symmetric: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(symmetric)
-        return symmetric @ x
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[None, Tensor]:
-        (symmetric,) = ctx.saved_tensors  # type: ignore[attr-defined]  # torch does not declare it
-        return None, symmetric @ grad
-
-
-symmetric_product = _SymmetricProduct.apply
 
 
 class SymmetricGCNConv(GCNConv):
@@ -207,7 +121,7 @@ class ScRCL(nn.Module):
         h2 = self.graph_encoder(inputs)
         q = self.gene_encoder(inputs.view1.T, inputs.gene_graph).relu()
         z1, z2 = self.refine(q, h1, h2, block=inputs.block)
-        (e1,), (e2,) = (by_rows(lambda h: (normalize(h),), inputs.block, (h,)) for h in (h1, h2))
+        (e1,), (e2,) = (by_rows(lambda h: (unit_rows(h),), inputs.block, (h,)) for h in (h1, h2))
         return Embeddings(e1, e2, z1, z2)
 
     def refine(self, q: Tensor, *hidden: Tensor, block: int = 0) -> list[Tensor]:
@@ -218,7 +132,7 @@ class ScRCL(nn.Module):
         """
 
         def refined(h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
-            return (normalize(dropout(h, self.dropout, self.training) @ weight + bias),)
+            return (unit_rows(dropout(h, self.dropout, self.training) @ weight + bias),)
 
         projected = self.projector.weight.T @ q, self.projector.bias @ q
         return [by_rows(refined, block, (h,), projected)[0] for h in hidden]
@@ -242,47 +156,28 @@ def alignment_losses(
     """
     n_cells = len(e1)
     u, v = (e1, e2) if temperature == 1 else (e1 / temperature, e2 / temperature)
-    p, q, pu, pv, qu, qv, size_u, size_v, drift = by_rows(_row_terms, block, (u, v))
-    own = pu - pv - qu + qv  # D_ii
-    hea_cell = _sum(own) / n_cells / 2
+    pu, qv, pd, qd, near_cross, all_cross, size_u, size_v, drift = row_products(u, v, neighbourhood, block)
+    own = pd - qd  # D_ii
+    hea_cell = fixed_sum(own) / n_cells / 2
 
     # The softmax over all N*H entries is the row softmax weighted by the rows' share of the total.
     share_p, share_q = size_u.softmax(0), size_v.softmax(0)
-    hea_global = _sum(share_p * (pu - pv + drift) - share_q * (qu - qv + drift))
+    hea_global = fixed_sum(share_p * (pd + drift) - share_q * (qd + drift))
 
-    near = degree * pu + symmetric_product(neighbourhood, qv[:, None])[:, 0]
-    sums_near = symmetric_product(neighbourhood, v), symmetric_product(neighbourhood, q)
-    p_near, u_near, p_all, u_all = by_rows(_cross_terms, block, (p, u, *sums_near), (v.sum(0), q.sum(0)))
-    near = near - p_near - u_near
-    far = (n_cells * pu + _sum(qv) - p_all - u_all - own) / max(n_cells - 1, 1)
+    near = degree * pu + symmetric_product(neighbourhood, qv[:, None])[:, 0] - near_cross
+    far = (n_cells * pu + fixed_sum(qv) - all_cross - own) / max(n_cells - 1, 1)
     # Where all cells are alike both are rounding errors; without a floor their ratio could be anything.
     precision = torch.finfo(e1.dtype)
-    floor = 10 * precision.eps * (pu.abs() + _sum(qv.abs()) / n_cells).detach() + precision.tiny**0.5
-    ndc = _sum(near.clamp_min(0) / degree / torch.maximum(far, floor)) / n_cells
+    floor = 10 * precision.eps * (pu.abs() + fixed_sum(qv.abs()) / n_cells).detach() + precision.tiny**0.5
+    ndc = fixed_sum(near.clamp_min(0) / degree / torch.maximum(far, floor)) / n_cells
     return hea_global, hea_cell, ndc
-
-
-def _row_terms(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-    """p and q less 1/H, [N, H]; and per row, [N]: p.u, p.v, q.u, q.v, the log-normalisers, and the mean of u - v,
-    which restores the 1/H taken off p and q."""
-    width = u.shape[1]
-    p, q = torch.softmax(u, dim=1) - 1 / width, torch.softmax(v, dim=1) - 1 / width
-    dots = _row_dot(p, u), _row_dot(p, v), _row_dot(q, u), _row_dot(q, v)
-    return p, q, *dots, torch.logsumexp(u, 1), torch.logsumexp(v, 1), (u - v).mean(1)
-
-
-def _cross_terms(
-    p: Tensor, u: Tensor, v_near: Tensor, q_near: Tensor, v_all: Tensor, q_all: Tensor
-) -> tuple[Tensor, ...]:
-    """Per row, [N]: p.v and u.q, with v and q summed over neighbours, [N, H], and over all, [H]."""
-    return _row_dot(p, v_near), _row_dot(u, q_near), p @ v_all, u @ q_all
 
 
 def consistency_loss(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree: Tensor) -> Tensor:
     """CVC, the mean over all N^2 of (Z1 Z2^T - (A + I))^2, expanded so that no N x N is formed."""
     all_pairs = ((z1.T @ z1) * (z2.T @ z2)).sum()
-    neighbours = _sum(z1 * symmetric_product(neighbourhood, z2))
-    return (all_pairs - 2 * neighbours + _sum(degree)) / z1.shape[0] ** 2
+    neighbours = fixed_sum(z1 * symmetric_product(neighbourhood, z2))
+    return (all_pairs - 2 * neighbours + fixed_sum(degree)) / z1.shape[0] ** 2
 
 
 def scale_free_consistency_loss(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree: Tensor) -> Tensor:
@@ -293,9 +188,9 @@ def scale_free_consistency_loss(z1: Tensor, z2: Tensor, neighbourhood: Tensor, d
     has no such scale; its optimum is that of the spectral contrastive loss (HaoChen 2021).
     """
     all_pairs = ((z1.T @ z1) * (z2.T @ z2)).sum()
-    neighbours = _sum(z1 * symmetric_product(neighbourhood, z2))
+    neighbours = fixed_sum(z1 * symmetric_product(neighbourhood, z2))
     tiny = torch.finfo(z1.dtype).tiny ** 0.5
-    return (all_pairs.clamp_min(tiny) * _sum(degree)).log() - 2 * neighbours.clamp_min(tiny).log()
+    return (all_pairs.clamp_min(tiny) * fixed_sum(degree)).log() - 2 * neighbours.clamp_min(tiny).log()
 
 
 CONSISTENCY = {"published": consistency_loss, "scale-free": scale_free_consistency_loss}
@@ -314,14 +209,3 @@ def losses(
         *alignment_losses(e1, e2, neighbourhood, degree, temperature, block),
         CONSISTENCY[consistency](z1, z2, neighbourhood, degree),
     )
-
-
-def _sum(x: Tensor) -> Tensor:
-    """The sum of all, in an order that the number of threads does not change: torch splits a sum of 32,768 or more by threads."""
-    side = math.isqrt(x.numel())
-    flat = x.flatten()
-    return flat[: side**2].view(side, side).sum(1).sum() + flat[side**2 :].sum()
-
-
-def _row_dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b)

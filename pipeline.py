@@ -265,7 +265,8 @@ def plan(cells: ad.AnnData, config: Config) -> memory.Plan:
     """How many cells training takes at a time; said in one line."""
     hvgs = cells.var["highly_variable"].to_numpy()
     stored = int(cells.X.getnnz(axis=0)[hvgs].sum())
-    chosen = memory.plan(cells.n_obs, int(hvgs.sum()), stored, config.n_neighbors, config.hidden, config.max_memory)
+    sizes = cells.n_obs, int(hvgs.sum()), stored, config.n_neighbors, config.hidden, config.refined_width
+    chosen = memory.plan(*sizes, config.max_memory)
     how = f"{chosen.block} cells at a time, values kept sparse" if chosen.block else "all cells at once"
     log.info("Training: %s; about %.1f GiB of memory.", how, chosen.gib)
     return chosen

@@ -71,11 +71,13 @@ def sparse_tensor(matrix: sparse.spmatrix, device: torch.device, dtype: torch.dt
     """A scipy matrix as a torch CSR tensor."""
     matrix = matrix.tocsr()
     matrix.sort_indices()
+    # What MKL takes; it would make them of 64 bits at every product.
+    index = torch.int32 if matrix.nnz < 2**31 else torch.int64
     with warnings.catch_warnings():  # torch announces at each first use that CSR is in beta
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
         return torch.sparse_csr_tensor(
-            torch.as_tensor(matrix.indptr, dtype=torch.int64),
-            torch.as_tensor(matrix.indices, dtype=torch.int64),
+            torch.as_tensor(matrix.indptr, dtype=index),
+            torch.as_tensor(matrix.indices, dtype=index),
             torch.as_tensor(matrix.data, dtype=dtype),
             size=matrix.shape,
             device=device,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from features import Features
-from model import symmetric_product
+from rows import symmetric_product
 
 # Share of stored values up to which a CPU multiplies them as they are faster than a block made dense. On two
 # cores, 50,000 x 2,000 times 512 columns: as they are 0.29 s at a share of 0.08, and in proportion to it; dense 0.69 s.

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 import graphs
 import model
+import rows
 from features import Features
 from model import Embeddings, GraphInputs, ScRCL, losses
 from train import adam, embed, graph_inputs, sparse_tensor, step, update
@@ -261,12 +262,12 @@ def test_dropout_acts_in_training_only():
 def test_dropout_drops_its_share_and_scales_the_rest():
     x = torch.full((400, 500), 3.0, requires_grad=True)
     torch.manual_seed(0)
-    found = model.dropout(x, 0.25, True)
+    found = rows.dropout(x, 0.25, True)
     found.sum().backward()
     assert set(found.detach().unique().tolist()) == {0.0, 4.0}
     assert abs((found == 0).float().mean() - 0.25) < 0.005  # five standard errors
     assert torch.equal(x.grad, found.detach() / 3)
-    assert model.dropout(x, 0.25, False) is x and model.dropout(x, 0.0, True) is x
+    assert rows.dropout(x, 0.25, False) is x and rows.dropout(x, 0.0, True) is x
 
 
 @pytest.mark.parametrize("block", [0, 7])
@@ -298,7 +299,7 @@ def test_sums_do_not_depend_on_the_number_of_threads(shape):
     found, before = [], torch.get_num_threads()
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        found.append(model._sum(x))
+        found.append(rows.fixed_sum(x))
     torch.set_num_threads(before)
     assert torch.equal(*found) and torch.allclose(found[0], x.sum())
     found[0].backward()
