@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, linear
+from torch.nn.functional import leaky_relu_, linear
 from torch_geometric.nn import GCNConv
 from torch_geometric.nn.dense.linear import Linear as InitLinear
 
@@ -91,14 +91,13 @@ class GraphEncoder(nn.Module):
         self.dropout = dropout
 
     def forward(self, inputs: GraphInputs) -> Tensor:
-        h = self.gcn1(inputs.propagated_view2)
-        (h,) = by_rows(lambda h, w: (linear(leaky_relu(h), w),), inputs.block, (h,), (self.gcn2.lin.weight,))
-        h = self.gcn2.propagate(inputs.normalised, x=h, edge_weight=None) + self.gcn2.bias
+        h = leaky_relu_(self.gcn1(inputs.propagated_view2))
+        h = leaky_relu_(self.gcn2(h, inputs.normalised))
         (h,) = by_rows(self._head, inputs.block, (h,), (self.out.weight, self.out.bias))
         return h
 
     def _head(self, h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
-        return (leaky_relu(linear(dropout(leaky_relu(h), self.dropout, self.training), weight, bias)),)
+        return (leaky_relu_(linear(dropout(h, self.dropout, self.training), weight, bias)),)
 
 
 class ScRCL(nn.Module):
@@ -117,7 +116,7 @@ class ScRCL(nn.Module):
         self.dropout = dropout
 
     def forward(self, inputs: GraphInputs) -> Embeddings:
-        h1 = self.expression_encoder(inputs.view1).relu()
+        h1 = self.expression_encoder(inputs.view1).relu_()
         h2 = self.graph_encoder(inputs)
         q = self.gene_encoder(inputs.view1.T, inputs.gene_graph).relu()
         z1, z2 = self.refine(q, h1, h2, block=inputs.block)

@@ -17,7 +17,7 @@ import interrupts
 from checkpoints import Checkpoints
 from features import Features
 from model import GraphInputs, Losses, ScRCL, losses
-from utils import UserError, log
+from utils import UserError, keep_freed_memory, log
 from views import SparseView
 
 PER_CELL = "gene_encoder.lin.weight"  # [K', N]
@@ -112,6 +112,7 @@ def fit(
     The caller's torch random state is left as it was.
     Raises UserError when a loss is not finite.
     """
+    keep_freed_memory()
     device, checkpoints = inputs.view1.device, checkpoints or Checkpoints()
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), interrupts.deferred() as asked_to_end:

@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Matrix products of the same bits for any number of threads, as far as MKL can. It reads this when it is first used; it costs no time.
@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 import interrupts
 
 VERSION = "0.1.0"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 log = logging.getLogger("scrcl")
 
@@ -132,10 +133,16 @@ def _multiplies_sparse(device: torch.device) -> bool:
 def release_memory() -> None:
     """Give freed memory back to the system, where the C library keeps it for later; large searches leave gigabytes."""
     gc.collect()  # pynndescent's index holds on to itself
-    try:
+    with suppress(OSError, AttributeError):  # not Linux with glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):  # not Linux with glibc
-        pass
+
+
+def keep_freed_memory() -> None:
+    """Let arrays of up to 32 MiB take the place of freed ones: the system clears every page it hands out, which takes longer than filling it."""
+    with suppress(OSError, AttributeError):  # not Linux with glibc
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_MMAP_THRESHOLD, 2**25)  # the most it takes; larger arrays go back to the system at once
+        mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 @contextmanager

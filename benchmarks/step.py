@@ -35,7 +35,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import graphs  # noqa: E402
 import train  # noqa: E402
 from model import ScRCL  # noqa: E402
-from utils import format_table, peak_memory_gib  # noqa: E402
+from utils import format_table, keep_freed_memory, peak_memory_gib  # noqa: E402
 
 CLUSTERS = 9
 CPU = torch.device("cpu")
@@ -112,6 +112,7 @@ FORMS = {"linear": linear_step, "dense": dense_step, "published": published_epoc
 
 def prepared(forms: list[str], n_cells: int, n_genes: int, hidden: int) -> dict[str, Callable[[], object]]:
     """The steps of these forms on the same data, each taken once to warm up."""
+    keep_freed_memory()
     torch.manual_seed(0)
     data = simulated(n_cells, n_genes)
     steps = {form: FORMS[form](*data, hidden) for form in forms}
