@@ -168,6 +168,7 @@ def test_plan_takes_the_largest_block_that_fits_and_refuses_what_cannot():
     assert memory.plan(**sizes, max_memory=tight - 0.1).block < memory.BLOCKS[0]
     with pytest.raises(UserError, match="too little: 1000000 cells x 2000 genes at --hidden 256 need about 1"):
         memory.plan(**sizes, max_memory=4)
+    assert memory.plan(**sizes, refined_width=64).gib > tight + 0.8  # 44 more columns, 4 MB each, six times
     small = sizes | {"n_cells": 3000, "n_stored": 10**5}
     assert memory.plan(**small).block == 0 and memory.plan(**small).gib < 2
 

@@ -16,7 +16,6 @@ from torch.nn.functional import normalize
 
 import graphs
 import model
-import rows
 from features import Features
 from model import Embeddings, GraphInputs, ScRCL, losses
 from train import adam, embed, graph_inputs, sparse_tensor, step, update
@@ -259,17 +258,6 @@ def test_dropout_acts_in_training_only():
     assert np.array_equal(first[0], second[0]) and np.array_equal(first[1], second[1])
 
 
-def test_dropout_drops_its_share_and_scales_the_rest():
-    x = torch.full((400, 500), 3.0, requires_grad=True)
-    torch.manual_seed(0)
-    found = rows.dropout(x, 0.25, True)
-    found.sum().backward()
-    assert set(found.detach().unique().tolist()) == {0.0, 4.0}
-    assert abs((found == 0).float().mean() - 0.25) < 0.005  # five standard errors
-    assert torch.equal(x.grad, found.detach() / 3)
-    assert rows.dropout(x, 0.25, False) is x and rows.dropout(x, 0.0, True) is x
-
-
 @pytest.mark.parametrize("block", [0, 7])
 @pytest.mark.parametrize("consistency", model.CONSISTENCY)
 def test_a_step_makes_no_tensor_elsewhere_and_waits_for_no_value(block, consistency):
@@ -291,16 +279,3 @@ def test_the_meta_device_tells_a_hard_wired_tensor():
         torch.empty(3, device="meta") + torch.ones(3)
     with pytest.raises((RuntimeError, NotImplementedError)):
         torch.empty(3, device="meta").tolist()
-
-
-@pytest.mark.parametrize("shape", [(), (1,), (7,), (70_001,), (300, 301)])
-def test_sums_do_not_depend_on_the_number_of_threads(shape):
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
-    found, before = [], torch.get_num_threads()
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        found.append(rows.fixed_sum(x))
-    torch.set_num_threads(before)
-    assert torch.equal(*found) and torch.allclose(found[0], x.sum())
-    found[0].backward()
-    assert torch.equal(x.grad, torch.ones_like(x))

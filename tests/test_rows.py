@@ -1,0 +1,111 @@
+"""rows.py: hand-written gradients against automatic ones, dropout, and sums that threads do not change."""
+
+import pytest
+import torch
+from scipy import sparse
+from torch.nn.functional import normalize
+
+import rows
+import train
+
+
+def graph(n: int, seed: int = 0) -> torch.Tensor:
+    """Dense, symmetric, 0/1, with ones on the diagonal; the last cell has no other neighbour."""
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.rand(n, n, generator=generator, dtype=torch.float64) < 0.3
+    found = (half | half.T | torch.eye(n, dtype=torch.bool)).double()
+    found[-1] = found[:, -1] = 0
+    found[-1, -1] = 1
+    return found
+
+
+def csr(dense: torch.Tensor) -> torch.Tensor:
+    return train.sparse_tensor(sparse.csr_matrix(dense.numpy()), dense.device, dense.dtype)
+
+
+def plain_products(u: torch.Tensor, v: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+    """RowProducts as its docstring says it, [9, N]."""
+    p, q = (x.softmax(1) - 1 / x.shape[1] for x in (u, v))
+    d = u - v
+    pairs = [(p, u), (q, v), (p, d), (q, d)]
+    own = [(a * b).sum(1) for a, b in pairs]
+    cross = p @ v.T + u @ q.T  # of cells i and j
+    return torch.stack([*own, (near * cross).sum(1), cross.sum(1), u.logsumexp(1), v.logsumexp(1), d.mean(1)])
+
+
+@pytest.mark.parametrize("block", [0, 1, 3, 12, 50])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_products_of_rows_and_their_gradient_are_those_of_the_plain_form(block, scale):
+    torch.manual_seed(1)
+    u, v = (scale * torch.randn(12, 5, dtype=torch.float64) for _ in range(2))
+    weights = torch.randn(9, 12, dtype=torch.float64)
+    near = graph(12)
+    found, expected = [], []
+    for form, into in (
+        (lambda u, v: torch.stack(rows.row_products(u, v, csr(near), block)), found),
+        (lambda u, v: plain_products(u, v, near), expected),
+    ):
+        leaves = [x.clone().requires_grad_() for x in (u, v)]
+        values = form(*leaves)
+        (weights * values).sum().backward()
+        into += [values.detach(), *(x.grad for x in leaves)]
+    for ours, plain in zip(found, expected):
+        assert torch.allclose(ours, plain, rtol=1e-9, atol=1e-9 * scale)
+
+
+def test_unit_rows_are_those_of_torch_also_where_a_row_is_zero():
+    x = torch.randn(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[2] = 0
+    upstream = torch.randn(7, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    ours, theirs = (x.clone().requires_grad_() for _ in range(2))
+    assert torch.equal(rows.unit_rows(ours), normalize(theirs))
+    rows.unit_rows(ours).backward(upstream)
+    normalize(theirs).backward(upstream)
+    assert torch.allclose(ours.grad, theirs.grad, rtol=1e-12)
+
+
+def test_product_with_a_symmetric_matrix_and_its_gradient():
+    dense = graph(9)
+    ours, theirs = (torch.arange(27, dtype=torch.float64).reshape(9, 3).requires_grad_() for _ in range(2))
+    found, expected = rows.symmetric_product(csr(dense), ours), dense @ theirs
+    assert torch.equal(found, expected)
+    (found**2).sum().backward()
+    (expected**2).sum().backward()
+    assert torch.equal(ours.grad, theirs.grad)
+
+
+def test_dropout_drops_its_share_and_scales_the_rest():
+    x = torch.full((400, 500), 3.0, requires_grad=True)
+    torch.manual_seed(0)
+    found = rows.dropout(x, 0.25, True)
+    found.sum().backward()
+    assert set(found.detach().unique().tolist()) == {0.0, 4.0}
+    assert abs((found == 0).float().mean() - 0.25) < 0.005  # five standard errors
+    assert torch.equal(x.grad, found.detach() / 3)
+    assert rows.dropout(x, 0.25, False) is x and rows.dropout(x, 0.0, True) is x
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (5, 7), (2, 0)])
+def test_dropout_of_any_size(shape):
+    found = rows.dropout(torch.ones(shape), 0.5, True)
+    assert found.shape == shape and set(found.flatten().tolist()) <= {0.0, 2.0}
+
+
+def test_the_least_dropout_is_one_in_65536():
+    torch.manual_seed(0)
+    found = rows.dropout(torch.ones(1000, 1000), 1e-9, True)
+    assert 1 <= (found == 0).sum() < 50  # 15.3 are expected
+    assert found.max() == pytest.approx(65536 / 65535)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (70_001,), (300, 301)])
+def test_sums_do_not_depend_on_the_number_of_threads(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    found, before = [], torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.append(rows.fixed_sum(x))
+    torch.set_num_threads(before)
+    assert torch.equal(*found) and torch.allclose(found[0], x.sum())
+    found[0].backward()
+    assert torch.equal(x.grad, torch.ones_like(x))
