@@ -12,7 +12,7 @@ ALL_AT_ONCE_UP_TO = (
 BLOCKS = (4096, 2048, 1024, 512, 256, 128)
 FIXED = 1.0  # GiB of Python and its libraries
 # Measured at H = 256: how many arrays [cells, H] a step holds at its peak, all cells at once and in blocks
-ARRAYS, ARRAYS_IN_BLOCKS = 19, 11
+ARRAYS, ARRAYS_IN_BLOCKS = 19, 11.5
 ARRAYS_REFINED = (
     6  # arrays [cells, K'] beside them: Z1 and Z2 or their gradients, the gene encoder's weights and Adam's moments
 )
