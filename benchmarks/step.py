@@ -122,11 +122,11 @@ def prepared(forms: list[str], n_cells: int, n_genes: int, hidden: int) -> dict[
 
 
 def seconds_in_turn(forms: list[str], *sizes: int) -> dict[str, list[float]]:
-    """Seconds of a step of every form, one of each a round, for at least 5 rounds and 3 seconds."""
+    """Seconds of a step of every form, one of each a round, for at least 9 rounds and 3 seconds."""
     steps = prepared(forms, *sizes)
     seconds: dict[str, list[float]] = {form: [] for form in forms}
     began = time.perf_counter()
-    while (rounds := len(seconds[forms[0]])) < 5 or (time.perf_counter() - began < 3 and rounds < 20):
+    while (rounds := len(seconds[forms[0]])) < 9 or (time.perf_counter() - began < 3 and rounds < 20):
         for form, step in steps.items():
             start = time.perf_counter()
             step()

@@ -32,7 +32,7 @@ import visium
 from simulate import layered_tissue
 from utils import UserError, run_script
 
-CASES = int(os.environ.get("SCRCL_CASES", 80))  # of each of six kinds; docs/RELIABILITY.md is of 400
+CASES = int(os.environ.get("SCRCL_CASES", 40))  # of each of six kinds; docs/RELIABILITY.md is of 400
 
 MANY = settings(
     max_examples=CASES, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)

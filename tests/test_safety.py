@@ -52,6 +52,12 @@ def test_nothing_that_is_read_is_executed(path):
             assert keywords.get("weights_only") == "True"
 
 
+def test_deprecation_warnings_of_every_module_are_errors(pytestconfig):
+    for line in pytestconfig.getini("filterwarnings"):
+        *_, modules = line.strip("$()").split("(")
+        assert set(modules.split("|")) == {path.stem for path in OURS if path.parent.name != "benchmarks"}
+
+
 def test_the_search_finds_what_it_looks_for(tmp_path):
     path = tmp_path / "bad.py"
     path.write_text("import pickle\ntorch.load(f)\nyaml.load(f)\n")
