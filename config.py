@@ -115,7 +115,7 @@ class Config(Settings):
     )
     device: str = setting("auto", "run", "auto, cpu, cuda, cuda:1 or mps; auto takes CUDA where there is one")
     tf32: bool = setting(False, "run", "faster matrix products of lower precision, on CUDA cards that have them")
-    threads: int = setting(0, "run", "CPU threads, 0 for all")
+    threads: int = setting(0, "run", "CPU threads, 0 for all; runs at the same time should not share cores")
     output: str = setting("auto", "run", "")
     max_memory: float = setting(
         0.0, "run", "GiB that training may take, which decides how many cells it works on at a time; 0 for no limit"
@@ -238,7 +238,7 @@ class DEGConfig(Settings):
     format: Literal["png", "pdf", "svg"] = setting("png", "figures", "of the figure files")
     dpi: int = setting(150, "figures", "dots per inch of png files, and of the points in others")
     # Run
-    threads: int = setting(0, "run", "CPU threads, 0 for all")
+    threads: int = setting(0, "run", "CPU threads, 0 for all; runs at the same time should not share cores")
     output: str = setting("auto", "run", "folder of the results; auto is that of the run, or results/TASK/DATASET")
 
     def __post_init__(self) -> None:
