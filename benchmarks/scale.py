@@ -33,7 +33,7 @@ import simulate  # noqa: E402
 from config import SCConfig  # noqa: E402
 from utils import format_table, peak_memory_gib  # noqa: E402
 
-GENES, HIDDEN = 2000, 256
+GENES, HIDDEN, WIDTH = 2000, SCConfig().hidden, SCConfig().refined_width
 METHODS = ("scRCL", "PCA + Leiden", "dense")
 DENSE_UP_TO = 10_000  # cells; some 24 bytes per pair of cells
 EXPONENT_FROM = 10_000
@@ -89,11 +89,11 @@ def peak_gflops() -> float:
     return 2 * 4096 * GENES * HIDDEN / best / 1e9
 
 
-def gflop_of_step(n_cells: float, width: int = SCConfig().refined_width) -> float:
+def gflop_of_step(n_cells: float) -> float:
     """Of the dense products of one step, forward and backward, nothing counted twice."""
     inputs = 2 * 2 * 2 * n_cells * GENES * HIDDEN  # two encoders, there and back
     inner = 2 * 3 * 2 * n_cells * HIDDEN**2
-    refined = 2 * 2 * n_cells * GENES * width + 2 * 3 * 2 * n_cells * HIDDEN * width
+    refined = 2 * 2 * n_cells * GENES * WIDTH + 2 * 3 * 2 * n_cells * HIDDEN * WIDTH
     return (inputs + inner + refined) / 1e9
 
 
