@@ -20,7 +20,7 @@ NAME = "checkpoint"  # of the folder, in that of the results
 SETTINGS, TRAINING = "settings.json", "training.pt"
 OURS = re.compile(r"settings\.json|training\.pt|seed_\d+\.pt|\.(settings\.json|training\.pt|seed_\d+\.pt)-\d+")
 STATE = {"seed", "epoch", "history", "model", "optimizer", "random", "random_cuda"}
-SEED = {"labels", "model", "history"}
+SEED = {"labels", "of", "model", "history"}
 
 
 class Checkpoints:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import combinations
 from typing import NamedTuple
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import scanpy as sc
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
@@ -24,19 +22,22 @@ from tqdm.auto import tqdm
 
 from utils import UserError, limited_threads
 
-N_INIT = 8  # starts of k-means and of the mixture; the best by its own objective is kept
+N_INIT = 8  # starts of k-means; the best by its own objective is kept
+STARTS = 4  # of the mixture, and again in each of so many rounds of starts in the metric of the likeliest so far
+WHITENED_ROUNDS = 2
 FIT_ON = 20_000  # cells a mixture or k-means is fitted on; all are assigned
 MIXTURE_DIMS = 20  # leading PCs the mixture sees: a covariance of 2H dimensions cannot be estimated
+RIDGE = 1e-6  # added to the variances of a mixture, as scikit-learn does; PCs are scaled to a variance of 1
 VOTE_STARTS = 6  # partitions the vote starts from, those that agree best with the others
 VOTE_ROUNDS = 50  # at most; a handful suffices
 AGREEMENT_ON = 5_000  # cells on which partitions are compared with each other
 
 # Estimating the number of clusters
-RESOLUTIONS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0)
-N_SUBSETS = 6
-SUBSET_SHARE = 0.8
-STABLE = 0.9
-ESTIMATE_ON = 20_000  # cells
+CONFIRMED = 0.85  # agreement of labels with the cell graph
+PAIR_CONFIRMED = 0.5  # the same of any two clusters alone
+GIVE_UP_AFTER = 3  # mixtures in a row that agree less
+TRY_AT_LEAST = 12  # clusters: with few, a mixture may be spent on what lies far off
+CELLS_PER_CLUSTER = 5
 
 
 class Consensus(NamedTuple):
@@ -51,10 +52,10 @@ class Consensus(NamedTuple):
 
 
 @limited_threads(1)  # sums in an order that the number of threads does not change; and no slower
-def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int) -> np.ndarray:
+def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int, n_dims: int = MIXTURE_DIMS) -> np.ndarray:
     """Cluster rows of points [N, d] into n_clusters; integer labels [N], 0 the largest cluster.
 
-    method: 'gmm' (Gaussian mixture with tied covariance on 20 PCs), 'kmeans' (cosine: on
+    method: 'gmm' (Gaussian mixture with tied covariance on n_dims PCs), 'kmeans' (cosine: on
     rows of unit length), both fitted on a random 20,000 of more points; 'leiden' (scanpy's graph of 15
     neighbours, resolution searched). A method may end with another number of clusters.
     Raises UserError where there are more clusters than points.
@@ -62,18 +63,83 @@ def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int) -> np.n
     require_enough(points, n_clusters)
     if method == "leiden":
         return _by_size(_leiden(points, n_clusters, seed))
-    if method == "gmm":
-        points = leading_components(points, MIXTURE_DIMS)
-        model = GaussianMixture(n_clusters, covariance_type="tied", n_init=N_INIT, max_iter=200, random_state=seed)
-    else:
-        points = normalize(points)
-        model = KMeans(n_clusters, n_init=N_INIT, random_state=seed)
+    points = leading_components(points, n_dims) if method == "gmm" else normalize(points)
     part = points
     if len(points) > FIT_ON:
         chosen = np.random.default_rng(seed).choice(len(points), max(FIT_ON, n_clusters), replace=False)
         part = points[np.sort(chosen)]
     with _no_convergence_warning():
-        return _by_size(model.fit(part).predict(points))
+        if method == "gmm":
+            model = likeliest_mixture(part, n_clusters, seed)
+        else:
+            model = KMeans(n_clusters, n_init=N_INIT, random_state=seed).fit(part)
+        return _by_size(model.predict(points))
+
+
+def likeliest_mixture(points: np.ndarray, n_clusters: int, seed: int) -> GaussianMixture:
+    """The likeliest of several Gaussian mixtures with tied covariance, each started from a k-means of its own.
+
+    k-means takes all directions for alike, and so starts by cutting along those in which every cluster is wide. Hence later
+    rounds start from k-means in the metric of the likeliest mixture so far, in which clusters are round.
+    points: [N, d] float64, of a variance near 1.
+    """
+    seeds = iter(np.random.SeedSequence(seed).generate_state(STARTS * (1 + WHITENED_ROUNDS)))
+    best, metric = None, np.eye(points.shape[1])
+    for _ in range(1 + WHITENED_ROUNDS):
+        for _ in range(STARTS):
+            start = KMeans(n_clusters, n_init=1, random_state=int(next(seeds))).fit_predict(points @ metric)
+            found = mixture_from(points, start)
+            if best is None or found.lower_bound_ > best.lower_bound_:
+                best = found
+        metric = best.precisions_cholesky_
+    return best
+
+
+def mixture_from(points: np.ndarray, labels: np.ndarray) -> GaussianMixture:
+    """A Gaussian mixture with tied covariance, fitted from the means, weights and covariance of a partition."""
+    _, labels, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    means = (one_hot(labels, len(sizes)).T @ points) / sizes[:, None]
+    rest = points - means[labels]
+    covariance = rest.T @ rest / len(points) + RIDGE * np.eye(points.shape[1])
+    model = GaussianMixture(
+        len(sizes),
+        covariance_type="tied",
+        reg_covar=RIDGE,
+        max_iter=200,
+        weights_init=sizes / len(points),
+        means_init=means,
+        precisions_init=np.linalg.inv(covariance),
+        random_state=0,  # nothing is drawn
+    )
+    return model.fit(points)
+
+
+def agreement_with_graph(labels: np.ndarray, graph: sparse.spmatrix) -> float:
+    """How much more often the ends of an edge share a label than by chance, as a share of the most possible: 1 where all do, near 0 for random labels.
+
+    The assortativity of Newman 2003 (Mixing patterns in networks, eq. 2), which is Cohen's kappa of the labels of neighbours.
+    Big clusters cut in two lose many edges; one cluster of nearly all cells gains none, since chance does as well.
+    labels: [N] integers from 0; graph: [N, N] symmetric. 0 for a graph without edges, and for a single label.
+    """
+    return _agreement(edges_between(labels, graph))
+
+
+def edges_between(labels: np.ndarray, graph: sparse.spmatrix) -> np.ndarray:
+    """[K, K] float64, the weight of the edges from cluster to cluster."""
+    ends = one_hot(labels, labels.max() + 1)
+    return (ends.T @ graph @ ends).toarray().astype(np.float64)
+
+
+def _agreement(between: np.ndarray) -> float:
+    return float(_assortativity(np.trace(between), between.sum(axis=1)))
+
+
+def _assortativity(inside: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Of edges of which inside, [...], are within clusters, and that have so many ends in each, [..., K]; 0 where it is not defined."""
+    total = ends.sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        by_chance = (ends**2).sum(axis=-1) / total**2
+        return np.nan_to_num((inside / total - by_chance) / (1 - by_chance), posinf=0.0, neginf=0.0)
 
 
 def _by_size(labels: np.ndarray) -> np.ndarray:
@@ -180,36 +246,53 @@ def leiden(graph: ad.AnnData, resolution: float, seed: int) -> np.ndarray:
 
 
 @limited_threads(1)  # sums in an order that the number of threads does not change
-def estimate_n_clusters(points: np.ndarray, seed: int) -> int:
-    """The finest number of clusters that the data reproduce, without labels.
+def estimate_n_clusters(points: np.ndarray, graph: sparse.spmatrix, seed: int) -> int:
+    """The largest number of clusters that the cell graph confirms, without labels.
 
-    Leiden partitions subsets of 80 % of the cells at each of several resolutions.
-    The stability of a resolution is the mean ARI between pairs of subsets, on the
-    cells they share. The result is the largest median number of clusters among
-    the resolutions of stability 0.9 or more; where there is none, the smallest
-    of all: what cannot be reproduced is not split. At least 2.
+    Mixtures of more and more clusters are fitted. In each, two clusters are merged while among their cells alone neighbours share
+    a cluster in less than PAIR_CONFIRMED of all cases beyond chance (agreement_with_graph): a cut through what does not fall apart.
+    What is left counts where it agrees with the graph by CONFIRMED as a whole. The largest such number is the result, at least 2.
+    Fitting ends when a few mixtures in a row, as they are, agree by less. The rule is akin to prediction
+    strength (Tibshirani and Walther 2005), with neighbours in place of a second sample.
 
-    points: [N, d], PCs; of more than 20,000 cells, a random 20,000 decide.
+    points: [N, d], PCs; graph: [N, N] symmetric, the cell graph.
     """
-    rng = np.random.default_rng(seed)
-    if len(points) > ESTIMATE_ON:
-        points = points[np.sort(rng.choice(len(points), ESTIMATE_ON, replace=False))]
-    graph = neighbour_graph(points, seed)
-    size = max(2, round(SUBSET_SHARE * len(points)))
-    subsets = [np.sort(rng.choice(len(points), size, replace=False)) for _ in range(N_SUBSETS)]
-    graphs = [graph[subset].copy() for subset in subsets]
-    numbers, stabilities = [], []
-    for resolution in tqdm(RESOLUTIONS, desc="number of clusters", unit="resolution", disable=None):
-        labels = [pd.Series(leiden(part, resolution, seed), index=subset) for part, subset in zip(graphs, subsets)]
-        numbers.append(int(np.median([found.nunique() for found in labels])))
-        stabilities.append(np.mean([_agreement(a, b) for a, b in combinations(labels, 2)]))
-    stable = [number for number, stability in zip(numbers, stabilities) if number > 1 and stability >= STABLE]
-    return max(stable, default=max(2, min(numbers)))
+    points = leading_components(points, MIXTURE_DIMS)
+    confirmed, in_vain = 2, 0
+    for number in tqdm(_numbers_to_try(len(points)), desc="number of clusters", disable=None):
+        between = edges_between(cluster(points, number, "gmm", seed), graph)
+        merged = _merge_unconfirmed(between)
+        if _agreement(merged) >= CONFIRMED:
+            confirmed = max(confirmed, len(merged))
+        in_vain = 0 if _agreement(between) >= CONFIRMED else in_vain + 1
+        if in_vain >= GIVE_UP_AFTER and number >= TRY_AT_LEAST:
+            break
+    return confirmed
 
 
-def _agreement(a: pd.Series, b: pd.Series) -> float:
-    shared = a.index.intersection(b.index)
-    return adjusted_rand_score(a[shared], b[shared])
+def _merge_unconfirmed(between: np.ndarray) -> np.ndarray:
+    """edges_between once the pair of clusters that agrees least with the graph has been merged, again and again, while it is not confirmed."""
+    while len(between) > 1:
+        one, other = np.triu_indices(len(between), k=1)
+        across = between[one, other]
+        ends = np.stack([between[one, one] + across, between[other, other] + across], axis=-1)
+        agreement = _assortativity(between[one, one] + between[other, other], ends)
+        least = int(agreement.argmin())
+        if agreement[least] >= PAIR_CONFIRMED:
+            break
+        into = np.arange(len(between))
+        into[other[least]] = one[least]
+        merge = one_hot(np.unique(into, return_inverse=True)[1], len(between) - 1)
+        between = merge.T @ between @ merge
+    return between
+
+
+def _numbers_to_try(n_cells: int) -> list[int]:
+    """2, 3, ..., and beyond 12 in steps of an eighth, up to a mean of CELLS_PER_CLUSTER cells each."""
+    numbers = [2]
+    while (following := numbers[-1] + max(1, numbers[-1] // 8 + (numbers[-1] >= 12))) * CELLS_PER_CLUSTER <= n_cells:
+        numbers.append(following)
+    return numbers
 
 
 def majority(labels: np.ndarray, nearest: sparse.csr_matrix) -> np.ndarray:

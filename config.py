@@ -22,6 +22,11 @@ CONFIGS = Path(__file__).parent / "configs"
 
 # Help for settings whose default hangs on the task
 REFINED_WIDTH = "refined dimensions K', 0 for the number of clusters"
+EMBEDDING = (
+    "what to cluster: [E1|E2] (joint) or [Z1|Z2] beside the PCs at equal variance, or any alone; joint-or-pcs: "
+    "per seed the one whose labels agree better with the cell graph"
+)
+MIXTURE_DIMS = "leading components that the mixture sees; of several numbers, per seed the one whose labels agree best with the cell graph"
 CONSISTENCY = "CVC as published, or after the best scaling of Z1 Z2^T, which does not fade with cells"
 
 
@@ -98,11 +103,10 @@ class Config(Settings):
     n_clusters: str = setting(
         "auto", "clustering", "a number, or 'auto': the number of known labels if there are any, else estimated"
     )
-    embedding: Literal["joint", "joint-refined", "encoder", "refined"] = setting(
-        "joint",
-        "clustering",
-        "what to cluster: [E1|E2] (joint) or [Z1|Z2] beside the PCs at equal variance, or either alone",
+    embedding: Literal["joint-or-pcs", "joint", "joint-refined", "encoder", "refined", "pcs"] = setting(
+        "joint", "clustering", EMBEDDING
     )
+    mixture_dims: list[int] = setting([20], "clustering", MIXTURE_DIMS)
     cluster_method: Literal["gmm", "kmeans", "leiden"] = setting(
         "gmm", "clustering", "tied-covariance Gaussian mixture, cosine k-means, or Leiden"
     )
@@ -160,6 +164,10 @@ class SCConfig(Config):
     n_neighbors: int = setting(15, "graphs", "nearest cells per cell, the cell itself included (as in scanpy)")
     refined_width: int = setting(64, "model", REFINED_WIDTH)
     consistency: Literal["published", "scale-free"] = setting("scale-free", "training", CONSISTENCY)
+    embedding: Literal["joint-or-pcs", "joint", "joint-refined", "encoder", "refined", "pcs"] = setting(
+        "joint-or-pcs", "clustering", EMBEDDING
+    )
+    mixture_dims: list[int] = setting([20, 30], "clustering", MIXTURE_DIMS)
     output: str = setting("auto", "run", "folder of this run's results; auto is results/SC/DATASET")
 
     def __post_init__(self) -> None:
@@ -281,6 +289,10 @@ def validate(config: Config) -> None:
         raise UserError(f"--hops takes two numbers, one per view, not {config.hops}.")
     if len(set(config.seeds)) < len(config.seeds):
         raise UserError(f"--seeds lists a seed twice: {config.seeds}.")
+    if not config.mixture_dims or min(config.mixture_dims) < 1:
+        raise UserError(f"--mixture-dims takes numbers of at least 1, not {config.mixture_dims}.")
+    if config.cluster_method != "gmm" and config.mixture_dims != type(config)().mixture_dims:
+        raise UserError("--mixture-dims has no effect without the mixture; add --cluster-method gmm.")
     if not 0 <= config.dropout < 1:
         raise UserError(f"--dropout must be at least 0 and below 1, not {config.dropout}.")
     if config.n_top_genes < 2:

@@ -100,14 +100,15 @@ class Result:
     """What a run found.
 
     prepared: the data set; its cells now have obs['scrcl'] and obs['scrcl_seed_S'] (labels),
-        obs['scrcl_confidence'], obsm['X_scrcl'] (an embedding that was clustered) and uns['scrcl'] (parameters and versions).
+        obs['scrcl_confidence'], obsm['X_scrcl'] (the embedding) and uns['scrcl'] (parameters, versions, what was clustered per seed).
     labels: indexed by barcode; columns seed_S for every seed S, and last scrcl, the
         final labels, the consensus; where labels are smoothed, also those before it, NAME_unsmoothed. One row per
         cell of the input, in its order, missing for cells that could not be used.
     confidence: share of the seeds that put the cell where the final labels do, [cells of the input],
         missing as they are.
     scores: per column of labels, as score.score returns; empty without known types.
-    chosen_seed: the seed whose labels agree best with the final ones; obsm['X_scrcl'] is its embedding.
+    chosen_seed: the seed whose labels agree best with the final ones; obsm['X_scrcl'] is its embedding (for 'joint-or-pcs'
+        the joint one, which holds both).
     state_dict: the parameters of its model.
     history: the losses per seed and epoch; seconds: per stage.
     """
@@ -217,7 +218,7 @@ def prepare_cells(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prep
         cells.obsp["scrcl_graph"] = graphs.cell_graph(points, config.n_neighbors, config.metric, seed=0)
         inputs, order = in_training_order(inputs, cells.obsp["scrcl_graph"])
     with watch("number of clusters"):
-        number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca"])
+        number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca"], cells.obsp["scrcl_graph"])
     return Prepared(cells, inputs, cells.obsm["X_pca"], known, *number, values, block=planned.block, order=order)
 
 
@@ -249,7 +250,7 @@ def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prep
         cells.obsm["X_pca_spatial"] = graphs.neighbour_mean(cells.obsm["X_pca"], graph)
         inputs, order = in_training_order(inputs, graph)
     with watch("number of clusters"):
-        number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca_spatial"])
+        number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca_spatial"], graph)
     return Prepared(cells, inputs, cells.obsm["X_pca_spatial"], known, *number, values, voters, planned.block, order)
 
 
@@ -306,7 +307,9 @@ def known_labels(obs: pd.DataFrame, label_key: str, usual: tuple[str, ...], cell
     return None if known is None or known.loc[cells.obs_names].isna().all() else known.loc[cells.obs_names]
 
 
-def choose_n_clusters(asked: str, known: pd.Series | None, points: np.ndarray) -> tuple[int, str]:
+def choose_n_clusters(
+    asked: str, known: pd.Series | None, points: np.ndarray, graph: sparse.csr_matrix
+) -> tuple[int, str]:
     """The number of clusters and, in words, where it comes from."""
     n_types = 0 if known is None else known.nunique()
     if asked != "auto":
@@ -314,7 +317,7 @@ def choose_n_clusters(asked: str, known: pd.Series | None, points: np.ndarray) -
     elif known is not None and n_types > 1:
         number, origin = n_types, f"the number of known labels in obs[{known.name!r}], as the published protocol does"
     else:
-        number, origin = cluster.estimate_n_clusters(points, seed=0), "estimated without labels"
+        number, origin = cluster.estimate_n_clusters(points, graph, seed=0), "estimated without labels"
     cluster.require_enough(points, number)
     log.info("Clusters: %d, %s.", number, origin)
     return number, origin
@@ -363,6 +366,7 @@ def train_and_cluster(
         known = prepared.known
         scores = {} if known is None else {name: score.score(labels[name], known) for name in labels}
     cells.uns["scrcl"] = describe(prepared, config, chosen, device)
+    cells.uns["scrcl"]["clustered"] = {f"seed_{seed}": own.of for seed, own in found.items()}
     if checkpoints.resumed_from:
         cells.uns["scrcl"]["resumed_from"] = checkpoints.resumed_from
     write_labels(cells, labels, confidence)
@@ -372,9 +376,10 @@ def train_and_cluster(
 
 
 class SeedResult(NamedTuple):
-    """labels: [N] integers, 0 the largest cluster; model: its parameters, in memory of the CPU; history: losses per epoch."""
+    """labels: [N] integers, 0 the largest cluster; of: what was clustered, in words; model: its parameters, in memory of the CPU; history: losses per epoch."""
 
     labels: np.ndarray
+    of: str
     model: dict[str, torch.Tensor]
     history: list[dict[str, float]]
 
@@ -393,11 +398,33 @@ def train_seed(
     with watch("train"):
         model, history = train.fit(constants, seed=seed, on_epoch=on_epoch, checkpoints=checkpoints, **settings)
     with watch("cluster"):
-        points = embedding(train.embed(model, constants), prepared.beside, config.embedding, prepared.order)
-        labels = cluster.cluster(points, prepared.n_clusters, config.cluster_method, seed)
-    found = SeedResult(labels, {name: value.cpu() for name, value in model.state_dict().items()}, history)
+        labels, of = partition(train.embed(model, constants), prepared, config, seed)
+    found = SeedResult(labels, of, {name: value.cpu() for name, value in model.state_dict().items()}, history)
     checkpoints.keep_seed(seed, found._asdict() | {"labels": torch.as_tensor(labels)})
     return found
+
+
+def partition(found: train.Embedded, prepared: Prepared, config: Config, seed: int) -> tuple[np.ndarray, str]:
+    """Labels [N] of one seed, and in words what was clustered.
+
+    Of several embeddings and numbers of dimensions, those labels stay that agree best with the cell graph (cluster.agreement_with_graph).
+    """
+    mixture = config.cluster_method == "gmm"
+    dims = config.mixture_dims if mixture else [0]
+    graph, tried = prepared.cells.obsp["scrcl_graph"], []
+    for choice in ("joint", "pcs") if config.embedding == "joint-or-pcs" else (config.embedding,):
+        points = embedding(found, prepared.beside, choice, prepared.order)
+        if mixture:
+            points = cluster.leading_components(points, max(dims))
+        for n_dims in dims:
+            labels = cluster.cluster(points, prepared.n_clusters, config.cluster_method, seed, n_dims)
+            tried.append((labels, f"{choice}, {n_dims} dimensions" if mixture else choice))
+    if len(tried) == 1:
+        return tried[0]
+    agreements = np.round([cluster.agreement_with_graph(labels, graph) for labels, _ in tried], 12)
+    told = "; ".join(f"{of} {agreement:.4f}" for (_, of), agreement in zip(tried, agreements))
+    log.info("Seed %d, agreement of labels with the cell graph: %s.", seed, told)
+    return tried[int(agreements.argmax())]
 
 
 def _kept_seed(checkpoints: Checkpoints, seed: int, on_epoch: Callable[[dict[str, float]], None]) -> SeedResult | None:
@@ -461,11 +488,13 @@ def _training_settings(config: Config) -> dict[str, Any]:
 def embedding(found: train.Embedded, beside: np.ndarray, choice: str, order: np.ndarray | None = None) -> np.ndarray:
     """What is clustered, [N, d] float32.
 
-    'encoder' is [E1 | E2], 'refined' [Z1 | Z2], as in the paper. 'joint' and 'joint-refined' are either
-    beside the PCs (for spots, PCs of the neighbourhood), the trained half and the PCs each centred and
+    'encoder' is [E1 | E2], 'refined' [Z1 | Z2], as in the paper; 'pcs' are the PCs alone. 'joint' and 'joint-refined' are either
+    of the first two beside the PCs (for spots, PCs of the neighbourhood), the trained half and the PCs each centred and
     scaled to a total variance of 1: rows of E and Z have unit length, so the PCs bring back how much a cell
     expresses, and what the graph has smoothed away of rare types. order: that of the cells in found, None for the one of beside.
     """
+    if choice == "pcs":
+        return beside
     trained = found.refined if choice in ("refined", "joint-refined") else found.encoder
     points = trained
     if order is not None:

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,7 @@ def metrics(result: Result) -> dict:
         "n_clusters": result.prepared.n_clusters,
         "n_clusters_from": result.prepared.n_clusters_from,
         "chosen_seed": result.chosen_seed,
+        "clustered": result.cells.uns["scrcl"]["clustered"],
         "mean_confidence": float(result.confidence.mean()),
         "n_clusters_found": {name: result.labels[name].nunique() for name in result.labels},
         "scores": result.scores,
@@ -143,6 +145,10 @@ def summary(result: Result) -> str:
             "Final labels: the consensus of all seeds; known labels have no part in it.",
             f"Confidence: {result.confidence.mean():.2f} on average; {sure:.0%} of {result.config.unit} at {SURE} or more.",
         ]
+    clustered = Counter(result.cells.uns["scrcl"]["clustered"].values())
+    if len(clustered) > 1 or result.config.embedding == "joint-or-pcs":
+        told = ", ".join(f"{of} ({n} of {clustered.total()} seeds)" for of, n in clustered.most_common())
+        lines.append(f"Clustered, chosen by agreement with the cell graph: {told}.")
     lines.append(f"Number of clusters: {result.prepared.n_clusters}, {result.prepared.n_clusters_from}.")
     if result.prepared.known is not None:
         n_scored, key = result.scores["scrcl"]["n_scored"], result.prepared.known.name

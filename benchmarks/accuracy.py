@@ -113,6 +113,10 @@ CVC_FITTED = {"consistency": "scale-free"}
 ABLATION = {
     "SC": PARTS
     | {
+        "joint always": {"embedding": "joint"},
+        "20 dimensions": {"mixture_dims": [20]},
+        "30 dimensions": {"mixture_dims": [30]},
+        "joint always, 20 dimensions": {"embedding": "joint", "mixture_dims": [20]},
         "CVC as published": CVC_AS_PUBLISHED,
         "CVC and K' as published": CVC_AS_PUBLISHED | {"refined_width": 0},
         "refined beside the PCs, CVC as published": CVC_AS_PUBLISHED | {"embedding": "joint-refined"},
@@ -172,12 +176,26 @@ def log_normalised(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
     return adata
 
 
+def dominated(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
+    """All cells of the largest type, and so many of the others that it has 65 %; types left with fewer than 5 cells are taken out."""
+    known = data.find_labels(adata.obs)
+    largest = (known == known.value_counts().index[0]).to_numpy()
+    others = np.flatnonzero(~largest)
+    drawn = rng.choice(others, min(len(others), int(largest.sum() * 0.35 / 0.65)), replace=False)
+    part = adata[np.sort(np.append(np.flatnonzero(largest), drawn))]
+    sizes = known[part.obs_names].astype(str).value_counts()
+    kept = part[known[part.obs_names].astype(str).map(sizes).to_numpy() >= 5].copy()
+    kept.obs[known.name] = kept.obs[known.name].astype(str)
+    return kept
+
+
 INPUTS = {
     "as it is": lambda adata, rng: adata,
     "half-counts": thinned,
     "half-cells": half_the_cells,
     "per-million": per_million,
     "log-normalised": log_normalised,
+    "dominated": dominated,
 }
 
 
@@ -207,11 +225,8 @@ def prepared(task: str, dataset: str, changed: str, settings: dict) -> pipeline.
 def recipe(task: str, ready: pipeline.Prepared, change: dict, seeds: list[int]) -> dict[str, pd.Series]:
     """Labels of the recipe with a change: of the consensus, '', and of every seed."""
     change = dict(change)
-    plain_embedding, plain_total, plain_fit = pipeline.embedding, train.Losses.total, train.fit
+    plain_total, plain_fit = train.Losses.total, train.fit
     off = [name for name in ("hea_global", "hea_cell") if change.pop(name, None) is False]
-    if change.get("embedding") == "pcs":
-        change["embedding"] = "joint"
-        pipeline.embedding = lambda fitted, beside, choice, order: beside
 
     def total(terms: train.Losses, lambda1: float, lambda2: float) -> torch.Tensor:
         gone = {name: getattr(terms, name) * 0 for name in off}
@@ -234,7 +249,7 @@ def recipe(task: str, ready: pipeline.Prepared, change: dict, seeds: list[int]) 
             ready, CONFIGS[task](seeds=seeds, **change), CPU, lambda _: None, Stopwatch()
         )
     finally:
-        pipeline.embedding, train.Losses.total, train.fit = plain_embedding, plain_total, plain_fit
+        train.Losses.total, train.fit = plain_total, plain_fit
     return {"": found.labels["scrcl"], **{str(seed): found.labels[f"seed_{seed}"] for seed in seeds}}
 
 
@@ -282,7 +297,9 @@ def labels_of(task: str, dataset: str, changed: str, method: str, seed: int) -> 
     if method.startswith("number"):
         points = ready.beside
         number = (
-            cluster.estimate_n_clusters(points, seed) if "estimated" in method else leiden_1(points, 0, seed).max() + 1
+            cluster.estimate_n_clusters(points, ready.cells.obsp["scrcl_graph"], seed)
+            if "estimated" in method
+            else leiden_1(points, 0, seed).max() + 1
         )
         return {(method, seed): int(number)}, ready.known
     points, name = method.split(" + ")

@@ -290,7 +290,7 @@ def odd_anndata(draw, task: str) -> Odd:
         "n_pcs": draw([1, 5, 50]),
         "n_neighbors": draw([2, 5, 15, 100]),
         "gene_neighbors": draw([1, 5, 100]),
-        "embedding": draw(["joint", "joint", "joint-refined", "encoder", "refined"]),
+        "embedding": draw(["joint-or-pcs", "joint", "joint-refined", "encoder", "refined", "pcs"]),
         "cluster_method": mostly(("gmm",), ["kmeans", "leiden"], 3),
         "encoder_input": mostly(("scaled",), ["uncentred", "lognorm", "counts"], 3),
         "hops": draw([[0, 0], [2, 1]]),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, cohen_kappa_score
 
 import cluster
 import graphs
@@ -96,9 +96,75 @@ def test_nearest():
     assert cluster.nearest([odd], a) == 0
 
 
-def test_number_of_clusters_of_blobs_is_estimated():
-    points, _ = blobs(400, 4)
-    assert cluster.estimate_n_clusters(points, seed=0) == 4
+@pytest.mark.parametrize("n_blobs", [2, 4, 9])
+def test_number_of_clusters_of_blobs_is_estimated(n_blobs):
+    points, _ = blobs(60 * n_blobs, n_blobs)
+    graph = graphs.cell_graph(points, 15, "euclidean", seed=0)
+    assert cluster.estimate_n_clusters(points, graph, seed=0) == n_blobs
+
+
+def test_one_blob_is_not_cut_into_many():
+    points = np.random.default_rng(0).normal(size=(300, 30))
+    assert cluster.estimate_n_clusters(points, graphs.cell_graph(points, 15, "euclidean", seed=0), seed=0) == 2
+
+
+def test_few_cells_have_a_number_of_clusters():
+    points = np.random.default_rng(0).normal(size=(4, 3))
+    assert cluster.estimate_n_clusters(points, sparse.csr_matrix(np.ones((4, 4)) - np.eye(4)), seed=0) == 2
+
+
+def path_graph(n: int) -> sparse.csr_matrix:
+    return sparse.diags([np.ones(n - 1), np.ones(n - 1)], [-1, 1]).tocsr()
+
+
+def test_agreement_with_a_graph_by_hand():
+    """The path a-b-c-d, labels 0011: 2 of 3 edges are within, half would be by chance: (2/3 - 1/2) / (1 - 1/2)."""
+    assert np.isclose(cluster.agreement_with_graph(np.array([0, 0, 1, 1]), path_graph(4)), 1 / 3)
+    assert np.isclose(cluster.agreement_with_graph(np.array([0, 1, 0, 1]), path_graph(4)), -1)
+    assert cluster.agreement_with_graph(np.zeros(4, dtype=int), path_graph(4)) == 0
+    assert cluster.agreement_with_graph(np.array([0, 0, 1, 1]), sparse.csr_matrix((4, 4))) == 0
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), n=st.integers(6, 40), k=st.integers(2, 6))
+def test_agreement_with_a_graph_is_kappa_of_the_ends_of_its_edges(seed, n, k):
+    rng = np.random.default_rng(seed)
+    graph = sparse.random(n, n, 0.3, random_state=rng, format="csr")
+    graph = ((graph + graph.T) > 0).astype(np.float32)
+    labels = np.append(np.arange(k), rng.integers(0, k, n - k))
+    row, column = graph.nonzero()
+    if len(set(labels[row])) > 1:
+        expected = cohen_kappa_score(labels[row], labels[column])
+        assert np.isclose(cluster.agreement_with_graph(labels, graph), expected, atol=1e-6)
+
+
+def test_unconfirmed_clusters_are_merged_by_hand():
+    """Clusters 0 and 1 share 4 of 10 edge ends each, 2 shares none with them: two of three stay, with all of the edges."""
+    between = np.array([[6.0, 4.0, 0.0], [4.0, 6.0, 0.0], [0.0, 0.0, 10.0]])
+    assert cluster._merge_unconfirmed(between).tolist() == [[20, 0], [0, 10]]
+    assert cluster._merge_unconfirmed(np.diag([5.0, 5.0])).tolist() == [[5, 0], [0, 5]]
+
+
+def discs(n: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Four clusters that lie flat above each other: far wider than they are apart."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(n) % 4
+    return np.column_stack([rng.normal(size=n), 0.02 * rng.normal(size=n) + 0.2 * truth]), truth
+
+
+def test_mixtures_start_in_their_own_metric_too(monkeypatch):
+    points, truth = discs()
+    found = cluster.likeliest_mixture(points, 4, seed=0)
+    assert adjusted_rand_score(found.predict(points), truth) == 1
+    monkeypatch.setattr(cluster, "WHITENED_ROUNDS", 0)
+    plain = cluster.likeliest_mixture(points, 4, seed=0)
+    assert adjusted_rand_score(plain.predict(points), truth) < 0.9 and plain.lower_bound_ < found.lower_bound_
+
+
+def test_a_mixture_from_a_partition_keeps_what_is_right():
+    points, truth = discs()
+    found = cluster.mixture_from(points, 5 * truth)  # any integers name clusters
+    assert np.array_equal(found.predict(points), truth) and np.allclose(found.weights_, 0.25, atol=1e-3)
 
 
 def series(text: str) -> pd.Series:

@@ -175,6 +175,8 @@ def test_published_settings_by_name():
         (["--n-clusters", "many"], "--n-clusters"),
         (["--n-neighbors", "1"], "--n-neighbors"),
         (["--cluster-method", "magic"], "magic"),
+        (["--mixture-dims", "0"], "--mixture-dims"),
+        (["--mixture-dims", "5", "--cluster-method", "kmeans"], "--mixture-dims has no effect"),
         (["--config", "paper/Nobody"], "Nobody.*Zeisel"),
         (["--config", "no_such_file.yaml"], "cannot be read"),
     ],

@@ -13,6 +13,7 @@ import yaml
 from conftest import FAST, run, simulate
 from sklearn.metrics import adjusted_rand_score
 
+import cluster
 import data
 import figures
 import pipeline
@@ -116,6 +117,9 @@ def test_other_input(counts, fast, kind):
         {"embedding": "refined"},
         {"embedding": "encoder"},
         {"embedding": "joint-refined"},
+        {"embedding": "pcs"},
+        {"embedding": "joint"},
+        {"mixture_dims": [5]},
         {"cluster_method": "kmeans"},
         {"cluster_method": "leiden"},
         {"encoder_input": "counts"},
@@ -131,7 +135,7 @@ def test_every_choice_runs_and_changes_the_embedding(counts, fast, settings):
     same = plain.cells.obsm["X_scrcl"].shape == other.cells.obsm["X_scrcl"].shape and np.allclose(
         plain.cells.obsm["X_scrcl"], other.cells.obsm["X_scrcl"]
     )
-    assert same == ("cluster_method" in settings)
+    assert same == ("cluster_method" in settings or "mixture_dims" in settings or settings == {"embedding": "joint"})
     assert other.labels["scrcl"].nunique() == 3
 
 
@@ -322,6 +326,24 @@ def test_final_labels_are_the_consensus_of_all_seeds(counts, fast):
     assert result.confidence.between(0, 1).all() and result.confidence.mean() > 0.9
     assert counts.obs["scrcl_confidence"].equals(result.confidence)
     assert pipeline.versions()["scrcl"]
+
+
+def test_what_is_clustered_is_chosen_by_the_cell_graph_alone(counts, fast):
+    """Of joint embedding and PCs, on 2 and 5 dimensions, every seed keeps the labels that agree best with the graph."""
+    settings = fast | {"seeds": [4], "n_clusters": 6}
+    chosen = find_cell_types(counts, **(settings | {"mixture_dims": [2, 5]}))
+    graph, agreements, labels = chosen.cells.obsp["scrcl_graph"], {}, {}
+    for embedding in ("joint", "pcs"):
+        for n_dims in (2, 5):
+            alone = find_cell_types(counts.copy(), **(settings | {"embedding": embedding, "mixture_dims": [n_dims]}))
+            name = f"{embedding}, {n_dims} dimensions"
+            labels[name] = alone.labels["seed_4"]
+            agreements[name] = cluster.agreement_with_graph(labels[name].astype(int).to_numpy(), graph)
+            assert alone.cells.uns["scrcl"]["clustered"] == {"seed_4": name}
+    best = max(agreements, key=agreements.get)
+    assert chosen.cells.uns["scrcl"]["clustered"] == {"seed_4": best} and len(set(agreements.values())) > 1
+    assert adjusted_rand_score(chosen.labels["seed_4"], labels[best]) > 0.99
+    assert best in results.summary(chosen) and results.metrics(chosen)["clustered"] == {"seed_4": best}
 
 
 def test_one_seed_is_its_own_consensus(counts, fast):
