@@ -27,6 +27,7 @@ STARTS = 4  # of the mixture, and again in each of so many rounds of starts in t
 WHITENED_ROUNDS = 2
 FIT_ON = 20_000  # cells a mixture or k-means is fitted on; all are assigned
 MIXTURE_DIMS = 20  # leading PCs the mixture sees: a covariance of 2H dimensions cannot be estimated
+CELLS_PER_DIM = 15  # at least: with fewer, the covariance is mostly noise
 RIDGE = 1e-6  # added to the variances of a mixture, as scikit-learn does; PCs are scaled to a variance of 1
 VOTE_STARTS = 6  # partitions the vote starts from, those that agree best with the others
 VOTE_ROUNDS = 50  # at most; a handful suffices
@@ -55,7 +56,7 @@ class Consensus(NamedTuple):
 def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int, n_dims: int = MIXTURE_DIMS) -> np.ndarray:
     """Cluster rows of points [N, d] into n_clusters; integer labels [N], 0 the largest cluster.
 
-    method: 'gmm' (Gaussian mixture with tied covariance on n_dims PCs), 'kmeans' (cosine: on
+    method: 'gmm' (Gaussian mixture with tied covariance on n_dims PCs, on fewer of few points: dims_for), 'kmeans' (cosine: on
     rows of unit length), both fitted on a random 20,000 of more points; 'leiden' (scanpy's graph of 15
     neighbours, resolution searched). A method may end with another number of clusters.
     Raises UserError where there are more clusters than points.
@@ -63,7 +64,7 @@ def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int, n_dims:
     require_enough(points, n_clusters)
     if method == "leiden":
         return _by_size(_leiden(points, n_clusters, seed))
-    points = leading_components(points, n_dims) if method == "gmm" else normalize(points)
+    points = leading_components(points, dims_for(len(points), n_dims)) if method == "gmm" else normalize(points)
     part = points
     if len(points) > FIT_ON:
         chosen = np.random.default_rng(seed).choice(len(points), max(FIT_ON, n_clusters), replace=False)
@@ -74,6 +75,11 @@ def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int, n_dims:
         else:
             model = KMeans(n_clusters, n_init=N_INIT, random_state=seed).fit(part)
         return _by_size(model.predict(points))
+
+
+def dims_for(n_cells: int, n_dims: int) -> int:
+    """n_dims, or as many as so few cells allow a mixture; at least 2."""
+    return min(n_dims, max(2, n_cells // CELLS_PER_DIM))
 
 
 def likeliest_mixture(points: np.ndarray, n_clusters: int, seed: int) -> GaussianMixture:
@@ -126,8 +132,8 @@ def agreement_with_graph(labels: np.ndarray, graph: sparse.spmatrix) -> float:
 
 def edges_between(labels: np.ndarray, graph: sparse.spmatrix) -> np.ndarray:
     """[K, K] float64, the weight of the edges from cluster to cluster."""
-    ends = one_hot(labels, labels.max() + 1)
-    return (ends.T @ graph @ ends).toarray().astype(np.float64)
+    ends = one_hot(labels, labels.max() + 1).astype(np.float64)  # float32 counts no further than to 2^24
+    return (ends.T @ graph @ ends).toarray()
 
 
 def _agreement(between: np.ndarray) -> float:
@@ -210,6 +216,7 @@ def require_enough(points: np.ndarray, n_clusters: int) -> None:
         )
 
 
+@limited_threads(1)  # sums in an order that the number of threads does not change
 def leading_components(points: np.ndarray, n_dims: int) -> np.ndarray:
     """The first n_dims principal components in float64, scaled to unit variance in all."""
     points = np.asarray(points, dtype=np.float64)

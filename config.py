@@ -26,7 +26,7 @@ EMBEDDING = (
     "what to cluster: [E1|E2] (joint) or [Z1|Z2] beside the PCs at equal variance, or any alone; joint-or-pcs: "
     "per seed the one whose labels agree better with the cell graph"
 )
-MIXTURE_DIMS = "leading components that the mixture sees; of several numbers, per seed the one whose labels agree best with the cell graph"
+MIXTURE_DIMS = "leading components that the mixture sees, at most one per 15 cells; of several numbers, per seed the one whose labels agree best with the cell graph"
 CONSISTENCY = "CVC as published, or after the best scaling of Z1 Z2^T, which does not fade with cells"
 
 

@@ -410,8 +410,8 @@ def partition(found: train.Embedded, prepared: Prepared, config: Config, seed: i
     Of several embeddings and numbers of dimensions, those labels stay that agree best with the cell graph (cluster.agreement_with_graph).
     """
     mixture = config.cluster_method == "gmm"
-    dims = config.mixture_dims if mixture else [0]
     graph, tried = prepared.cells.obsp["scrcl_graph"], []
+    dims = sorted({cluster.dims_for(graph.shape[0], n_dims) for n_dims in config.mixture_dims}) if mixture else [0]
     for choice in ("joint", "pcs") if config.embedding == "joint-or-pcs" else (config.embedding,):
         points = embedding(found, prepared.beside, choice, prepared.order)
         if mixture:

@@ -161,6 +161,12 @@ def test_mixtures_start_in_their_own_metric_too(monkeypatch):
     assert adjusted_rand_score(plain.predict(points), truth) < 0.9 and plain.lower_bound_ < found.lower_bound_
 
 
+def test_few_cells_have_few_dimensions():
+    assert [cluster.dims_for(n, 20) for n in (3, 29, 45, 299, 300, 10**6)] == [2, 2, 3, 19, 20, 20]
+    points, truth = blobs(60, 3)
+    assert adjusted_rand_score(cluster.cluster(points, 3, "gmm", seed=0, n_dims=30), truth) == 1
+
+
 def test_a_mixture_from_a_partition_keeps_what_is_right():
     points, truth = discs()
     found = cluster.mixture_from(points, 5 * truth)  # any integers name clusters
