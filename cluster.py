@@ -90,15 +90,15 @@ def likeliest_mixture(points: np.ndarray, n_clusters: int, seed: int) -> Gaussia
     points: [N, d] float64, of a variance near 1.
     """
     seeds = iter(np.random.SeedSequence(seed).generate_state(STARTS * (1 + WHITENED_ROUNDS)))
-    best, metric = None, np.eye(points.shape[1])
+    tried: list[GaussianMixture] = []
+    metric = np.eye(points.shape[1])
     for _ in range(1 + WHITENED_ROUNDS):
         for _ in range(STARTS):
             start = KMeans(n_clusters, n_init=1, random_state=int(next(seeds))).fit_predict(points @ metric)
-            found = mixture_from(points, start)
-            if best is None or found.lower_bound_ > best.lower_bound_:
-                best = found
-        metric = best.precisions_cholesky_
-    return best
+            tried.append(mixture_from(points, start))
+        likeliest = max(tried, key=lambda mixture: mixture.lower_bound_)
+        metric = likeliest.precisions_cholesky_
+    return likeliest
 
 
 def mixture_from(points: np.ndarray, labels: np.ndarray) -> GaussianMixture:

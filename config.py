@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parent / "configs"
 REFINED_WIDTH = "refined dimensions K', 0 for the number of clusters"
 EMBEDDING = (
     "what to cluster: [E1|E2] (joint) or [Z1|Z2] beside the PCs at equal variance, or any alone; joint-or-pcs: "
-    "per seed the one whose labels agree better with the cell graph"
+    "the joint one, or per seed the PCs where their labels agree clearly better with the cell graph"
 )
 MIXTURE_DIMS = "leading components that the mixture sees, at most one per 15 cells; of several numbers, per seed the one whose labels agree best with the cell graph"
 CONSISTENCY = "CVC as published, or after the best scaling of Z1 Z2^T, which does not fade with cells"

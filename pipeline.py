@@ -58,6 +58,7 @@ LIBRARIES = (
     "umap-learn",
 )
 UMAP_ON = 50_000  # cells; its layout takes one thread where it is to be repeatable
+CLEARLY = 0.75  # of its disagreement with the graph, at most, is what must be left for the joint embedding to give way
 PCS_FROM = 10_000  # cells from which the published cell graph is built on PCs instead of genes
 
 
@@ -407,24 +408,34 @@ def train_seed(
 def partition(found: train.Embedded, prepared: Prepared, config: Config, seed: int) -> tuple[np.ndarray, str]:
     """Labels [N] of one seed, and in words what was clustered.
 
-    Of several embeddings and numbers of dimensions, those labels stay that agree best with the cell graph (cluster.agreement_with_graph).
+    Of several numbers of dimensions, those labels stay that agree best with the cell graph (cluster.agreement_with_graph). For
+    'joint-or-pcs', those of the joint embedding stay, unless labels of the PCs alone disagree clearly less.
     """
     mixture = config.cluster_method == "gmm"
-    graph, tried = prepared.cells.obsp["scrcl_graph"], []
+    graph, best = prepared.cells.obsp["scrcl_graph"], []
     dims = sorted({cluster.dims_for(graph.shape[0], n_dims) for n_dims in config.mixture_dims}) if mixture else [0]
     for choice in ("joint", "pcs") if config.embedding == "joint-or-pcs" else (config.embedding,):
         points = embedding(found, prepared.beside, choice, prepared.order)
         if mixture:
             points = cluster.leading_components(points, max(dims))
+        tried = []
         for n_dims in dims:
             labels = cluster.cluster(points, prepared.n_clusters, config.cluster_method, seed, n_dims)
-            tried.append((labels, f"{choice}, {n_dims} dimensions" if mixture else choice))
-    if len(tried) == 1:
-        return tried[0]
-    agreements = np.round([cluster.agreement_with_graph(labels, graph) for labels, _ in tried], 12)
-    told = "; ".join(f"{of} {agreement:.4f}" for (_, of), agreement in zip(tried, agreements))
+            of = f"{choice}, {n_dims} dimensions" if mixture else choice
+            tried.append(Partition(labels, of, round(cluster.agreement_with_graph(labels, graph), 12)))
+        best.append(max(tried, key=lambda one: one.agreement))
+    told = "; ".join(f"{one.of} {one.agreement:.4f}" for one in best)
     log.info("Seed %d, agreement of labels with the cell graph: %s.", seed, told)
-    return tried[int(agreements.argmax())]
+    clearly_better = 1 - best[-1].agreement < CLEARLY * (1 - best[0].agreement)
+    return best[-1 if clearly_better else 0][:2]
+
+
+class Partition(NamedTuple):
+    """labels: [N] integers; of: what was clustered, in words; agreement: with the cell graph."""
+
+    labels: np.ndarray
+    of: str
+    agreement: float
 
 
 def _kept_seed(checkpoints: Checkpoints, seed: int, on_epoch: Callable[[dict[str, float]], None]) -> SeedResult | None:

@@ -148,7 +148,7 @@ def summary(result: Result) -> str:
     clustered = Counter(result.cells.uns["scrcl"]["clustered"].values())
     if len(clustered) > 1 or result.config.embedding == "joint-or-pcs":
         told = ", ".join(f"{of} ({n} of {clustered.total()} seeds)" for of, n in clustered.most_common())
-        lines.append(f"Clustered, chosen by agreement with the cell graph: {told}.")
+        lines.append(f"Clustered, by agreement with the cell graph: {told}.")
     lines.append(f"Number of clusters: {result.prepared.n_clusters}, {result.prepared.n_clusters_from}.")
     if result.prepared.known is not None:
         n_scored, key = result.scores["scrcl"]["n_scored"], result.prepared.known.name
