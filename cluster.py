@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 from utils import UserError, limited_threads
 
 N_INIT = 8  # starts of k-means; the best by its own objective is kept
-STARTS = 4  # of the mixture, and again in each of so many rounds of starts in the metric of the likeliest so far
-WHITENED_ROUNDS = 2
+STARTS = 4  # of the mixture, in every round
+WHITENED_ROUNDS = 2  # rounds of starts in the metric of the likeliest mixture so far
 FIT_ON = 20_000  # cells a mixture or k-means is fitted on; all are assigned
 MIXTURE_DIMS = 20  # leading PCs the mixture sees: a covariance of 2H dimensions cannot be estimated
 CELLS_PER_DIM = 15  # at least: with fewer, the covariance is mostly noise
@@ -53,12 +53,19 @@ class Consensus(NamedTuple):
 
 
 @limited_threads(1)  # sums in an order that the number of threads does not change; and no slower
-def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int, n_dims: int = MIXTURE_DIMS) -> np.ndarray:
+def cluster(
+    points: np.ndarray,
+    n_clusters: int,
+    method: str,
+    seed: int,
+    n_dims: int = MIXTURE_DIMS,
+    rounds: int = WHITENED_ROUNDS,
+) -> np.ndarray:
     """Cluster rows of points [N, d] into n_clusters; integer labels [N], 0 the largest cluster.
 
     method: 'gmm' (Gaussian mixture with tied covariance on n_dims PCs, on fewer of few points: dims_for), 'kmeans' (cosine: on
     rows of unit length), both fitted on a random 20,000 of more points; 'leiden' (scanpy's graph of 15
-    neighbours, resolution searched). A method may end with another number of clusters.
+    neighbours, resolution searched). A method may end with another number of clusters. rounds: of the mixture's starts, see likeliest_mixture.
     Raises UserError where there are more clusters than points.
     """
     require_enough(points, n_clusters)
@@ -71,7 +78,7 @@ def cluster(points: np.ndarray, n_clusters: int, method: str, seed: int, n_dims:
         part = points[np.sort(chosen)]
     with _no_convergence_warning():
         if method == "gmm":
-            model = likeliest_mixture(part, n_clusters, seed)
+            model = likeliest_mixture(part, n_clusters, seed, rounds)
         else:
             model = KMeans(n_clusters, n_init=N_INIT, random_state=seed).fit(part)
         return _by_size(model.predict(points))
@@ -82,17 +89,17 @@ def dims_for(n_cells: int, n_dims: int) -> int:
     return min(n_dims, max(2, n_cells // CELLS_PER_DIM))
 
 
-def likeliest_mixture(points: np.ndarray, n_clusters: int, seed: int) -> GaussianMixture:
+def likeliest_mixture(points: np.ndarray, n_clusters: int, seed: int, rounds: int = WHITENED_ROUNDS) -> GaussianMixture:
     """The likeliest of several Gaussian mixtures with tied covariance, each started from a k-means of its own.
 
-    k-means takes all directions for alike, and so starts by cutting along those in which every cluster is wide. Hence later
-    rounds start from k-means in the metric of the likeliest mixture so far, in which clusters are round.
+    k-means takes all directions for alike, and so starts by cutting along those in which every cluster is wide. Hence so many
+    rounds more start from k-means in the metric of the likeliest mixture so far, in which clusters are round.
     points: [N, d] float64, of a variance near 1.
     """
-    seeds = iter(np.random.SeedSequence(seed).generate_state(STARTS * (1 + WHITENED_ROUNDS)))
+    seeds = iter(np.random.SeedSequence(seed).generate_state(STARTS * (1 + rounds)))
     tried: list[GaussianMixture] = []
     metric = np.eye(points.shape[1])
-    for _ in range(1 + WHITENED_ROUNDS):
+    for _ in range(1 + rounds):
         for _ in range(STARTS):
             start = KMeans(n_clusters, n_init=1, random_state=int(next(seeds))).fit_predict(points @ metric)
             tried.append(mixture_from(points, start))

@@ -420,7 +420,8 @@ def partition(found: train.Embedded, prepared: Prepared, config: Config, seed: i
             points = cluster.leading_components(points, max(dims))
         tried = []
         for n_dims in dims:
-            labels = cluster.cluster(points, prepared.n_clusters, config.cluster_method, seed, n_dims)
+            how = (config.cluster_method, seed, n_dims, config.mixture_rounds)
+            labels = cluster.cluster(points, prepared.n_clusters, *how)
             of = f"{choice}, {n_dims} dimensions" if mixture else choice
             tried.append(Partition(labels, of, round(cluster.agreement_with_graph(labels, graph), 12)))
         best.append(max(tried, key=lambda one: one.agreement))
