@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from utils import UserError, limited_threads
 
 N_INIT = 8  # starts of k-means; the best by its own objective is kept
-STARTS = 4  # of the mixture, in every round
+STARTS = 12  # of the mixture, in all rounds together
 WHITENED_ROUNDS = 2  # rounds of starts in the metric of the likeliest mixture so far
 FIT_ON = 20_000  # cells a mixture or k-means is fitted on; all are assigned
 MIXTURE_DIMS = 20  # leading PCs the mixture sees: a covariance of 2H dimensions cannot be estimated
@@ -93,14 +93,15 @@ def likeliest_mixture(points: np.ndarray, n_clusters: int, seed: int, rounds: in
     """The likeliest of several Gaussian mixtures with tied covariance, each started from a k-means of its own.
 
     k-means takes all directions for alike, and so starts by cutting along those in which every cluster is wide. Hence so many
-    rounds more start from k-means in the metric of the likeliest mixture so far, in which clusters are round.
+    rounds more, of STARTS in all, start from k-means in the metric of the likeliest mixture so far, in which clusters are round.
     points: [N, d] float64, of a variance near 1.
     """
-    seeds = iter(np.random.SeedSequence(seed).generate_state(STARTS * (1 + rounds)))
+    per_round = max(1, STARTS // (1 + rounds))
+    seeds = iter(np.random.SeedSequence(seed).generate_state(per_round * (1 + rounds)))
     tried: list[GaussianMixture] = []
     metric = np.eye(points.shape[1])
     for _ in range(1 + rounds):
-        for _ in range(STARTS):
+        for _ in range(per_round):
             start = KMeans(n_clusters, n_init=1, random_state=int(next(seeds))).fit_predict(points @ metric)
             tried.append(mixture_from(points, start))
         likeliest = max(tried, key=lambda mixture: mixture.lower_bound_)

@@ -27,7 +27,7 @@ EMBEDDING = (
     "the joint one, or per seed the PCs where their labels agree clearly better with the cell graph"
 )
 MIXTURE_DIMS = "leading components that the mixture sees, at most one per 15 cells; of several numbers, per seed the one whose labels agree best with the cell graph"
-MIXTURE_ROUNDS = "rounds of four starts of the mixture in the metric of the likeliest so far, after four plain ones"
+MIXTURE_ROUNDS = "of twelve starts of the mixture, rounds in the metric of the likeliest so far, after a plain one"
 CONSISTENCY = "CVC as published, or after the best scaling of Z1 Z2^T, which does not fade with cells"
 
 
