@@ -19,6 +19,7 @@ TASKS = {"SC": "Cell types", "ST": "Spatial domains, labels smoothed over 6 neig
 def document(rows: pd.DataFrame) -> str:
     """All sections for which there are rows, as Markdown; figures go to docs/."""
     parts = []
+    rows = rows.assign(dataset=rows["dataset"].astype(str))  # a file that holds slices alone has numbers
     for task, title in TASKS.items():
         of_task = rows[rows["task"] == task]
         plain = of_task[of_task["input"] == "as it is"]
