@@ -271,6 +271,7 @@ class DEGConfig(Settings):
 
 MOST_THREADS = 1024
 MOST_SEEDS = 100
+MOST_ROUNDS = 11  # of the mixture's twelve starts, one each
 ONE_SEED_BEYOND = 50_000  # cells
 _POSITIVE = ("n_pcs", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
 _NOT_NEGATIVE = (
@@ -302,6 +303,7 @@ def validate(config: Config) -> None:
     if config.n_top_genes < 2:
         raise UserError(f"--n-top-genes must be at least 2, not {config.n_top_genes}.")
     _require_at_most(config, "threads", MOST_THREADS)
+    _require_at_most(config, "mixture_rounds", MOST_ROUNDS)
     if config.n_clusters != "auto" and not (
         re.fullmatch("[0-9]{1,9}", config.n_clusters) and int(config.n_clusters) > 1
     ):
