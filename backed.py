@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 import data
 import hdf5
 from data import COUNT_LAYERS, PREFERENCE, Expression, ValueKind
-from preprocess import TARGET_SUM, mark_highly_variable
+from preprocess import MIN_CELLS, TARGET_SUM, mark_among, mark_highly_variable, seen_often
 from utils import UserError, limited_threads, log, one_line
 
 IN_MEMORY_UP_TO = 2.0  # GiB of values, of which a run in memory holds up to five times as much
@@ -326,7 +326,9 @@ class Normalised:
 
 
 @limited_threads(1)  # sums in an order that the number of threads does not change
-def preprocess(adata: ad.AnnData, layer: str, n_top_genes: int, hvg_flavor: str) -> tuple[ad.AnnData, str]:
+def preprocess(
+    adata: ad.AnnData, layer: str, n_top_genes: int, hvg_flavor: str = "seurat", min_cells: int = MIN_CELLS
+) -> tuple[ad.AnnData, str]:
     """What data.find_expression and preprocess.preprocess give together, of the highly variable genes only.
 
     adata: values on disk, or in part. Goes through those it uses three times, or twice where all genes are
@@ -340,11 +342,15 @@ def preprocess(adata: ad.AnnData, layer: str, n_top_genes: int, hvg_flavor: str)
     found = find_values(adata, layer)
     cells = _without_values(adata, found)
     values = Normalised(found)
-    if cells.n_vars > n_top_genes:
-        _choose_genes(cells, values, n_top_genes, hvg_flavor)
+    seen = found.seen.n_cells[found.seen.n_cells > 0]
+    candidates = seen_often(seen, cells.n_obs, min_cells)
+    part = ad.AnnData(obs=cells.obs[[]], var=cells.var.loc[candidates, []], uns=cells.uns)
+    if part.n_vars > n_top_genes:
+        _choose_genes(part, values, candidates, n_top_genes, hvg_flavor)
         values.require_differences()
     else:
-        mark_highly_variable(cells, n_top_genes, hvg_flavor)  # all
+        mark_highly_variable(part, n_top_genes, hvg_flavor)  # all
+    mark_among(cells, candidates, part)
     chosen = cells.var["highly_variable"].to_numpy()
     cells = cells[:, chosen].copy()
     _gather(cells, chosen, values)
@@ -368,8 +374,8 @@ def _without_values(adata: ad.AnnData, found: Found) -> ad.AnnData:
     return cells
 
 
-def _choose_genes(cells: ad.AnnData, values: Normalised, n_top_genes: int, flavor: str) -> None:
-    """Write var['highly_variable']: scanpy's choice, of a dask array whose blocks are read when they are added up.
+def _choose_genes(cells: ad.AnnData, values: Normalised, genes: np.ndarray, n_top_genes: int, flavor: str) -> None:
+    """Write var['highly_variable'] of cells that have these genes, a mask, and no values: scanpy's choice, of a dask array whose blocks are read when they are added up.
 
     In float64: scipy adds up a block in the precision of its values, where scanpy takes float64 for those in memory.
     """
@@ -380,14 +386,14 @@ def _choose_genes(cells: ad.AnnData, values: Normalised, n_top_genes: int, flavo
     ):
 
         def read(block_id: tuple[int, int]) -> sparse.csr_matrix:
-            matrix = values.read(blocks[block_id[0]])[0].astype(np.float64)
+            matrix = values.read(blocks[block_id[0]])[0][:, genes].astype(np.float64)
             progress.update()
             return matrix
 
         cells.X = da.map_blocks(
             read,
             name="values",
-            chunks=(tuple(values.sizes.values()), (values.n_genes,)),
+            chunks=(tuple(values.sizes.values()), (cells.n_vars,)),
             meta=sparse.csr_matrix((0, 0), dtype=np.float64),
         )
         mark_highly_variable(cells, n_top_genes, flavor)

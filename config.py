@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parent / "configs"
 REFINED_WIDTH = "refined dimensions K', 0 for the number of clusters"
 EMBEDDING = (
     "what to cluster: [E1|E2] (joint) or [Z1|Z2] beside the PCs at equal variance, or any alone; joint-or-pcs: "
-    "the joint one, or per seed the PCs where their labels agree clearly better with the cell graph"
+    "per seed the joint one or the PCs, whichever's labels agree better with the cell graph"
 )
 MIXTURE_DIMS = "leading components that the mixture sees, at most one per 15 cells; of several numbers, per seed the one whose labels agree best with the cell graph"
 MIXTURE_ROUNDS = "of twelve starts of the mixture, rounds in the metric of the likeliest so far, after a plain one"
@@ -71,6 +71,11 @@ class Config(Settings):
     n_top_genes: int = setting(2000, "preprocessing", "highly variable genes to keep")
     hvg_flavor: Literal["seurat", "seurat_v3"] = setting(
         "seurat", "preprocessing", "how they are chosen: scanpy's 'seurat', or 'seurat_v3' (needs counts)"
+    )
+    min_cells: int = setting(
+        10,
+        "preprocessing",
+        "a gene seen in fewer cells, or in under a tenth of them if that is less, is not taken for highly variable",
     )
     encoder_input: Literal["scaled", "uncentred", "lognorm", "counts"] = setting(
         "scaled",
@@ -273,7 +278,7 @@ MOST_THREADS = 1024
 MOST_SEEDS = 100
 MOST_ROUNDS = 11  # of the mixture's twelve starts, one each
 ONE_SEED_BEYOND = 50_000  # cells
-_POSITIVE = ("n_pcs", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
+_POSITIVE = ("n_pcs", "min_cells", "n_neighbors", "gene_neighbors", "hidden", "epochs", "lr", "temperature")
 _NOT_NEGATIVE = (
     *("plateau", "refined_width", "weight_decay", "lambda1", "lambda2"),
     *("threads", "hops", "mixture_rounds", "checkpoint_every", "max_memory"),

@@ -58,7 +58,6 @@ LIBRARIES = (
     "umap-learn",
 )
 UMAP_ON = 50_000  # cells; its layout takes one thread where it is to be repeatable
-CLEARLY = 0.75  # of its disagreement with the graph, at most, is what must be left for the joint embedding to give way
 PCS_FROM = 10_000  # cells from which the published cell graph is built on PCs instead of genes
 
 
@@ -258,9 +257,10 @@ def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prep
 def preprocessed(adata: ad.AnnData, config: Config) -> tuple[ad.AnnData, str]:
     """The cells as preprocess.preprocess makes them, and in words what values they are; of values on disk, with HVGs alone."""
     if backed.is_backed(adata):
-        return backed.preprocess(adata, config.layer, config.n_top_genes, config.hvg_flavor)
+        return backed.preprocess(adata, config.layer, config.n_top_genes, config.hvg_flavor, config.min_cells)
     expression = data.find_expression(adata, config.layer)
-    return preprocess.preprocess(expression, config.n_top_genes, config.hvg_flavor), expression.in_words()
+    cells = preprocess.preprocess(expression, config.n_top_genes, config.hvg_flavor, config.min_cells)
+    return cells, expression.in_words()
 
 
 def plan(cells: ad.AnnData, config: Config) -> memory.Plan:
@@ -408,27 +408,25 @@ def train_seed(
 def partition(found: train.Embedded, prepared: Prepared, config: Config, seed: int) -> tuple[np.ndarray, str]:
     """Labels [N] of one seed, and in words what was clustered.
 
-    Of several numbers of dimensions, those labels stay that agree best with the cell graph (cluster.agreement_with_graph). For
-    'joint-or-pcs', those of the joint embedding stay, unless labels of the PCs alone disagree clearly less.
+    Of several numbers of dimensions, and for 'joint-or-pcs' of the joint embedding and the PCs alone, those labels stay that
+    agree best with the cell graph (cluster.agreement_with_graph), the first of equals.
     """
     mixture = config.cluster_method == "gmm"
-    graph, best = prepared.cells.obsp["scrcl_graph"], []
+    graph, tried = prepared.cells.obsp["scrcl_graph"], []
     dims = sorted({cluster.dims_for(graph.shape[0], n_dims) for n_dims in config.mixture_dims}) if mixture else [0]
     for choice in ("joint", "pcs") if config.embedding == "joint-or-pcs" else (config.embedding,):
         points = embedding(found, prepared.beside, choice, prepared.order)
         if mixture:
             points = cluster.leading_components(points, max(dims))
-        tried = []
         for n_dims in dims:
             how = (config.cluster_method, seed, n_dims, config.mixture_rounds)
             labels = cluster.cluster(points, prepared.n_clusters, *how)
             of = f"{choice}, {n_dims} dimensions" if mixture else choice
             tried.append(Partition(labels, of, round(cluster.agreement_with_graph(labels, graph), 12)))
-        best.append(max(tried, key=lambda one: one.agreement))
-    told = "; ".join(f"{one.of} {one.agreement:.4f}" for one in best)
-    log.info("Seed %d, agreement of labels with the cell graph: %s.", seed, told)
-    clearly_better = 1 - best[-1].agreement < CLEARLY * (1 - best[0].agreement)
-    return best[-1 if clearly_better else 0][:2]
+    if len(tried) > 1:
+        told = "; ".join(f"{one.of} {one.agreement:.4f}" for one in tried)
+        log.info("Seed %d, agreement of labels with the cell graph: %s.", seed, told)
+    return max(tried, key=lambda one: one.agreement)[:2]
 
 
 class Partition(NamedTuple):
@@ -502,19 +500,32 @@ def embedding(found: train.Embedded, beside: np.ndarray, choice: str, order: np.
 
     'encoder' is [E1 | E2], 'refined' [Z1 | Z2], as in the paper; 'pcs' are the PCs alone. 'joint' and 'joint-refined' are either
     of the first two beside the PCs (for spots, PCs of the neighbourhood), the trained half and the PCs each centred and
-    scaled to a total variance of 1: rows of E and Z have unit length, so the PCs bring back how much a cell
-    expresses, and what the graph has smoothed away of rare types. order: that of the cells in found, None for the one of beside.
+    scaled to a total variance of 1: the PCs bring back how much a cell expresses, and what the graph has smoothed
+    away of rare types. In 'joint' the rows of E are shortened (shortened_rows); 'joint-or-pcs' is 'joint' here. order: that of the cells in found, None for the one of beside.
     """
     if choice == "pcs":
         return beside
-    trained = found.refined if choice in ("refined", "joint-refined") else found.encoder
-    points = trained
+    points = found.refined if choice in ("refined", "joint-refined") else found.encoder
+    if choice in ("joint", "joint-or-pcs"):
+        points = shortened_rows(points, found.lengths)
     if order is not None:
-        points = np.empty_like(trained)
-        points[order] = trained
+        points, shuffled = np.empty_like(points), points
+        points[order] = shuffled
     if choice.startswith("joint"):
         return np.hstack([unit_variance(points), unit_variance(beside)])
     return points
+
+
+def shortened_rows(encoder: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """[E1 | E2], [N, 2H], with rows of E shorter where those of H were: H / sqrt(|H|^2 + median |H|^2) in place of H / |H|.
+
+    The encoders see centred values. Where most cells are of one type, the centre lies in it: its cells have short rows that point
+    anywhere, and at unit length they spread over the whole sphere. lengths: [N, 2], |H1| and |H2|.
+    """
+    squares = lengths.astype(np.float64) ** 2
+    half = np.maximum(np.median(squares, axis=0), np.finfo(np.float64).tiny)
+    share = np.sqrt(squares / (squares + half)).astype(encoder.dtype)
+    return (encoder.reshape(len(encoder), 2, -1) * share[:, :, None]).reshape(encoder.shape)
 
 
 def unit_variance(points: np.ndarray) -> np.ndarray:

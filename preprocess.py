@@ -16,12 +16,15 @@ from utils import UserError, limited_threads, log, one_line
 TARGET_SUM = 1e4  # counts per cell after normalisation, as published
 FEWEST_FOR_A_CURVE = 20  # genes
 MORAN_VALUES = 100_000_000  # made dense at a time
+MIN_CELLS = 10  # in which a highly variable gene is seen
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped
 
 
 @limited_threads(1)  # sums in an order that the number of threads does not change
-def preprocess(expression: Expression, n_top_genes: int, hvg_flavor: str = "seurat") -> ad.AnnData:
-    """Drop empty cells and genes, log-normalise, choose HVGs.
+def preprocess(
+    expression: Expression, n_top_genes: int, hvg_flavor: str = "seurat", min_cells: int = MIN_CELLS
+) -> ad.AnnData:
+    """Drop empty cells and genes, log-normalise, choose HVGs among the genes seen in min_cells cells (seen_often).
 
     Returns a new AnnData of the cells with at least one count: X log-normalised
     (all genes, sparse), layers['counts'] where the input holds counts,
@@ -45,8 +48,36 @@ def preprocess(expression: Expression, n_top_genes: int, hvg_flavor: str = "seur
         sc.pp.normalize_total(cells, target_sum=TARGET_SUM)
         sc.pp.log1p(cells)
     _require_differences(cells.X)
-    mark_highly_variable(cells, n_top_genes, hvg_flavor)
+    _choose_genes(cells, n_top_genes, hvg_flavor, min_cells)
     return cells
+
+
+def _choose_genes(cells: ad.AnnData, n_top_genes: int, flavor: str, min_cells: int) -> None:
+    """Write var['highly_variable']: genes among those that are seen often enough."""
+    candidates = seen_often(cells.X.getnnz(axis=0), cells.n_obs, min_cells)
+    part = ad.AnnData(cells.X, var=cells.var[[]], uns=cells.uns, layers=cells.layers if flavor == "seurat_v3" else None)
+    if not candidates.all():
+        part = part[:, candidates].copy()
+    mark_highly_variable(part, n_top_genes, flavor)
+    mark_among(cells, candidates, part)
+
+
+def seen_often(n_cells_of: np.ndarray, n_cells: int, min_cells: int) -> np.ndarray:
+    """Which genes may be highly variable: those seen in min_cells cells, or in a tenth of all where that is less. All, where fewer than 2 are.
+
+    A gene seen in one cell of a hundred tells that cell from all others and no group from another, and the flavour 'seurat'
+    ranks such genes first: their dispersion is large for their mean.
+    n_cells_of: [G], in how many of n_cells cells each gene has a value. Returns [G] booleans.
+    """
+    often = n_cells_of >= min(min_cells, n_cells // 10)
+    return often if often.sum() >= 2 else np.ones_like(often)
+
+
+def mark_among(cells: ad.AnnData, candidates: np.ndarray, part: ad.AnnData) -> None:
+    """Write var['highly_variable'] of all genes from that of the candidates, [G] booleans, which part holds."""
+    chosen = np.zeros(cells.n_vars, dtype=bool)
+    chosen[candidates] = part.var["highly_variable"]
+    cells.var["highly_variable"] = chosen
 
 
 def _require_differences(values: sparse.csr_matrix) -> None:
@@ -67,7 +98,7 @@ def mark_highly_variable(cells: ad.AnnData, n_top_genes: int, flavor: str) -> No
         return
     if cells.n_vars < n_top_genes:
         log.info(
-            "Only %d genes have a value, fewer than the %d highly variable ones asked for: all are used.",
+            "Only %d genes have values in enough cells, fewer than the %d highly variable ones asked for: all of them are used.",
             cells.n_vars,
             n_top_genes,
         )

@@ -233,10 +233,11 @@ def update(
 
 
 class Embedded(NamedTuple):
-    """encoder: [N, 2H] float32, [E1 | E2]; refined: [N, 2K'], [Z1 | Z2]."""
+    """encoder: [N, 2H] float32, [E1 | E2]; refined: [N, 2K'], [Z1 | Z2]; lengths: [N, 2], those that the rows of E1 and E2 had."""
 
     encoder: np.ndarray
     refined: np.ndarray
+    lengths: np.ndarray
 
 
 def _update(optimizer: torch.optim.Optimizer) -> None:
@@ -251,8 +252,10 @@ def _update(optimizer: torch.optim.Optimizer) -> None:
 def embed(model: ScRCL, inputs: GraphInputs) -> Embedded:
     """Embed all cells, dropout off. Raises UserError where that is not finite."""
     model.eval()
+    lengths = torch.stack([h.norm(dim=1) for h in model.encode(inputs)], dim=1)
     e1, e2, z1, z2 = model(inputs)
-    found = Embedded(*(torch.cat(views, dim=1).float().cpu().numpy() for views in ((e1, e2), (z1, z2))))
+    views = torch.cat([e1, e2], dim=1), torch.cat([z1, z2], dim=1), lengths
+    found = Embedded(*(points.float().cpu().numpy() for points in views))
     if not all(np.isfinite(points).all() for points in found):
         raise _diverged("The embedding is not finite after the last epoch")
     return found

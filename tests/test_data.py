@@ -219,6 +219,21 @@ def test_all_genes_where_none_stands_out():
     assert cells.shape == (20, 20) and cells.var["highly_variable"].all()
 
 
+@pytest.mark.parametrize(("min_cells", "least"), [(1, 1), (4, 4), (10, 6)])
+def test_rare_genes_are_not_highly_variable(min_cells, least):
+    """60 cells: a tenth of them are 6. Genes seen in a few cells, at high values, vary most for their mean."""
+    rng = np.random.default_rng(0)
+    seen = np.repeat([1, 3, 5, 8, 30], 40)
+    values = np.zeros((60, len(seen)))
+    for gene, n in enumerate(seen):
+        values[rng.choice(60, n, replace=False), gene] = rng.integers(20, 40, n) if n < 8 else rng.integers(1, 3, n)
+    cells = preprocess.preprocess(data.find_expression(ad.AnnData(values)), 50, min_cells=min_cells)
+    assert seen[cells.var["highly_variable"]].min() >= least and cells.n_vars == len(seen)
+    assert cells.var["highly_variable"].sum() == 50 and (
+        min_cells > 1 or np.median(seen[cells.var["highly_variable"]]) <= 3
+    )
+
+
 def test_a_curve_through_a_handful_of_genes():
     adata = simulate(40, 5)
     with pytest.raises(UserError, match="fits a curve through the genes, of which only [0-9] vary"):
