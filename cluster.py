@@ -36,6 +36,8 @@ AGREEMENT_ON = 5_000  # cells on which partitions are compared with each other
 # Estimating the number of clusters
 CONFIRMED = 0.85  # agreement of labels with the cell graph
 PAIR_CONFIRMED = 0.5  # the same of any two clusters alone
+MANY_CELLS = 2000  # with fewer, 15 neighbours reach out of a cluster more often
+LEAST_CONFIRMED = 0.1
 GIVE_UP_AFTER = 3  # mixtures in a row that agree less
 TRY_AT_LEAST = 12  # clusters: with few, a mixture may be spent on what lies far off
 CELLS_PER_CLUSTER = 5
@@ -261,12 +263,12 @@ def leiden(graph: ad.AnnData, resolution: float, seed: int) -> np.ndarray:
 
 
 @limited_threads(1)  # sums in an order that the number of threads does not change
-def estimate_n_clusters(points: np.ndarray, graph: sparse.spmatrix, seed: int) -> int:
+def estimate_n_clusters(points: np.ndarray, graph: sparse.spmatrix, seed: int, enough: float = CONFIRMED) -> int:
     """The largest number of clusters that the cell graph confirms, without labels.
 
     Mixtures of more and more clusters are fitted. In each, two clusters are merged while among their cells alone neighbours share
     a cluster in less than PAIR_CONFIRMED of all cases beyond chance (agreement_with_graph): a cut through what does not fall apart.
-    What is left counts where it agrees with the graph by CONFIRMED as a whole. The largest such number is the result, at least 2.
+    What is left counts where it agrees with the graph by enough as a whole. The largest such number is the result, at least 2.
     Fitting ends when a few mixtures in a row, as they are, agree by less. The rule is akin to prediction
     strength (Tibshirani and Walther 2005), with neighbours in place of a second sample.
 
@@ -277,12 +279,21 @@ def estimate_n_clusters(points: np.ndarray, graph: sparse.spmatrix, seed: int) -
     for number in tqdm(_numbers_to_try(len(points)), desc="number of clusters", disable=None):
         between = edges_between(cluster(points, number, "gmm", seed), graph)
         merged = _merge_unconfirmed(between)
-        if _agreement(merged) >= CONFIRMED:
+        if _agreement(merged) >= enough:
             confirmed = max(confirmed, len(merged))
-        in_vain = 0 if _agreement(between) >= CONFIRMED else in_vain + 1
+        in_vain = 0 if _agreement(between) >= enough else in_vain + 1
         if in_vain >= GIVE_UP_AFTER and number >= TRY_AT_LEAST:
             break
     return confirmed
+
+
+def enough_agreement(n_cells: int) -> float:
+    """Agreement with a graph of the nearest cells that confirms a number of clusters.
+
+    The fewer cells, the farther the same number of neighbours reaches, and the more edges leave the clusters that there are. So
+    below 2,000 cells more disagreement is allowed, by a power of the number of cells that was measured on parts of real data.
+    """
+    return max(LEAST_CONFIRMED, 1 - (1 - CONFIRMED) * max(1.0, MANY_CELLS / n_cells) ** 0.6)
 
 
 def _merge_unconfirmed(between: np.ndarray) -> np.ndarray:

@@ -218,7 +218,8 @@ def prepare_cells(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prep
         cells.obsp["scrcl_graph"] = graphs.cell_graph(points, config.n_neighbors, config.metric, seed=0)
         inputs, order = in_training_order(inputs, cells.obsp["scrcl_graph"])
     with watch("number of clusters"):
-        number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca"], cells.obsp["scrcl_graph"])
+        enough = cluster.enough_agreement(cells.n_obs)
+        number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca"], cells.obsp["scrcl_graph"], enough)
     return Prepared(cells, inputs, cells.obsm["X_pca"], known, *number, values, block=planned.block, order=order)
 
 
@@ -309,16 +310,20 @@ def known_labels(obs: pd.DataFrame, label_key: str, usual: tuple[str, ...], cell
 
 
 def choose_n_clusters(
-    asked: str, known: pd.Series | None, points: np.ndarray, graph: sparse.csr_matrix
+    asked: str,
+    known: pd.Series | None,
+    points: np.ndarray,
+    graph: sparse.csr_matrix,
+    enough: float = cluster.CONFIRMED,
 ) -> tuple[int, str]:
-    """The number of clusters and, in words, where it comes from."""
+    """The number of clusters and, in words, where it comes from. enough: as in cluster.estimate_n_clusters."""
     n_types = 0 if known is None else known.nunique()
     if asked != "auto":
         number, origin = int(asked), "as asked for"
     elif known is not None and n_types > 1:
         number, origin = n_types, f"the number of known labels in obs[{known.name!r}], as the published protocol does"
     else:
-        number, origin = cluster.estimate_n_clusters(points, graph, seed=0), "estimated without labels"
+        number, origin = cluster.estimate_n_clusters(points, graph, 0, enough), "estimated without labels"
     cluster.require_enough(points, number)
     log.info("Clusters: %d, %s.", number, origin)
     return number, origin

@@ -106,6 +106,7 @@ PARTS = {
     "hops 5 0": {"hops": [5, 0]},
     "k 30": {"n_neighbors": 30},
     "H 64": {"hidden": 64},
+    "rows of E at unit length": {"shortened": False},
     **{f"{n} epoch{'s' * (n > 1)}": {"epochs": n, "plateau": 0} for n in (1, 20, 100, 200, 300, 500)},
 }
 CVC_AS_PUBLISHED = {"consistency": "published"}
@@ -122,6 +123,7 @@ ABLATION = {
         "refined beside the PCs, CVC as published": CVC_AS_PUBLISHED | {"embedding": "joint-refined"},
         "refined beside the PCs, CVC and K' as published": CVC_AS_PUBLISHED
         | {"embedding": "joint-refined", "refined_width": 0},
+        "genes seen in any cell": {"min_cells": 1},
         "K' = K": {"refined_width": 0},
         "K' 32": {"refined_width": 32},
         "K' 128": {"refined_width": 128},
@@ -150,7 +152,16 @@ SUITES = {
     for task in CONFIGS
 }
 TRAINED: dict = {"of": None}  # what the last data set was trained to, by settings, so that nothing is trained twice
-PREPARING = ("graph_on", "metric", "n_neighbors", "encoder_input", "gene_weights", "hvg_flavor", "n_top_genes")
+PREPARING = (
+    "min_cells",
+    "graph_on",
+    "metric",
+    "n_neighbors",
+    "encoder_input",
+    "gene_weights",
+    "hvg_flavor",
+    "n_top_genes",
+)
 
 # Harder input: counts [N, G] to other values
 
@@ -163,6 +174,10 @@ def thinned(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
 
 def half_the_cells(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
     return adata[np.sort(rng.choice(adata.n_obs, adata.n_obs // 2, replace=False))].copy()
+
+
+def a_hundred_cells(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
+    return adata[np.sort(rng.choice(adata.n_obs, min(100, adata.n_obs), replace=False))].copy()
 
 
 def per_million(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
@@ -193,6 +208,7 @@ INPUTS = {
     "as it is": lambda adata, rng: adata,
     "half-counts": thinned,
     "half-cells": half_the_cells,
+    "hundred-cells": a_hundred_cells,
     "per-million": per_million,
     "log-normalised": log_normalised,
     "dominated": dominated,
@@ -225,7 +241,8 @@ def prepared(task: str, dataset: str, changed: str, settings: dict) -> pipeline.
 def recipe(task: str, ready: pipeline.Prepared, change: dict, seeds: list[int]) -> dict[str, pd.Series]:
     """Labels of the recipe with a change: of the consensus, '', and of every seed."""
     change = dict(change)
-    plain_total, plain_fit = train.Losses.total, train.fit
+    plain_total, plain_fit, plain_rows = train.Losses.total, train.fit, pipeline.shortened_rows
+    shortened = change.pop("shortened", True)
     off = [name for name in ("hea_global", "hea_cell") if change.pop(name, None) is False]
 
     def total(terms: train.Losses, lambda1: float, lambda2: float) -> torch.Tensor:
@@ -244,12 +261,13 @@ def recipe(task: str, ready: pipeline.Prepared, change: dict, seeds: list[int]) 
         TRAINED.clear()
         TRAINED["of"] = ready
     train.Losses.total, train.fit = total if off else plain_total, fit
+    pipeline.shortened_rows = plain_rows if shortened else lambda encoder, lengths: encoder
     try:
         found = pipeline.train_and_cluster(
             ready, CONFIGS[task](seeds=seeds, **change), CPU, lambda _: None, Stopwatch()
         )
     finally:
-        train.Losses.total, train.fit = plain_total, plain_fit
+        train.Losses.total, train.fit, pipeline.shortened_rows = plain_total, plain_fit, plain_rows
     return {"": found.labels["scrcl"], **{str(seed): found.labels[f"seed_{seed}"] for seed in seeds}}
 
 
@@ -295,12 +313,12 @@ def labels_of(task: str, dataset: str, changed: str, method: str, seed: int) -> 
     if method in ABLATION[task]:
         return {(method, seed): recipe(task, ready, change, [seed])[""]}, ready.known
     if method.startswith("number"):
-        points = ready.beside
-        number = (
-            cluster.estimate_n_clusters(points, ready.cells.obsp["scrcl_graph"], seed)
-            if "estimated" in method
-            else leiden_1(points, 0, seed).max() + 1
-        )
+        points, graph = ready.beside, ready.cells.obsp["scrcl_graph"]
+        if "estimated" in method:
+            enough = [cluster.enough_agreement(len(points))] if task == "SC" else []
+            number = cluster.estimate_n_clusters(points, graph, seed, *enough)
+        else:
+            number = leiden_1(points, 0, seed).max() + 1
         return {(method, seed): int(number)}, ready.known
     points, name = method.split(" + ")
     labels = BASELINES[name](POINTS[task][points](ready), ready.known.nunique(), seed)

@@ -96,11 +96,19 @@ def test_nearest():
     assert cluster.nearest([odd], a) == 0
 
 
-@pytest.mark.parametrize("n_blobs", [2, 4, 9])
-def test_number_of_clusters_of_blobs_is_estimated(n_blobs):
-    points, _ = blobs(60 * n_blobs, n_blobs)
+@pytest.mark.parametrize(("n_blobs", "size"), [(2, 12), (2, 60), (4, 60), (9, 12), (9, 60)])
+def test_number_of_clusters_of_blobs_is_estimated(n_blobs, size):
+    points, _ = blobs(size * n_blobs, n_blobs)
     graph = graphs.cell_graph(points, 15, "euclidean", seed=0)
-    assert cluster.estimate_n_clusters(points, graph, seed=0) == n_blobs
+    enough = cluster.enough_agreement(len(points))
+    assert cluster.estimate_n_clusters(points, graph, 0, enough) == n_blobs
+    if size > 15:
+        assert cluster.estimate_n_clusters(points, graph, 0) == n_blobs
+
+
+def test_enough_agreement_by_hand():
+    """2000 / 625 = 3.2, 3.2^0.6 = 2.0095: twice the disagreement."""
+    assert [round(cluster.enough_agreement(n), 3) for n in (10**6, 2000, 625, 10)] == [0.85, 0.85, 0.699, 0.1]
 
 
 def test_one_blob_is_not_cut_into_many():
