@@ -204,6 +204,27 @@ def dominated(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
     return kept
 
 
+def mixed(adata: ad.AnnData, draw: int) -> ad.AnnData:
+    """Some of the types, 4 at least, in drawn proportions; as many cells as there are of each for that, 1,500 at most. Types left with under 6 cells are taken out."""
+    rng = np.random.default_rng(draw)
+    known = data.find_labels(adata.obs).astype(str)
+    sizes = known.value_counts()
+    types = rng.permutation(sizes.index[sizes >= 12])
+    types = types[: rng.integers(min(4, len(types)), len(types) + 1)]
+    shares = rng.dirichlet(np.full(len(types), 0.7)) + 0.01
+    shares /= shares.sum()
+    n_cells = np.clip(3 * (sizes[types] / shares).min(), 150, 1500)
+    wanted = np.minimum(sizes[types], (shares * n_cells).astype(int))
+    places = [
+        rng.choice(np.flatnonzero(known == name), n, replace=False)
+        for name, n in zip(types, wanted, strict=True)
+        if n >= 6
+    ]
+    part = adata[np.sort(np.concatenate(places))].copy()
+    part.obs[data.find_labels(adata.obs).name] = known[part.obs_names]
+    return part
+
+
 INPUTS = {
     "as it is": lambda adata, rng: adata,
     "half-counts": thinned,
@@ -212,6 +233,7 @@ INPUTS = {
     "per-million": per_million,
     "log-normalised": log_normalised,
     "dominated": dominated,
+    **{f"mixed-{draw}": lambda adata, rng, draw=draw: mixed(adata, draw) for draw in (1, 2, 3)},
 }
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from conftest import simulate
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
+import accuracy  # noqa: E402
 import scale  # noqa: E402
 import step  # noqa: E402
 
@@ -29,3 +32,19 @@ def test_exponents():
     # Fitted from 10,000 cells up: the first value counts for nothing.
     assert scale.exponent(cells, pd.Series([7.0, 2.0, 20.0, 200.0])) == pytest.approx(1)
     assert scale.exponent(cells, pd.Series([1.0, 1.0, 1e2, 1e4])) == pytest.approx(2)
+
+
+def test_parts_of_a_data_set():
+    adata = simulate(200)
+    rng = np.random.default_rng(0)
+    assert accuracy.INPUTS["hundred-cells"](adata.copy(), rng).n_obs == 100
+    found = [accuracy.INPUTS[f"mixed-{draw}"](adata.copy(), rng) for draw in (1, 2)]
+    assert all(part.obs["cell_type1"].value_counts().min() >= 6 and part.n_obs < 200 for part in found)
+    assert set(found[0].obs_names) != set(found[1].obs_names)
+
+
+def test_a_part_of_the_recipe_is_off_and_on_again(fast):
+    ready = accuracy.pipeline.prepare_cells(simulate(80), accuracy.SCConfig(n_clusters=3), accuracy.Stopwatch())
+    rows = accuracy.pipeline.shortened_rows
+    off, on = (accuracy.recipe("SC", ready, change, [5])[""] for change in ({"shortened": False}, {}))
+    assert len(off) == len(on) == 80 and accuracy.pipeline.shortened_rows is rows
