@@ -58,6 +58,7 @@ LIBRARIES = (
     "umap-learn",
 )
 UMAP_ON = 50_000  # cells; its layout takes one thread where it is to be repeatable
+FEW_CELLS = 500  # with fewer, a single cell may make a principal component of its own
 PCS_FROM = 10_000  # cells from which the published cell graph is built on PCs instead of genes
 
 
@@ -68,7 +69,7 @@ class Prepared:
     cells: AnnData of the cells (or spots) that have counts, with X log-normalised, obsm['X_pca']
         and obsp['scrcl_graph'], the cell graph A.
     inputs: [N, G] float32, what the encoders see; sparse where the cells are worked on in blocks.
-    beside: [N, d] float32, what stands beside the encoder's embedding in the joint one.
+    beside: [N, d] float32, what stands beside the encoder's embedding in the joint one: the PCs, of few cells without_long_rows.
     known: known types of these cells, or None.
     n_clusters, n_clusters_from: how many clusters, and in words why.
     values: in words, what the values are and where they were found.
@@ -217,10 +218,11 @@ def prepare_cells(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prep
         points = preprocess.encoder_values(cells, "lognorm") if on_genes else cells.obsm["X_pca"]
         cells.obsp["scrcl_graph"] = graphs.cell_graph(points, config.n_neighbors, config.metric, seed=0)
         inputs, order = in_training_order(inputs, cells.obsp["scrcl_graph"])
+    pcs = cells.obsm["X_pca"] if cells.n_obs >= FEW_CELLS else without_long_rows(cells.obsm["X_pca"])
     with watch("number of clusters"):
         enough = cluster.enough_agreement(cells.n_obs)
-        number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca"], cells.obsp["scrcl_graph"], enough)
-    return Prepared(cells, inputs, cells.obsm["X_pca"], known, *number, values, block=planned.block, order=order)
+        number = choose_n_clusters(config.n_clusters, known, pcs, cells.obsp["scrcl_graph"], enough)
+    return Prepared(cells, inputs, pcs, known, *number, values, block=planned.block, order=order)
 
 
 def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prepared:
@@ -531,6 +533,13 @@ def shortened_rows(encoder: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     half = np.maximum(np.median(squares, axis=0), np.finfo(np.float64).tiny)
     share = np.sqrt(squares / (squares + half)).astype(encoder.dtype)
     return (encoder.reshape(len(encoder), 2, -1) * share[:, :, None]).reshape(encoder.shape)
+
+
+def without_long_rows(points: np.ndarray) -> np.ndarray:
+    """x / sqrt(|x|^2 + 4 median |x|^2) of every row: those near the centre keep their place, the longest end at a length of 1."""
+    squares = (points.astype(np.float64) ** 2).sum(axis=1, keepdims=True)
+    scale = np.sqrt(squares + max(4 * np.median(squares), np.finfo(np.float64).tiny))
+    return (points / scale).astype(np.float32)
 
 
 def unit_variance(points: np.ndarray) -> np.ndarray:

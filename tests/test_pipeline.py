@@ -159,6 +159,21 @@ def test_short_rows_stay_short():
     assert np.array_equal(found[:, 2:], directions[:, 2:])
 
 
+def test_long_rows_by_hand():
+    """Lengths 1, 2 and 8, of which 2 is the median: divided by sqrt(1 + 16), sqrt(4 + 16), sqrt(64 + 16)."""
+    points = np.array([[0.6, 0.8], [2.0, 0.0], [0.0, -8.0]])
+    assert np.allclose(pipeline.without_long_rows(points), points / np.sqrt([[17.0], [20.0], [80.0]]))
+    assert not pipeline.without_long_rows(np.zeros((3, 2))).any()
+
+
+def test_few_cells_are_clustered_without_long_rows(fast, monkeypatch):
+    few = find_cell_types(simulate(60), **(fast | {"embedding": "pcs"}))
+    assert np.allclose(few.prepared.beside, pipeline.without_long_rows(few.cells.obsm["X_pca"]))
+    monkeypatch.setattr(pipeline, "FEW_CELLS", 60)
+    enough = find_cell_types(simulate(60), **(fast | {"embedding": "pcs"}))
+    assert enough.prepared.beside is enough.cells.obsm["X_pca"]
+
+
 def test_counts_asked_for_but_not_there(counts, fast):
     values = counts.X.toarray()
     with pytest.raises(UserError, match="raw counts"):
