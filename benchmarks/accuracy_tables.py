@@ -31,6 +31,7 @@ def document(rows: pd.DataFrame) -> str:
         harder = of_task[of_task["input"] != "as it is"]
         if not harder.empty:
             parts.append(harder_input(of_task))
+            parts += [text for text in [numbers_of_parts(harder)] if text]
     return "\n\n".join(parts)
 
 
@@ -165,6 +166,25 @@ def numbers(rows: pd.DataFrame) -> str:
     ]
     header = ["number of clusters", *annotated.index, "mean error, log2"]
     return "Number of clusters without labels:\n\n" + markdown(header, lines)
+
+
+def numbers_of_parts(rows: pd.DataFrame) -> str:
+    """How far numbers of clusters found without labels are from those annotated, per kind of input."""
+    rows = rows[rows["method"].str.startswith("number: ")]
+    if rows.empty:
+        return ""
+    log2 = np.log2(rows["n_clusters"] / rows["n_types"])
+    rows = rows.assign(error=log2.abs(), bias=log2)
+    wide = rows.pivot_table(index="method", columns="input", values=["error", "bias"], sort=False)
+    lines = [
+        [
+            method.removeprefix("number: "),
+            *(f"{row['error', name]:.2f} ({row['bias', name]:+.2f})" for name in wide["error"]),
+        ]
+        for method, row in wide.iterrows()
+    ]
+    note = "Number of clusters of such parts, mean error in log2 over the sets (and its mean with the sign)"
+    return f"{note}:\n\n" + markdown(["input", *wide["error"]], lines)
 
 
 def ablation(rows: pd.DataFrame) -> str:
