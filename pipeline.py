@@ -516,8 +516,9 @@ def embedding(found: train.Embedded, beside: np.ndarray, choice: str, order: np.
     if choice in ("joint", "joint-or-pcs"):
         points = shortened_rows(points, found.lengths)
     if order is not None:
-        points, shuffled = np.empty_like(points), points
-        points[order] = shuffled
+        in_order = np.empty_like(points)
+        in_order[order] = points
+        points = in_order  # what was shortened is freed
     if choice.startswith("joint"):
         return np.hstack([unit_variance(points), unit_variance(beside)])
     return points
