@@ -37,7 +37,9 @@ AGREEMENT_ON = 5_000  # cells on which partitions are compared with each other
 CONFIRMED = 0.85  # agreement of labels with the cell graph
 PAIR_CONFIRMED = 0.5  # the same of any two clusters alone
 MANY_CELLS = 2000  # with fewer, 15 neighbours reach out of a cluster more often
-LEAST_CONFIRMED = 0.1
+FEW_CELLS = 500  # with fewer, the cell graph confirms hardly any number
+LEAST_CELLS = 15  # for a graph of them
+PAIR_APART = 0.1  # agreement of two clusters of few cells, below which they are one
 GIVE_UP_AFTER = 3  # mixtures in a row that agree less
 TRY_AT_LEAST = 12  # clusters: with few, a mixture may be spent on what lies far off
 CELLS_PER_CLUSTER = 5
@@ -293,10 +295,26 @@ def enough_agreement(n_cells: int) -> float:
     The fewer cells, the farther the same number of neighbours reaches, and the more edges leave the clusters that there are. So
     below 2,000 cells more disagreement is allowed, by a power of the number of cells that was measured on parts of real data.
     """
-    return max(LEAST_CONFIRMED, 1 - (1 - CONFIRMED) * max(1.0, MANY_CELLS / n_cells) ** 0.6)
+    return 1 - (1 - CONFIRMED) * max(1.0, MANY_CELLS / n_cells) ** 0.6
 
 
-def _merge_unconfirmed(between: np.ndarray) -> np.ndarray:
+@limited_threads(1)  # sums in an order that the number of threads does not change
+def estimate_of_cells(points: np.ndarray, graph: sparse.spmatrix, seed: int) -> int:
+    """The number of clusters of cells, without labels; at least 2.
+
+    What the cell graph confirms (estimate_n_clusters). Of fewer than 500 cells it confirms hardly any number, since most of their
+    neighbours are of other types: there it is the number of Leiden clusters at scanpy's resolution of 1, of which two are one where
+    they agree with the graph by less than PAIR_APART. Like scanpy's, it is above 2 for cells that do not differ.
+
+    points: [N, d], PCs; graph: [N, N] symmetric, the cell graph.
+    """
+    if not LEAST_CELLS <= len(points) < FEW_CELLS:
+        return estimate_n_clusters(points, graph, seed, enough_agreement(len(points)))
+    between = edges_between(leiden(neighbour_graph(points, seed), 1.0, seed), graph)
+    return max(2, len(_merge_unconfirmed(between, PAIR_APART)))
+
+
+def _merge_unconfirmed(between: np.ndarray, confirmed: float = PAIR_CONFIRMED) -> np.ndarray:
     """edges_between once the pair of clusters that agrees least with the graph has been merged, again and again, while it is not confirmed."""
     while len(between) > 1:
         one, other = np.triu_indices(len(between), k=1)
@@ -304,7 +322,7 @@ def _merge_unconfirmed(between: np.ndarray) -> np.ndarray:
         ends = np.stack([between[one, one] + across, between[other, other] + across], axis=-1)
         agreement = _assortativity(between[one, one] + between[other, other], ends)
         least = int(agreement.argmin())
-        if agreement[least] >= PAIR_CONFIRMED:
+        if agreement[least] >= confirmed:
             break
         into = np.arange(len(between))
         into[other[least]] = one[least]

@@ -58,7 +58,6 @@ LIBRARIES = (
     "umap-learn",
 )
 UMAP_ON = 50_000  # cells; its layout takes one thread where it is to be repeatable
-FEW_CELLS = 500  # with fewer, a single cell may make a principal component of its own
 PCS_FROM = 10_000  # cells from which the published cell graph is built on PCs instead of genes
 
 
@@ -218,10 +217,9 @@ def prepare_cells(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prep
         points = preprocess.encoder_values(cells, "lognorm") if on_genes else cells.obsm["X_pca"]
         cells.obsp["scrcl_graph"] = graphs.cell_graph(points, config.n_neighbors, config.metric, seed=0)
         inputs, order = in_training_order(inputs, cells.obsp["scrcl_graph"])
-    pcs = cells.obsm["X_pca"] if cells.n_obs >= FEW_CELLS else without_long_rows(cells.obsm["X_pca"])
+    pcs = cells.obsm["X_pca"] if cells.n_obs >= cluster.FEW_CELLS else without_long_rows(cells.obsm["X_pca"])
     with watch("number of clusters"):
-        enough = cluster.enough_agreement(cells.n_obs)
-        number = choose_n_clusters(config.n_clusters, known, pcs, cells.obsp["scrcl_graph"], enough)
+        number = choose_n_clusters(config.n_clusters, known, pcs, cells.obsp["scrcl_graph"], cluster.estimate_of_cells)
     return Prepared(cells, inputs, pcs, known, *number, values, block=planned.block, order=order)
 
 
@@ -253,7 +251,9 @@ def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prep
         cells.obsm["X_pca_spatial"] = graphs.neighbour_mean(cells.obsm["X_pca"], graph)
         inputs, order = in_training_order(inputs, graph)
     with watch("number of clusters"):
-        number = choose_n_clusters(config.n_clusters, known, cells.obsm["X_pca_spatial"], graph)
+        number = choose_n_clusters(
+            config.n_clusters, known, cells.obsm["X_pca_spatial"], graph, cluster.estimate_n_clusters
+        )
     return Prepared(cells, inputs, cells.obsm["X_pca_spatial"], known, *number, values, voters, planned.block, order)
 
 
@@ -316,16 +316,16 @@ def choose_n_clusters(
     known: pd.Series | None,
     points: np.ndarray,
     graph: sparse.csr_matrix,
-    enough: float = cluster.CONFIRMED,
+    estimate: Callable[[np.ndarray, sparse.csr_matrix, int], int],
 ) -> tuple[int, str]:
-    """The number of clusters and, in words, where it comes from. enough: as in cluster.estimate_n_clusters."""
+    """The number of clusters and, in words, where it comes from. estimate: makes it of points, graph and seed, where nothing else says it."""
     n_types = 0 if known is None else known.nunique()
     if asked != "auto":
         number, origin = int(asked), "as asked for"
     elif known is not None and n_types > 1:
         number, origin = n_types, f"the number of known labels in obs[{known.name!r}], as the published protocol does"
     else:
-        number, origin = cluster.estimate_n_clusters(points, graph, 0, enough), "estimated without labels"
+        number, origin = estimate(points, graph, 0), "estimated without labels"
     cluster.require_enough(points, number)
     log.info("Clusters: %d, %s.", number, origin)
     return number, origin

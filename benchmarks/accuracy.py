@@ -337,8 +337,8 @@ def labels_of(task: str, dataset: str, changed: str, method: str, seed: int) -> 
     if method.startswith("number"):
         points, graph = ready.beside, ready.cells.obsp["scrcl_graph"]
         if "estimated" in method:
-            enough = [cluster.enough_agreement(len(points))] if task == "SC" else []
-            number = cluster.estimate_n_clusters(points, graph, seed, *enough)
+            estimate = cluster.estimate_of_cells if task == "SC" else cluster.estimate_n_clusters
+            number = estimate(points, graph, seed)
         else:
             number = leiden_1(points, 0, seed).max() + 1
         return {(method, seed): int(number)}, ready.known

@@ -100,15 +100,25 @@ def test_nearest():
 def test_number_of_clusters_of_blobs_is_estimated(n_blobs, size):
     points, _ = blobs(size * n_blobs, n_blobs)
     graph = graphs.cell_graph(points, 15, "euclidean", seed=0)
-    enough = cluster.enough_agreement(len(points))
-    assert cluster.estimate_n_clusters(points, graph, 0, enough) == n_blobs
+    assert cluster.estimate_of_cells(points, graph, 0) == n_blobs
     if size > 15:
         assert cluster.estimate_n_clusters(points, graph, 0) == n_blobs
 
 
+@pytest.mark.parametrize(("n_cells", "how"), [(14, "graph"), (15, "leiden"), (499, "leiden"), (500, "graph")])
+def test_the_number_of_few_cells_is_that_of_leiden(monkeypatch, n_cells, how):
+    monkeypatch.setattr(cluster, "estimate_n_clusters", lambda points, graph, seed, enough: "graph")
+    monkeypatch.setattr(cluster, "leiden", lambda graph, resolution, seed: np.arange(graph.n_obs) % 3)
+    points, _ = blobs(n_cells, 3)
+    graph = sparse.block_diag([np.ones((n_cells, n_cells)), np.ones((1, 1))]).tocsr()[:n_cells, :n_cells]
+    apart = sparse.csr_matrix((np.arange(n_cells)[:, None] - np.arange(n_cells)) % 3 == 0).astype(np.float32)
+    assert cluster.estimate_of_cells(points, apart, 0) == ("graph" if how == "graph" else 3)
+    assert cluster.estimate_of_cells(points, graph, 0) == ("graph" if how == "graph" else 2)
+
+
 def test_enough_agreement_by_hand():
     """2000 / 625 = 3.2, 3.2^0.6 = 2.0095: twice the disagreement."""
-    assert [round(cluster.enough_agreement(n), 3) for n in (10**6, 2000, 625, 10)] == [0.85, 0.85, 0.699, 0.1]
+    assert [round(cluster.enough_agreement(n), 3) for n in (10**6, 2000, 625)] == [0.85, 0.85, 0.699]
 
 
 def test_one_blob_is_not_cut_into_many():

@@ -169,7 +169,7 @@ def test_long_rows_by_hand():
 def test_few_cells_are_clustered_without_long_rows(fast, monkeypatch):
     few = find_cell_types(simulate(60), **(fast | {"embedding": "pcs"}))
     assert np.allclose(few.prepared.beside, pipeline.without_long_rows(few.cells.obsm["X_pca"]))
-    monkeypatch.setattr(pipeline, "FEW_CELLS", 60)
+    monkeypatch.setattr(cluster, "FEW_CELLS", 60)
     enough = find_cell_types(simulate(60), **(fast | {"embedding": "pcs"}))
     assert enough.prepared.beside is enough.cells.obsm["X_pca"]
 
