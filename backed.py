@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 import data
 import hdf5
 from data import COUNT_LAYERS, PREFERENCE, Expression, ValueKind
-from preprocess import MIN_CELLS, TARGET_SUM, mark_among, mark_highly_variable, seen_often
+from preprocess import TARGET_SUM, mark_among, mark_highly_variable, seen_often
 from utils import UserError, limited_threads, log, one_line
 
 IN_MEMORY_UP_TO = 2.0  # GiB of values, of which a run in memory holds up to five times as much
@@ -327,7 +327,7 @@ class Normalised:
 
 @limited_threads(1)  # sums in an order that the number of threads does not change
 def preprocess(
-    adata: ad.AnnData, layer: str, n_top_genes: int, hvg_flavor: str = "seurat", min_cells: int = MIN_CELLS
+    adata: ad.AnnData, layer: str, n_top_genes: int, hvg_flavor: str, min_cells: int
 ) -> tuple[ad.AnnData, str]:
     """What data.find_expression and preprocess.preprocess give together, of the highly variable genes only.
 

@@ -37,8 +37,7 @@ AGREEMENT_ON = 5_000  # cells on which partitions are compared with each other
 CONFIRMED = 0.85  # agreement of labels with the cell graph
 PAIR_CONFIRMED = 0.5  # the same of any two clusters alone
 MANY_CELLS = 2000  # with fewer, 15 neighbours reach out of a cluster more often
-FEW_CELLS = 500  # with fewer, the cell graph confirms hardly any number
-LEAST_CELLS = 15  # for a graph of them
+FEW_CELLS = 500  # with fewer, single cells make PCs of their own, and the cell graph confirms hardly any number
 PAIR_APART = 0.1  # agreement of two clusters of few cells, below which they are one
 GIVE_UP_AFTER = 3  # mixtures in a row that agree less
 TRY_AT_LEAST = 12  # clusters: with few, a mixture may be spent on what lies far off
@@ -274,7 +273,7 @@ def estimate_n_clusters(points: np.ndarray, graph: sparse.spmatrix, seed: int, e
     Fitting ends when a few mixtures in a row, as they are, agree by less. The rule is akin to prediction
     strength (Tibshirani and Walther 2005), with neighbours in place of a second sample.
 
-    points: [N, d], PCs; graph: [N, N] symmetric, the cell graph.
+    points: [N, d], PCs; graph: [N, N] symmetric, the cell graph; enough: agreement from 0 to 1, see enough_agreement.
     """
     points = leading_components(points, MIXTURE_DIMS)
     confirmed, in_vain = 2, 0
@@ -308,8 +307,10 @@ def estimate_of_cells(points: np.ndarray, graph: sparse.spmatrix, seed: int) -> 
 
     points: [N, d], PCs; graph: [N, N] symmetric, the cell graph.
     """
-    if not LEAST_CELLS <= len(points) < FEW_CELLS:
+    if len(points) >= FEW_CELLS:
         return estimate_n_clusters(points, graph, seed, enough_agreement(len(points)))
+    if len(points) < 3 * CELLS_PER_CLUSTER:
+        return 2
     between = edges_between(leiden(neighbour_graph(points, seed), 1.0, seed), graph)
     return max(2, len(_merge_unconfirmed(between, PAIR_APART)))
 

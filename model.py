@@ -116,15 +116,18 @@ class ScRCL(nn.Module):
         self.dropout = dropout
 
     def forward(self, inputs: GraphInputs) -> Embeddings:
-        h1, h2 = self.encode(inputs)
+        return self.contrasted(*self.encode(inputs), inputs)
+
+    def encode(self, inputs: GraphInputs) -> tuple[Tensor, Tensor]:
+        """Hidden units of both views, [N, H] each."""
+        return self.expression_encoder(inputs.view1).relu_(), self.graph_encoder(inputs)
+
+    def contrasted(self, h1: Tensor, h2: Tensor, inputs: GraphInputs) -> Embeddings:
+        """What the losses compare: the hidden units, and their refinement by the genes, in rows of unit length."""
         q = self.gene_encoder(inputs.view1.T, inputs.gene_graph).relu()
         z1, z2 = self.refine(q, h1, h2, block=inputs.block)
         (e1,), (e2,) = (by_rows(lambda h: (unit_rows(h),), inputs.block, (h,)) for h in (h1, h2))
         return Embeddings(e1, e2, z1, z2)
-
-    def encode(self, inputs: GraphInputs) -> tuple[Tensor, Tensor]:
-        """Both views' hidden units, [N, H] each, before their rows are taken to unit length."""
-        return self.expression_encoder(inputs.view1).relu_(), self.graph_encoder(inputs)
 
     def refine(self, q: Tensor, *hidden: Tensor, block: int = 0) -> list[Tensor]:
         """Z = rownorm(P(h) Q) for each h. q: [G, K], h: [N, H], results [N, K].

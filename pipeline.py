@@ -428,20 +428,13 @@ def partition(found: train.Embedded, prepared: Prepared, config: Config, seed: i
         for n_dims in dims:
             how = (config.cluster_method, seed, n_dims, config.mixture_rounds)
             labels = cluster.cluster(points, prepared.n_clusters, *how)
-            of = f"{choice}, {n_dims} dimensions" if mixture else choice
-            tried.append(Partition(labels, of, round(cluster.agreement_with_graph(labels, graph), 12)))
-    if len(tried) > 1:
-        told = "; ".join(f"{one.of} {one.agreement:.4f}" for one in tried)
-        log.info("Seed %d, agreement of labels with the cell graph: %s.", seed, told)
-    return max(tried, key=lambda one: one.agreement)[:2]
-
-
-class Partition(NamedTuple):
-    """labels: [N] integers; of: what was clustered, in words; agreement: with the cell graph."""
-
-    labels: np.ndarray
-    of: str
-    agreement: float
+            tried.append((labels, f"{choice}, {n_dims} dimensions" if mixture else choice))
+    if len(tried) == 1:
+        return tried[0]
+    agreements = np.round([cluster.agreement_with_graph(labels, graph) for labels, _ in tried], 12)
+    told = "; ".join(f"{of} {agreement:.4f}" for (_, of), agreement in zip(tried, agreements))
+    log.info("Seed %d, agreement of labels with the cell graph: %s.", seed, told)
+    return tried[int(agreements.argmax())]
 
 
 def _kept_seed(checkpoints: Checkpoints, seed: int, on_epoch: Callable[[dict[str, float]], None]) -> SeedResult | None:
@@ -537,7 +530,7 @@ def shortened_rows(encoder: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def without_long_rows(points: np.ndarray) -> np.ndarray:
-    """x / sqrt(|x|^2 + 4 median |x|^2) of every row: those near the centre keep their place, the longest end at a length of 1."""
+    """x / sqrt(|x|^2 + 4 median |x|^2) of every row: short rows are all scaled alike, the longest come near a length of 1."""
     squares = (points.astype(np.float64) ** 2).sum(axis=1, keepdims=True)
     scale = np.sqrt(squares + max(4 * np.median(squares), np.finfo(np.float64).tiny))
     return (points / scale).astype(np.float32)

@@ -16,14 +16,11 @@ from utils import UserError, limited_threads, log, one_line
 TARGET_SUM = 1e4  # counts per cell after normalisation, as published
 FEWEST_FOR_A_CURVE = 20  # genes
 MORAN_VALUES = 100_000_000  # made dense at a time
-MIN_CELLS = 10  # in which a highly variable gene is seen
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped
 
 
 @limited_threads(1)  # sums in an order that the number of threads does not change
-def preprocess(
-    expression: Expression, n_top_genes: int, hvg_flavor: str = "seurat", min_cells: int = MIN_CELLS
-) -> ad.AnnData:
+def preprocess(expression: Expression, n_top_genes: int, hvg_flavor: str, min_cells: int) -> ad.AnnData:
     """Drop empty cells and genes, log-normalise, choose HVGs among the genes seen in min_cells cells (seen_often).
 
     Returns a new AnnData of the cells with at least one count: X log-normalised
@@ -74,10 +71,11 @@ def seen_often(n_cells_of: np.ndarray, n_cells: int, min_cells: int) -> np.ndarr
 
 
 def mark_among(cells: ad.AnnData, candidates: np.ndarray, part: ad.AnnData) -> None:
-    """Write var['highly_variable'] of all genes from that of the candidates, [G] booleans, which part holds."""
+    """Write var['highly_variable'] of all genes, and what scanpy notes in uns, from part, which holds the candidates, [G] booleans."""
     chosen = np.zeros(cells.n_vars, dtype=bool)
     chosen[candidates] = part.var["highly_variable"]
     cells.var["highly_variable"] = chosen
+    cells.uns.update(part.uns)
 
 
 def _require_differences(values: sparse.csr_matrix) -> None:

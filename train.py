@@ -252,8 +252,9 @@ def _update(optimizer: torch.optim.Optimizer) -> None:
 def embed(model: ScRCL, inputs: GraphInputs) -> Embedded:
     """Embed all cells, dropout off. Raises UserError where that is not finite."""
     model.eval()
-    lengths = torch.stack([h.norm(dim=1) for h in model.encode(inputs)], dim=1)
-    e1, e2, z1, z2 = model(inputs)
+    hidden = model.encode(inputs)
+    lengths = torch.stack([h.norm(dim=1) for h in hidden], dim=1)
+    e1, e2, z1, z2 = model.contrasted(*hidden, inputs)
     views = torch.cat([e1, e2], dim=1), torch.cat([z1, z2], dim=1), lengths
     found = Embedded(*(points.float().cpu().numpy() for points in views))
     if not all(np.isfinite(points).all() for points in found):

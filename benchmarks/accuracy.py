@@ -172,12 +172,8 @@ def thinned(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
     return adata
 
 
-def half_the_cells(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
-    return adata[np.sort(rng.choice(adata.n_obs, adata.n_obs // 2, replace=False))].copy()
-
-
-def a_hundred_cells(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
-    return adata[np.sort(rng.choice(adata.n_obs, min(100, adata.n_obs), replace=False))].copy()
+def drawn(adata: ad.AnnData, rng: np.random.Generator, n_cells: int) -> ad.AnnData:
+    return adata[np.sort(rng.choice(adata.n_obs, n_cells, replace=False))].copy()
 
 
 def per_million(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
@@ -221,15 +217,15 @@ def mixed(adata: ad.AnnData, draw: int) -> ad.AnnData:
         if n >= 6
     ]
     part = adata[np.sort(np.concatenate(places))].copy()
-    part.obs[data.find_labels(adata.obs).name] = known[part.obs_names]
+    part.obs[known.name] = known[part.obs_names]
     return part
 
 
 INPUTS = {
     "as it is": lambda adata, rng: adata,
     "half-counts": thinned,
-    "half-cells": half_the_cells,
-    "hundred-cells": a_hundred_cells,
+    "half-cells": lambda adata, rng: drawn(adata, rng, adata.n_obs // 2),
+    "hundred-cells": lambda adata, rng: drawn(adata, rng, min(100, adata.n_obs)),
     "per-million": per_million,
     "log-normalised": log_normalised,
     "dominated": dominated,

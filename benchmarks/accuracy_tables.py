@@ -30,8 +30,7 @@ def document(rows: pd.DataFrame) -> str:
         parts += [text for text in (stability(whole), rare(task, scored), numbers(plain), ablation(plain)) if text]
         harder = of_task[of_task["input"] != "as it is"]
         if not harder.empty:
-            parts.append(harder_input(of_task))
-            parts += [text for text in [numbers_of_parts(harder)] if text]
+            parts += [text for text in (harder_input(of_task), numbers_of_parts(harder)) if text]
     return "\n\n".join(parts)
 
 

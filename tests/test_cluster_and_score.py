@@ -105,15 +105,15 @@ def test_number_of_clusters_of_blobs_is_estimated(n_blobs, size):
         assert cluster.estimate_n_clusters(points, graph, 0) == n_blobs
 
 
-@pytest.mark.parametrize(("n_cells", "how"), [(14, "graph"), (15, "leiden"), (499, "leiden"), (500, "graph")])
+@pytest.mark.parametrize(("n_cells", "how"), [(14, "two"), (15, "leiden"), (499, "leiden"), (500, "graph")])
 def test_the_number_of_few_cells_is_that_of_leiden(monkeypatch, n_cells, how):
     monkeypatch.setattr(cluster, "estimate_n_clusters", lambda points, graph, seed, enough: "graph")
     monkeypatch.setattr(cluster, "leiden", lambda graph, resolution, seed: np.arange(graph.n_obs) % 3)
     points, _ = blobs(n_cells, 3)
-    graph = sparse.block_diag([np.ones((n_cells, n_cells)), np.ones((1, 1))]).tocsr()[:n_cells, :n_cells]
+    mixed = sparse.csr_matrix(np.ones((n_cells, n_cells), dtype=np.float32))
     apart = sparse.csr_matrix((np.arange(n_cells)[:, None] - np.arange(n_cells)) % 3 == 0).astype(np.float32)
-    assert cluster.estimate_of_cells(points, apart, 0) == ("graph" if how == "graph" else 3)
-    assert cluster.estimate_of_cells(points, graph, 0) == ("graph" if how == "graph" else 2)
+    assert cluster.estimate_of_cells(points, apart, 0) == {"two": 2, "leiden": 3, "graph": "graph"}[how]
+    assert cluster.estimate_of_cells(points, mixed, 0) == {"two": 2, "leiden": 2, "graph": "graph"}[how]
 
 
 def test_enough_agreement_by_hand():

@@ -179,6 +179,7 @@ def test_published_settings_by_name():
         (["--mixture-dims", "5", "--cluster-method", "kmeans"], "--mixture-dims has no effect"),
         (["--mixture-rounds", "7", "--cluster-method", "leiden"], "--mixture-rounds has no effect"),
         (["--mixture-rounds", "-1"], "--mixture-rounds"),
+        (["--min-cells", "0"], "--min-cells must be above 0"),
         (["--mixture-rounds", "1000000000"], "--mixture-rounds"),
         (["--config", "paper/Nobody"], "Nobody.*Zeisel"),
         (["--config", "no_such_file.yaml"], "cannot be read"),

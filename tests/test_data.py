@@ -209,13 +209,13 @@ def test_names_of_results():
 def test_cells_that_do_not_differ():
     adata = ad.AnnData(np.tile(np.arange(1.0, 31), (20, 1)))
     with pytest.raises(UserError, match="do not differ: 0 genes vary"):
-        preprocess.preprocess(data.find_expression(adata), 10)
+        preprocess.preprocess(data.find_expression(adata), 10, "seurat", 10)
 
 
 def test_all_genes_where_none_stands_out():
     """Every cell has one count of one gene: scanpy has no dispersion to compare, and fails."""
     adata = ad.AnnData(sparse.csr_matrix(np.eye(20, 40, dtype=np.float32)))
-    cells = preprocess.preprocess(data.find_expression(adata), 10)
+    cells = preprocess.preprocess(data.find_expression(adata), 10, "seurat", 10)
     assert cells.shape == (20, 20) and cells.var["highly_variable"].all()
 
 
@@ -227,7 +227,7 @@ def test_rare_genes_are_not_highly_variable(min_cells, least):
     values = np.zeros((60, len(seen)))
     for gene, n in enumerate(seen):
         values[rng.choice(60, n, replace=False), gene] = rng.integers(20, 40, n) if n < 8 else rng.integers(1, 3, n)
-    cells = preprocess.preprocess(data.find_expression(ad.AnnData(values)), 50, min_cells=min_cells)
+    cells = preprocess.preprocess(data.find_expression(ad.AnnData(values)), 50, "seurat", min_cells)
     assert seen[cells.var["highly_variable"]].min() >= least and cells.n_vars == len(seen)
     assert cells.var["highly_variable"].sum() == 50 and (
         min_cells > 1 or np.median(seen[cells.var["highly_variable"]]) <= 3
@@ -237,7 +237,7 @@ def test_rare_genes_are_not_highly_variable(min_cells, least):
 def test_a_curve_through_a_handful_of_genes():
     adata = simulate(40, 5)
     with pytest.raises(UserError, match="fits a curve through the genes, of which only [0-9] vary"):
-        preprocess.preprocess(data.find_expression(adata), 3, "seurat_v3")
+        preprocess.preprocess(data.find_expression(adata), 3, "seurat_v3", 10)
 
 
 @pytest.mark.parametrize("values", [np.full((20, 5), 1 + 1j), np.full((20, 5), "many"), np.full((20, 5), object())])
