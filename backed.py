@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 import data
 import hdf5
 from data import COUNT_LAYERS, PREFERENCE, Expression, ValueKind
-from preprocess import TARGET_SUM, mark_among, mark_highly_variable, seen_often
+from preprocess import mark_among, mark_highly_variable, normalised_sum, seen_often
 from utils import UserError, limited_threads, log, one_line
 
 IN_MEMORY_UP_TO = 2.0  # GiB of values, of which a run in memory holds up to five times as much
@@ -202,11 +202,12 @@ class Blocks:
 
 
 class Overview(NamedTuple):
-    """What one look at all values tells: their kind as data.value_kind names it, of each cell whether it has any value,
-    and of each gene how many cells have a value."""
+    """What one look at all values tells: their kind as data.value_kind names it, of each cell whether it has any value and
+    the sum of them (of the counts, where a block holds their logarithms), and of each gene how many cells have a value."""
 
     kind: ValueKind
     filled: np.ndarray
+    totals: np.ndarray
     n_cells: np.ndarray
 
 
@@ -215,16 +216,21 @@ def overview(blocks: Blocks) -> Overview:
     kinds: set[ValueKind] = set()
     largest = 0.0
     filled = np.zeros(blocks.shape[0], dtype=bool)
+    totals = np.zeros(blocks.shape[0])
     n_cells = np.zeros(blocks.shape[1], dtype=np.int64)
     for i, (start, stop) in enumerate(
         tqdm(blocks.bounds, desc=f"values in {blocks.source}", unit="block", disable=None)
     ):
         matrix = blocks.read(i)
-        kinds.add(data.value_kind(matrix))
+        kind = data.value_kind(matrix)
+        kinds.add(kind)
         largest = max(largest, matrix.data.max(initial=0))
         filled[start:stop] = np.diff(matrix.indptr) > 0
         n_cells += np.bincount(matrix.indices, minlength=blocks.shape[1])
-    return Overview(kind_of_all(kinds, largest), filled, n_cells)
+        if kind == "log1p of counts":
+            matrix.data = data.counts_of(matrix.data)
+        totals[start:stop] = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    return Overview(kind_of_all(kinds, largest), filled, totals, n_cells)
 
 
 def kind_of_all(kinds: set[ValueKind], largest: float) -> ValueKind:
@@ -285,8 +291,9 @@ class Normalised:
     sizes: of each block with such cells, their number; lowest and highest: [G] float32, of the values that are not 0.
     """
 
-    def __init__(self, found: Found) -> None:
+    def __init__(self, found: Found, target_sum: str) -> None:
         self.found = found
+        self.sum = normalised_sum(target_sum, found.seen.totals[found.seen.filled])
         genes = found.seen.n_cells > 0
         self.n_genes = int(genes.sum())
         self._column = (np.cumsum(genes) - 1).astype(np.int32)
@@ -299,7 +306,7 @@ class Normalised:
         """Log-normalised values of one block; and the values before, in the order in which a CSR matrix stores them."""
         matrix = self.found.blocks.read(block)
         if self.found.undo:
-            matrix.data = np.rint(np.expm1(matrix.data))
+            matrix.data = data.counts_of(matrix.data)
         filled = self.found.seen.filled[slice(*self.found.blocks.bounds[block])]
         starts = np.append(matrix.indptr[:-1][filled], matrix.indptr[-1])  # cells without a value hold none
         matrix = sparse.csr_matrix(
@@ -308,7 +315,7 @@ class Normalised:
         before = matrix.data.copy()
         if self.found.kind != "log-normalised":
             cells = ad.AnnData(matrix)
-            sc.pp.normalize_total(cells, target_sum=TARGET_SUM)
+            sc.pp.normalize_total(cells, target_sum=self.sum)
             sc.pp.log1p(cells)
             matrix = cells.X
         np.minimum.at(self.lowest, matrix.indices, matrix.data)
@@ -327,7 +334,7 @@ class Normalised:
 
 @limited_threads(1)  # sums in an order that the number of threads does not change
 def preprocess(
-    adata: ad.AnnData, layer: str, n_top_genes: int, hvg_flavor: str, min_cells: int
+    adata: ad.AnnData, layer: str, target_sum: str, n_top_genes: int, hvg_flavor: str, min_cells: int
 ) -> tuple[ad.AnnData, str]:
     """What data.find_expression and preprocess.preprocess give together, of the highly variable genes only.
 
@@ -341,7 +348,7 @@ def preprocess(
         )
     found = find_values(adata, layer)
     cells = _without_values(adata, found)
-    values = Normalised(found)
+    values = Normalised(found, target_sum)
     seen = found.seen.n_cells[found.seen.n_cells > 0]
     candidates = seen_often(seen, cells.n_obs, min_cells)
     part = ad.AnnData(obs=cells.obs[[]], var=cells.var.loc[candidates, []], uns=cells.uns)

@@ -68,6 +68,11 @@ class Config(Settings):
     )
     layer: str = setting("auto", "data", "where the expression is: 'X', 'raw', a layer's name, or 'auto'")
     # Preprocessing
+    target_sum: str = setting(
+        "10000",
+        "preprocessing",
+        "what a cell's values sum up to before the logarithm: a number, or 'median', which is that of all cells",
+    )
     n_top_genes: int = setting(2000, "preprocessing", "highly variable genes to keep")
     hvg_flavor: Literal["seurat", "seurat_v3"] = setting(
         "seurat", "preprocessing", "how they are chosen: scanpy's 'seurat', or 'seurat_v3' (needs counts)"
@@ -305,6 +310,8 @@ def validate(config: Config) -> None:
             raise UserError(f"{_flag(name)} has no effect without the mixture; add --cluster-method gmm.")
     if not 0 <= config.dropout < 1:
         raise UserError(f"--dropout must be at least 0 and below 1, not {config.dropout}.")
+    if config.target_sum != "median" and not _is_positive(config.target_sum):
+        raise UserError(f"--target-sum must be a number above 0 or 'median', not {config.target_sum!r}.")
     if config.n_top_genes < 2:
         raise UserError(f"--n-top-genes must be at least 2, not {config.n_top_genes}.")
     _require_at_most(config, "threads", MOST_THREADS)
@@ -313,6 +320,13 @@ def validate(config: Config) -> None:
         re.fullmatch("[0-9]{1,9}", config.n_clusters) and int(config.n_clusters) > 1
     ):
         raise UserError(f"--n-clusters must be 'auto' or a whole number above 1, not {config.n_clusters!r}.")
+
+
+def _is_positive(number: str) -> bool:
+    try:
+        return 0 < float(number) < float("inf")
+    except ValueError:
+        return False
 
 
 def _require_positive(config: Settings, *names: str) -> None:
@@ -473,7 +487,7 @@ def _coerce(name: str, value: Any, hint: Any) -> Any:
     if typing.get_origin(hint) is list:
         items = value if isinstance(value, (list, tuple)) else [value]
         return [_coerce(name, item, typing.get_args(hint)[0]) for item in items]
-    if hint is str and isinstance(value, (str, numbers.Integral, Path)) and not isinstance(value, bool):
+    if hint is str and isinstance(value, (str, numbers.Real, Path)) and not isinstance(value, bool):
         if "\0" in str(value):  # no file and no column has such a name
             raise wrong
         return str(value)

@@ -136,7 +136,7 @@ def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
     refuse_unusable(kind, source)
     require_names(var.index, "gene name", "var_names_make_unique")
     if kind == "log1p of counts":
-        matrix.data = np.rint(np.expm1(matrix.data))
+        matrix.data = counts_of(matrix.data)
         kind, source = "counts", f"{source}, turned back from log1p"
     log.info("Values: %s, in %s.", kind, source)
     return Expression(ad.AnnData(matrix, obs=storable(adata.obs), var=storable(var), obsm=foreign(adata)), kind, source)
@@ -263,6 +263,11 @@ def value_kind(matrix: sparse.csr_matrix) -> ValueKind:
     undone = np.expm1(np.minimum(values, 14).astype(np.float64))  # beyond e^14 float32 tells no whole number apart
     whole = np.abs(undone - np.rint(undone)) <= np.minimum(1e-5 * undone + 1e-5, 0.1)
     return "log1p of counts" if whole.all() else "log-normalised"
+
+
+def counts_of(logarithms: np.ndarray) -> np.ndarray:
+    """The counts whose log1p these are."""
+    return np.rint(np.expm1(logarithms))
 
 
 def find_labels(obs: pd.DataFrame, label_key: str = "auto", usual: tuple[str, ...] = LABEL_KEYS) -> pd.Series | None:

@@ -190,7 +190,8 @@ def read_cells(settings: DEGConfig, path: Path | None) -> tuple[ad.AnnData, str,
         adata = spatial.demo() if path is None else spatial.read(path, _name(settings.dataset, "ST"))
     expression = data.find_expression(spatial.placed(adata) if settings.task == "ST" else adata, settings.layer)
     config = CONFIGS[settings.task]()
-    cells = preprocess.preprocess(expression, config.n_top_genes, config.hvg_flavor, config.min_cells)
+    how = config.target_sum, config.n_top_genes, config.hvg_flavor, config.min_cells
+    cells = preprocess.preprocess(expression, *how)
     if "spatial" in adata.uns:
         cells.uns["spatial"] = adata.uns["spatial"]
     places = adata.obs_names.get_indexer(cells.obs_names)

@@ -259,10 +259,11 @@ def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prep
 
 def preprocessed(adata: ad.AnnData, config: Config) -> tuple[ad.AnnData, str]:
     """The cells as preprocess.preprocess makes them, and in words what values they are; of values on disk, with HVGs alone."""
+    how = config.target_sum, config.n_top_genes, config.hvg_flavor, config.min_cells
     if backed.is_backed(adata):
-        return backed.preprocess(adata, config.layer, config.n_top_genes, config.hvg_flavor, config.min_cells)
+        return backed.preprocess(adata, config.layer, *how)
     expression = data.find_expression(adata, config.layer)
-    cells = preprocess.preprocess(expression, config.n_top_genes, config.hvg_flavor, config.min_cells)
+    cells = preprocess.preprocess(expression, *how)
     return cells, expression.in_words()
 
 

@@ -13,16 +13,18 @@ from features import Features
 from spatial import section_members
 from utils import UserError, limited_threads, log, one_line
 
-TARGET_SUM = 1e4  # counts per cell after normalisation, as published
 FEWEST_FOR_A_CURVE = 20  # genes
 MORAN_VALUES = 100_000_000  # made dense at a time
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped
 
 
 @limited_threads(1)  # sums in an order that the number of threads does not change
-def preprocess(expression: Expression, n_top_genes: int, hvg_flavor: str, min_cells: int) -> ad.AnnData:
+def preprocess(
+    expression: Expression, target_sum: str, n_top_genes: int, hvg_flavor: str, min_cells: int
+) -> ad.AnnData:
     """Drop empty cells and genes, log-normalise, choose HVGs among the genes seen in min_cells cells (seen_often).
 
+    target_sum: what the values of a cell sum up to before the logarithm: a number, or 'median' (normalised_sum).
     Returns a new AnnData of the cells with at least one count: X log-normalised
     (all genes, sparse), layers['counts'] where the input holds counts,
     var['highly_variable']. HVGs are those of scanpy's 'seurat' flavour, as published for
@@ -42,11 +44,21 @@ def preprocess(expression: Expression, n_top_genes: int, hvg_flavor: str, min_ce
     if kind == "counts":
         cells.layers["counts"] = cells.X.copy()
     if kind != "log-normalised":
-        sc.pp.normalize_total(cells, target_sum=TARGET_SUM)
+        totals = np.asarray(cells.X.sum(axis=1, dtype=np.float64)).ravel()
+        sc.pp.normalize_total(cells, target_sum=normalised_sum(target_sum, totals))
         sc.pp.log1p(cells)
     _require_differences(cells.X)
     _choose_genes(cells, n_top_genes, hvg_flavor, min_cells)
     return cells
+
+
+def normalised_sum(asked: str, totals: np.ndarray) -> float:
+    """What the values of a cell sum up to before the logarithm: the number asked for, or for 'median' that of totals, [N], as in scanpy."""
+    if asked != "median":
+        return float(asked)
+    median = float(np.median(totals))
+    log.info("Normalised to %g per cell, the median.", median)
+    return median
 
 
 def _choose_genes(cells: ad.AnnData, n_top_genes: int, flavor: str, min_cells: int) -> None:

@@ -124,6 +124,7 @@ ABLATION = {
         "refined beside the PCs, CVC and K' as published": CVC_AS_PUBLISHED
         | {"embedding": "joint-refined", "refined_width": 0},
         "genes seen in any cell": {"min_cells": 1},
+        "normalised to the median": {"target_sum": "median"},
         "K' = K": {"refined_width": 0},
         "K' 32": {"refined_width": 32},
         "K' 128": {"refined_width": 128},
@@ -153,6 +154,7 @@ SUITES = {
 }
 TRAINED: dict = {"of": None}  # what the last data set was trained to, by settings, so that nothing is trained twice
 PREPARING = (
+    "target_sum",
     "min_cells",
     "graph_on",
     "metric",

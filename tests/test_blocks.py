@@ -119,7 +119,7 @@ def test_dropout_of_a_block_is_the_same_when_it_is_made_again():
 def test_sparse_values_are_those_of_the_dense_form(choice):
     adata = simulate(200, 80)
     adata.X[:2, 5] = 5000  # is clipped
-    cells = preprocess.preprocess(data.find_expression(adata), 60, "seurat", 10)
+    cells = preprocess.preprocess(data.find_expression(adata), "10000", 60, "seurat", 10)
     found = preprocess.sparse_encoder_values(cells, choice)
     assert np.allclose(dense(found), preprocess.encoder_values(cells, choice), atol=1e-4)
     assert found.values.nnz <= cells[:, cells.var["highly_variable"]].X.nnz

@@ -209,14 +209,24 @@ def test_names_of_results():
 def test_cells_that_do_not_differ():
     adata = ad.AnnData(np.tile(np.arange(1.0, 31), (20, 1)))
     with pytest.raises(UserError, match="do not differ: 0 genes vary"):
-        preprocess.preprocess(data.find_expression(adata), 10, "seurat", 10)
+        preprocess.preprocess(data.find_expression(adata), "10000", 10, "seurat", 10)
 
 
 def test_all_genes_where_none_stands_out():
     """Every cell has one count of one gene: scanpy has no dispersion to compare, and fails."""
     adata = ad.AnnData(sparse.csr_matrix(np.eye(20, 40, dtype=np.float32)))
-    cells = preprocess.preprocess(data.find_expression(adata), 10, "seurat", 10)
+    cells = preprocess.preprocess(data.find_expression(adata), "10000", 10, "seurat", 10)
     assert cells.shape == (20, 20) and cells.var["highly_variable"].all()
+
+
+def test_counts_can_be_normalised_to_their_median():
+    """Sums of 2, 4 and 8, and of a cell without a count, which does not take part: the median is 4."""
+    counts = np.array([[1, 1, 0], [1, 0, 3], [0, 0, 0], [4, 4, 0]])
+    cells = preprocess.preprocess(data.find_expression(ad.AnnData(counts)), "median", 3, "seurat", 1)
+    expected = np.log1p([[2, 2, 0], [1, 0, 3], [2, 2, 0]])
+    assert np.allclose(cells.X.toarray(), expected) and np.array_equal(
+        cells.layers["counts"].toarray(), counts[[0, 1, 3]]
+    )
 
 
 @pytest.mark.parametrize(("min_cells", "least"), [(1, 1), (4, 4), (10, 6)])
@@ -227,7 +237,7 @@ def test_rare_genes_are_not_highly_variable(min_cells, least):
     values = np.zeros((60, len(seen)))
     for gene, n in enumerate(seen):
         values[rng.choice(60, n, replace=False), gene] = rng.integers(20, 40, n) if n < 8 else rng.integers(1, 3, n)
-    cells = preprocess.preprocess(data.find_expression(ad.AnnData(values)), 50, "seurat", min_cells)
+    cells = preprocess.preprocess(data.find_expression(ad.AnnData(values)), "10000", 50, "seurat", min_cells)
     assert seen[cells.var["highly_variable"]].min() >= least and cells.n_vars == len(seen)
     assert cells.var["highly_variable"].sum() == 50 and (
         min_cells > 1 or np.median(seen[cells.var["highly_variable"]]) <= 3
@@ -237,7 +247,7 @@ def test_rare_genes_are_not_highly_variable(min_cells, least):
 def test_a_curve_through_a_handful_of_genes():
     adata = simulate(40, 5)
     with pytest.raises(UserError, match="fits a curve through the genes, of which only [0-9] vary"):
-        preprocess.preprocess(data.find_expression(adata), 3, "seurat_v3", 10)
+        preprocess.preprocess(data.find_expression(adata), "10000", 3, "seurat_v3", 10)
 
 
 @pytest.mark.parametrize("values", [np.full((20, 5), 1 + 1j), np.full((20, 5), "many"), np.full((20, 5), object())])
