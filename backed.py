@@ -293,7 +293,7 @@ class Normalised:
 
     def __init__(self, found: Found, target_sum: str) -> None:
         self.found = found
-        self.sum = normalised_sum(target_sum, found.kind, found.seen.totals[found.seen.filled])
+        self.sum = normalised_sum(target_sum, found.seen.totals[found.seen.filled])
         genes = found.seen.n_cells > 0
         self.n_genes = int(genes.sum())
         self._column = (np.cumsum(genes) - 1).astype(np.int32)

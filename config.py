@@ -21,7 +21,6 @@ from utils import UserError, log
 CONFIGS = Path(__file__).parent / "configs"
 
 # Help for settings whose default hangs on the task
-TARGET_SUM = "what a cell's values sum up to before the logarithm: a number, or 'auto': 10,000, and the median of counts where that is less"
 REFINED_WIDTH = "refined dimensions K', 0 for the number of clusters"
 EMBEDDING = (
     "what to cluster: [E1|E2] (joint) or [Z1|Z2] beside the PCs at equal variance, or any alone; joint-or-pcs: "
@@ -69,7 +68,11 @@ class Config(Settings):
     )
     layer: str = setting("auto", "data", "where the expression is: 'X', 'raw', a layer's name, or 'auto'")
     # Preprocessing
-    target_sum: str = setting("10000", "preprocessing", TARGET_SUM)
+    target_sum: str = setting(
+        "10000",
+        "preprocessing",
+        "what a cell's values sum up to before the logarithm: a number, or 'median', which is that of all cells",
+    )
     n_top_genes: int = setting(2000, "preprocessing", "highly variable genes to keep")
     hvg_flavor: Literal["seurat", "seurat_v3"] = setting(
         "seurat", "preprocessing", "how they are chosen: scanpy's 'seurat', or 'seurat_v3' (needs counts)"
@@ -166,7 +169,6 @@ class SCConfig(Config):
     unit: ClassVar[str] = "cells"
 
     dataset: str = setting("pbmc68k_reduced", "data", "name in datasets/scdata, or path of an h5ad file")
-    target_sum: str = setting("auto", "preprocessing", TARGET_SUM)
     graph_on: Literal["pcs", "genes"] = setting(
         "pcs", "graphs", "space of the cell graph: PCs, or log-normalised genes (on PCs from 10,000 cells up)"
     )
@@ -308,8 +310,8 @@ def validate(config: Config) -> None:
             raise UserError(f"{_flag(name)} has no effect without the mixture; add --cluster-method gmm.")
     if not 0 <= config.dropout < 1:
         raise UserError(f"--dropout must be at least 0 and below 1, not {config.dropout}.")
-    if config.target_sum != "auto" and not _is_positive(config.target_sum):
-        raise UserError(f"--target-sum must be a number above 0 or 'auto', not {config.target_sum!r}.")
+    if config.target_sum != "median" and not _is_positive(config.target_sum):
+        raise UserError(f"--target-sum must be a number above 0 or 'median', not {config.target_sum!r}.")
     if config.n_top_genes < 2:
         raise UserError(f"--n-top-genes must be at least 2, not {config.n_top_genes}.")
     _require_at_most(config, "threads", MOST_THREADS)

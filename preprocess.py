@@ -8,12 +8,11 @@ import scanpy as sc
 from scipy import linalg, sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
-from data import Expression, ValueKind
+from data import Expression
 from features import Features
 from spatial import section_members
 from utils import UserError, limited_threads, log, one_line
 
-MOST_COUNTS = 1e4  # per cell after normalisation, as published
 FEWEST_FOR_A_CURVE = 20  # genes
 MORAN_VALUES = 100_000_000  # made dense at a time
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped
@@ -25,7 +24,7 @@ def preprocess(
 ) -> ad.AnnData:
     """Drop empty cells and genes, log-normalise, choose HVGs among the genes seen in min_cells cells (seen_often).
 
-    target_sum: what the values of a cell sum up to before the logarithm: a number, or 'auto' (normalised_sum).
+    target_sum: what the values of a cell sum up to before the logarithm: a number, or 'median' (normalised_sum).
     Returns a new AnnData of the cells with at least one count: X log-normalised
     (all genes, sparse), layers['counts'] where the input holds counts,
     var['highly_variable']. HVGs are those of scanpy's 'seurat' flavour, as published for
@@ -46,27 +45,19 @@ def preprocess(
         cells.layers["counts"] = cells.X.copy()
     if kind != "log-normalised":
         totals = np.asarray(cells.X.sum(axis=1, dtype=np.float64)).ravel()
-        sc.pp.normalize_total(cells, target_sum=normalised_sum(target_sum, kind, totals))
+        sc.pp.normalize_total(cells, target_sum=normalised_sum(target_sum, totals))
         sc.pp.log1p(cells)
     _require_differences(cells.X)
     _choose_genes(cells, n_top_genes, hvg_flavor, min_cells)
     return cells
 
 
-def normalised_sum(asked: str, kind: ValueKind, totals: np.ndarray) -> float:
-    """What the values of a cell sum up to before the logarithm: the number asked for, or for 'auto' 10,000, and the median of counts where that is less.
-
-    log1p adds 1 to every value. Of counts blown up to 10,000 that is a small part of one count: a gene seen once in a cell of
-    few counts is then far from one not seen, and the first PCs are the number of counts (Ahlmann-Eltze and Huber
-    2023, Comparison of transformations for single-cell RNA-seq data). At the median it is about one count.
-    totals: [N], sums of the cells that have values.
-    """
-    if asked != "auto":
+def normalised_sum(asked: str, totals: np.ndarray) -> float:
+    """What the values of a cell sum up to before the logarithm: the number asked for, or for 'median' that of totals, [N], as in scanpy."""
+    if asked != "median":
         return float(asked)
     median = float(np.median(totals))
-    if kind != "counts" or median >= MOST_COUNTS:
-        return MOST_COUNTS
-    log.info("Normalised to %g counts per cell, their median.", median)
+    log.info("Normalised to %g per cell, the median.", median)
     return median
 
 

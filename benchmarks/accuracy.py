@@ -124,7 +124,7 @@ ABLATION = {
         "refined beside the PCs, CVC and K' as published": CVC_AS_PUBLISHED
         | {"embedding": "joint-refined", "refined_width": 0},
         "genes seen in any cell": {"min_cells": 1},
-        "10,000 counts per cell": {"target_sum": "10000"},
+        "normalised to the median": {"target_sum": "median"},
         "K' = K": {"refined_width": 0},
         "K' 32": {"refined_width": 32},
         "K' 128": {"refined_width": 128},

@@ -209,35 +209,20 @@ def test_names_of_results():
 def test_cells_that_do_not_differ():
     adata = ad.AnnData(np.tile(np.arange(1.0, 31), (20, 1)))
     with pytest.raises(UserError, match="do not differ: 0 genes vary"):
-        preprocess.preprocess(data.find_expression(adata), "auto", 10, "seurat", 10)
+        preprocess.preprocess(data.find_expression(adata), "10000", 10, "seurat", 10)
 
 
 def test_all_genes_where_none_stands_out():
     """Every cell has one count of one gene: scanpy has no dispersion to compare, and fails."""
     adata = ad.AnnData(sparse.csr_matrix(np.eye(20, 40, dtype=np.float32)))
-    cells = preprocess.preprocess(data.find_expression(adata), "auto", 10, "seurat", 10)
+    cells = preprocess.preprocess(data.find_expression(adata), "10000", 10, "seurat", 10)
     assert cells.shape == (20, 20) and cells.var["highly_variable"].all()
 
 
-@pytest.mark.parametrize(
-    ("asked", "kind", "totals", "expected"),
-    [
-        ("auto", "counts", [100, 300, 2000], 300),  # one count stays about one
-        ("auto", "counts", [5e4, 1e5, 2e5], 1e4),  # reads: as published
-        ("auto", "non-negative", [1e6, 1e6, 1e6], 1e4),  # TPM
-        ("auto", "non-negative", [1.0, 1.0, 1.0], 1e4),  # shares, which log1p would leave as they are
-        ("10000", "counts", [100, 300, 2000], 1e4),
-        ("250.5", "non-negative", [1e6, 1e6, 1e6], 250.5),
-    ],
-)
-def test_what_a_cell_sums_up_to(asked, kind, totals, expected):
-    assert preprocess.normalised_sum(asked, kind, np.array(totals)) == expected
-
-
-def test_counts_are_normalised_to_their_median():
+def test_counts_can_be_normalised_to_their_median():
     """Sums of 2, 4 and 8, and of a cell without a count, which does not take part: the median is 4."""
     counts = np.array([[1, 1, 0], [1, 0, 3], [0, 0, 0], [4, 4, 0]])
-    cells = preprocess.preprocess(data.find_expression(ad.AnnData(counts)), "auto", 3, "seurat", 1)
+    cells = preprocess.preprocess(data.find_expression(ad.AnnData(counts)), "median", 3, "seurat", 1)
     expected = np.log1p([[2, 2, 0], [1, 0, 3], [2, 2, 0]])
     assert np.allclose(cells.X.toarray(), expected) and np.array_equal(
         cells.layers["counts"].toarray(), counts[[0, 1, 3]]
@@ -252,7 +237,7 @@ def test_rare_genes_are_not_highly_variable(min_cells, least):
     values = np.zeros((60, len(seen)))
     for gene, n in enumerate(seen):
         values[rng.choice(60, n, replace=False), gene] = rng.integers(20, 40, n) if n < 8 else rng.integers(1, 3, n)
-    cells = preprocess.preprocess(data.find_expression(ad.AnnData(values)), "auto", 50, "seurat", min_cells)
+    cells = preprocess.preprocess(data.find_expression(ad.AnnData(values)), "10000", 50, "seurat", min_cells)
     assert seen[cells.var["highly_variable"]].min() >= least and cells.n_vars == len(seen)
     assert cells.var["highly_variable"].sum() == 50 and (
         min_cells > 1 or np.median(seen[cells.var["highly_variable"]]) <= 3
