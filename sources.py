@@ -24,7 +24,7 @@ TASK_FOLDERS = {"SC": "scdata", "ST": "stdata"}
 HDF5 = (".h5", ".h5ad")
 BEGINNINGS = {".png": b"\x89PNG", ".zip": b"PK", ".whl": b"PK", ".gz": b"\x1f\x8b"}
 
-Status = Literal["missing", "present", "damaged"]
+Status = Literal["missing", "present", "by hand", "damaged"]
 
 
 class Remote(NamedTuple):
@@ -161,7 +161,7 @@ def _source(name: str, entry: dict[str, Any]) -> Source:
 
 
 def status(name: str, folder: Path = FOLDER, checksums: bool = False) -> Status:
-    """Whether the files of a data set are in folder, whole and as they were fetched.
+    """Whether the files of a data set are in folder, whole and as they were fetched; 'by hand' for others under its name.
 
     checksums: read the files from end to end too; without it a file of the right size is taken at its word.
     """
@@ -171,7 +171,17 @@ def status(name: str, folder: Path = FOLDER, checksums: bool = False) -> Status:
     there = [path for path in paths if path.exists()]
     if any(record.fault(path, checksums) for path in there):
         return "damaged"
-    return "present" if len(there) == len(paths) else "missing"
+    if len(there) == len(paths):
+        return "present"
+    fetched = any(record.has(path) for path in there)
+    return "by hand" if not fetched and _under_its_name(source, where) else "missing"
+
+
+def _under_its_name(source: Source, where: Path) -> bool:
+    """Whether there is an h5ad file or a folder with anything in it that has the name of a data set, which the scripts take too."""
+    own = {parent for file in source.required() for parent in (where / file).parents if parent.name == source.name}
+    places = [*own, where / source.name]
+    return (where / f"{source.name}.h5ad").exists() or any(any(place.glob("*")) for place in places)
 
 
 class Checksums:
@@ -196,6 +206,10 @@ class Checksums:
     def of_address(self, url: str) -> str | None:
         """The sha256 of what first came from that address."""
         return self._addresses.get(url)
+
+    def has(self, path: Path) -> bool:
+        """Whether a file was fetched."""
+        return self._key(path) in self._files
 
     def fault(self, path: Path, checksums: bool) -> str | None:
         """What is wrong with a file, in a few words, None for nothing. checksums: read it from end to end."""

@@ -496,6 +496,15 @@ def test_status_of_files_put_there_by_hand(local, tmp_path, content, status):
     assert sources.status("Zeisel", tmp_path) == "damaged"  # cut off
 
 
+@pytest.mark.parametrize("place", ["DLPFC/151673/counts.h5ad", "151673/spatial/tissue_positions.csv", "151673.h5ad"])
+def test_status_of_other_files_under_the_name(tmp_path, place):
+    path = tmp_path / "stdata" / place
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"something")
+    assert sources.status("151673", tmp_path) == "by hand"
+    assert sources.status("151674", tmp_path) == "missing"
+
+
 def test_an_address_that_fails_says_what_to_do_by_hand(cli, tmp_path):
     code, out, err = cli("Quake_10x_Spleen")
     assert code == 2 and out == ""
