@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 import data
 import hdf5
 from data import COUNT_LAYERS, PREFERENCE, Expression, ValueKind
-from preprocess import mark_among, mark_highly_variable, normalised_sum, seen_often
+from preprocess import TOTAL, mark_among, mark_highly_variable, normalised_sum, seen_often
 from utils import UserError, limited_threads, log, one_line
 
 IN_MEMORY_UP_TO = 2.0  # GiB of values, of which a run in memory holds up to five times as much
@@ -377,6 +377,7 @@ def _without_values(adata: ad.AnnData, found: Found) -> ad.AnnData:
             f"Only {cells.n_obs} cells and {cells.n_vars} genes have a value above 0; at least 3 cells and 2 genes are needed."
         )
     if found.kind != "log-normalised":
+        cells.obs[TOTAL] = found.seen.totals[filled]
         cells.uns["log1p"] = {"base": None}  # as scanpy notes it
     return cells
 

@@ -60,6 +60,7 @@ class Config(Settings):
 
     task: ClassVar[str]
     unit: ClassVar[str]  # what a row of the data is
+    sums: ClassVar[tuple[str, ...]] = ("median",)  # what --target-sum takes besides numbers
 
     # Data
     dataset: str = setting("", "data", "name or path")
@@ -71,7 +72,7 @@ class Config(Settings):
     target_sum: str = setting(
         "10000",
         "preprocessing",
-        "what a cell's values sum up to before the logarithm: a number, or 'median', which is that of all cells",
+        "what a spot's values sum up to before the logarithm: a number, or 'median', that of all",
     )
     n_top_genes: int = setting(2000, "preprocessing", "highly variable genes to keep")
     hvg_flavor: Literal["seurat", "seurat_v3"] = setting(
@@ -167,8 +168,15 @@ class SCConfig(Config):
     published: ClassVar[Path | None] = CONFIGS / "paper" / "SC"
     task: ClassVar[str] = "SC"
     unit: ClassVar[str] = "cells"
+    sums: ClassVar[tuple[str, ...]] = ("median", "auto")
 
     dataset: str = setting("pbmc68k_reduced", "data", "name in datasets/scdata, or path of an h5ad file")
+    target_sum: str = setting(
+        "auto",
+        "preprocessing",
+        "what a cell's values sum up to before the logarithm: a number, 'median', that of all, or 'auto': 10,000, and the "
+        "median where the first PC would be the number of counts",
+    )
     graph_on: Literal["pcs", "genes"] = setting(
         "pcs", "graphs", "space of the cell graph: PCs, or log-normalised genes (on PCs from 10,000 cells up)"
     )
@@ -310,8 +318,9 @@ def validate(config: Config) -> None:
             raise UserError(f"{_flag(name)} has no effect without the mixture; add --cluster-method gmm.")
     if not 0 <= config.dropout < 1:
         raise UserError(f"--dropout must be at least 0 and below 1, not {config.dropout}.")
-    if config.target_sum != "median" and not _is_positive(config.target_sum):
-        raise UserError(f"--target-sum must be a number above 0 or 'median', not {config.target_sum!r}.")
+    if config.target_sum not in config.sums and not _is_positive(config.target_sum):
+        words = " or ".join(["a number above 0", *map(repr, config.sums)])
+        raise UserError(f"--target-sum must be {words}, not {config.target_sum!r}.")
     if config.n_top_genes < 2:
         raise UserError(f"--n-top-genes must be at least 2, not {config.n_top_genes}.")
     _require_at_most(config, "threads", MOST_THREADS)

@@ -58,6 +58,7 @@ LIBRARIES = (
     "umap-learn",
 )
 UMAP_ON = 50_000  # cells; its layout takes one thread where it is to be repeatable
+DEPTH_IS_FIRST_PC = 0.75  # R^2 of the first PC and the logarithm of the number of counts
 PCS_FROM = 10_000  # cells from which the published cell graph is built on PCs instead of genes
 
 
@@ -208,9 +209,7 @@ def _run(
 def prepare_cells(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prepared:
     """Everything before training: values, HVGs, PCs, cell graph, number of clusters."""
     with watch("preprocess"):
-        cells, values = preprocessed(adata, config)
-        planned = plan(cells, config)
-        inputs = pcs_and_inputs(cells, config, planned)
+        cells, values, planned, inputs = without_depth(adata, config)
         known = known_labels(adata.obs, config.label_key, data.LABEL_KEYS, cells)
     with watch("graphs"):
         on_genes = config.graph_on == "genes" and cells.n_obs < PCS_FROM
@@ -255,6 +254,38 @@ def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prep
             config.n_clusters, known, cells.obsm["X_pca_spatial"], graph, cluster.estimate_n_clusters
         )
     return Prepared(cells, inputs, cells.obsm["X_pca_spatial"], known, *number, values, voters, planned.block, order)
+
+
+class Encoded(NamedTuple):
+    """cells: with X and obsm['X_pca']; values: in words, what they are; planned: how training takes them; inputs: [N, G], what the encoders see."""
+
+    cells: ad.AnnData
+    values: str
+    planned: memory.Plan
+    inputs: np.ndarray | Features
+
+
+def encoded(adata: ad.AnnData, config: Config) -> Encoded:
+    """The cells preprocessed, with PCs, and what the encoders see of them."""
+    cells, values = preprocessed(adata, config)
+    planned = plan(cells, config)
+    return Encoded(cells, values, planned, pcs_and_inputs(cells, config, planned))
+
+
+def without_depth(adata: ad.AnnData, config: SCConfig) -> Encoded:
+    """encoded; for the target_sum 'auto' again with the median where the first PC is the number of counts (preprocess.depth_in_first_pc)."""
+    found = encoded(adata, config)
+    depth = preprocess.depth_in_first_pc(found.cells)
+    if config.target_sum != "auto" or depth < DEPTH_IS_FIRST_PC:
+        return found
+    log.info(
+        "Counts normalised to 10,000 per cell have their number as first PC (R^2 %.2f): normalised to its median.",
+        depth,
+    )
+    del found  # first, since two of them could fill the memory
+    release_memory()
+    found = encoded(adata, dataclasses.replace(config, target_sum="median"))
+    return found._replace(values=f"{found.values}, normalised to the median")
 
 
 def preprocessed(adata: ad.AnnData, config: Config) -> tuple[ad.AnnData, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import scanpy as sc
 from scipy import linalg, sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
@@ -13,6 +14,8 @@ from features import Features
 from spatial import section_members
 from utils import UserError, limited_threads, log, one_line
 
+PUBLISHED_SUM = 1e4  # values of a cell after normalisation
+TOTAL = "scrcl_total"  # obs column: the sum of them before
 FEWEST_FOR_A_CURVE = 20  # genes
 MORAN_VALUES = 100_000_000  # made dense at a time
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped
@@ -26,7 +29,7 @@ def preprocess(
 
     target_sum: what the values of a cell sum up to before the logarithm: a number, or 'median' (normalised_sum).
     Returns a new AnnData of the cells with at least one count: X log-normalised
-    (all genes, sparse), layers['counts'] where the input holds counts,
+    (all genes, sparse), layers['counts'] where the input holds counts, obs['scrcl_total'] (the sum of a cell's values before),
     var['highly_variable']. HVGs are those of scanpy's 'seurat' flavour, as published for
     scRNA-seq, or 'seurat_v3', on counts, as published for spots.
     Raises UserError where fewer than 3 cells or 2 genes have a value.
@@ -44,21 +47,32 @@ def preprocess(
     if kind == "counts":
         cells.layers["counts"] = cells.X.copy()
     if kind != "log-normalised":
-        totals = np.asarray(cells.X.sum(axis=1, dtype=np.float64)).ravel()
-        sc.pp.normalize_total(cells, target_sum=normalised_sum(target_sum, totals))
+        cells.obs[TOTAL] = np.asarray(cells.X.sum(axis=1, dtype=np.float64)).ravel()
+        sc.pp.normalize_total(cells, target_sum=normalised_sum(target_sum, cells.obs[TOTAL]))
         sc.pp.log1p(cells)
     _require_differences(cells.X)
     _choose_genes(cells, n_top_genes, hvg_flavor, min_cells)
     return cells
 
 
-def normalised_sum(asked: str, totals: np.ndarray) -> float:
-    """What the values of a cell sum up to before the logarithm: the number asked for, or for 'median' that of totals, [N], as in scanpy."""
-    if asked != "median":
-        return float(asked)
-    median = float(np.median(totals))
-    log.info("Normalised to %g per cell, the median.", median)
-    return median
+def normalised_sum(asked: str, totals: np.ndarray | pd.Series) -> float:
+    """What the values of a cell sum up to before the logarithm: the number asked for; for 'median' that of totals, [N], as in scanpy; for 'auto' 10,000."""
+    if asked == "auto":
+        return PUBLISHED_SUM
+    return float(np.median(totals)) if asked == "median" else float(asked)
+
+
+def depth_in_first_pc(cells: ad.AnnData) -> float:
+    """Share of the variance of the first PC, obsm['X_pca'], that the logarithm of a cell's counts explains (R^2, 0 to 1); 0 where the values are no counts.
+
+    log1p adds 1 to every value. Of a few hundred counts blown up to 10,000 that is a small part of one count: a gene seen once
+    is then far from one not seen, and how many are seen depends on the number of counts (Ahlmann-Eltze and Huber
+    2023, Comparison of transformations for single-cell RNA-seq data).
+    """
+    if "counts" not in cells.layers:
+        return 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):  # cells of equally many counts
+        return float(np.nan_to_num(np.corrcoef(cells.obsm["X_pca"][:, 0], np.log(cells.obs[TOTAL]))[0, 1]) ** 2)
 
 
 def _choose_genes(cells: ad.AnnData, n_top_genes: int, flavor: str, min_cells: int) -> None:

@@ -219,6 +219,20 @@ def test_all_genes_where_none_stands_out():
     assert cells.shape == (20, 20) and cells.var["highly_variable"].all()
 
 
+def test_how_much_of_the_first_pc_is_depth():
+    """Of six cells: the logarithm of their sums itself, the same with its sign changed and moved, and what has nothing to do with it."""
+    totals = np.exp([1.0, 2, 3, 3, 2, 1])
+    cells = ad.AnnData(np.ones((6, 1)), obs={"scrcl_total": totals}, layers={"counts": np.ones((6, 1))})
+    cells.obs_names = [f"cell {i}" for i in range(6)]
+    for first, expected in ((np.log(totals), 1), (7 - 3 * np.log(totals), 1), (np.array([1, 1, 1, -1, -1, -1]), 0)):
+        cells.obsm["X_pca"] = np.column_stack([first, np.log(totals)])
+        assert preprocess.depth_in_first_pc(cells) == pytest.approx(expected)
+    cells.obs["scrcl_total"] = 5.0
+    assert preprocess.depth_in_first_pc(cells) == 0
+    del cells.layers["counts"]  # of TPM there are no counts to tell
+    assert preprocess.depth_in_first_pc(cells) == 0
+
+
 def test_counts_can_be_normalised_to_their_median():
     """Sums of 2, 4 and 8, and of a cell without a count, which does not take part: the median is 4."""
     counts = np.array([[1, 1, 0], [1, 0, 3], [0, 0, 0], [4, 4, 0]])

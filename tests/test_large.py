@@ -14,6 +14,7 @@ import backed
 import config
 import figures
 import pipeline
+import preprocess
 import results
 import runSC
 import simulate as simulation
@@ -133,3 +134,32 @@ def test_tf32_holds_while_it_is_asked_for_and_no_longer():
     assert products.fp32_precision == before
     with pytest.raises(UserError, match="CUDA"), utils.matrix_products(torch.device("cpu"), tf32=True):
         pass
+
+
+@pytest.fixture(scope="module")
+def sparse_cells(tmp_path_factory):
+    """Cells of few counts, which differ more in how many they have than in their type."""
+    path = tmp_path_factory.mktemp("sparse") / "cells.h5ad"
+    simulation.write_cells(path, 600, 400, 4, mean_counts=100)
+    return path
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_cells_that_differ_most_in_depth_are_normalised_to_their_median(sparse_cells, fast, on_disk, caplog):
+    adata = ad.read_h5ad(sparse_cells)
+    totals = np.ravel(adata.X.sum(axis=1))
+    with caplog.at_level(logging.INFO):
+        given = ad.read_h5ad(sparse_cells, backed="r") if on_disk else adata
+        found = pipeline.find_cell_types(given, **fast | {"n_top_genes": 400}).prepared
+    assert found.values.endswith("normalised to the median") and "have their number as first PC" in caplog.text
+    assert np.array_equal(found.cells.obs["scrcl_total"], totals)
+    expected = np.log1p(adata[:, found.cells.var_names].X.toarray() * (np.median(totals) / totals)[:, None])
+    assert np.allclose(found.cells.X.toarray(), expected, rtol=1e-4)
+    assert preprocess.depth_in_first_pc(found.cells) < pipeline.DEPTH_IS_FIRST_PC
+
+
+def test_a_sum_that_is_asked_for_is_taken(sparse_cells, fast):
+    adata = ad.read_h5ad(sparse_cells)
+    found = pipeline.find_cell_types(adata, **fast | {"n_top_genes": 400}, target_sum=10_000).prepared
+    assert "median" not in found.values and preprocess.depth_in_first_pc(found.cells) > pipeline.DEPTH_IS_FIRST_PC
+    assert np.allclose(np.expm1(found.cells.X.toarray()).sum(axis=1), 10_000, rtol=1e-4)
