@@ -273,10 +273,10 @@ def encoded(adata: ad.AnnData, config: Config) -> Encoded:
 
 
 def without_depth(adata: ad.AnnData, config: SCConfig) -> Encoded:
-    """encoded; for the target_sum 'auto' again with the median where the first PC is the number of counts (preprocess.depth_in_first_pc)."""
+    """encoded; for the target_sum 'auto' again with the median where counts were blown up and the first PC is their number (preprocess.depth_in_first_pc)."""
     found = encoded(adata, config)
     depth = preprocess.depth_in_first_pc(found.cells)
-    if config.target_sum != "auto" or depth < DEPTH_IS_FIRST_PC:
+    if config.target_sum != "auto" or depth < DEPTH_IS_FIRST_PC or not preprocess.blown_up(found.cells):
         return found
     log.info(
         "Counts normalised to 10,000 per cell have their number as first PC (R^2 %.2f): normalised to its median.",

@@ -75,6 +75,11 @@ def depth_in_first_pc(cells: ad.AnnData) -> float:
         return float(np.nan_to_num(np.corrcoef(cells.obsm["X_pca"][:, 0], np.log(cells.obs[TOTAL]))[0, 1]) ** 2)
 
 
+def blown_up(cells: ad.AnnData) -> bool:
+    """Whether most cells have fewer counts than 10,000, to which they were normalised."""
+    return cells.obs[TOTAL].median() < PUBLISHED_SUM
+
+
 def _choose_genes(cells: ad.AnnData, n_top_genes: int, flavor: str, min_cells: int) -> None:
     """Write var['highly_variable']: genes among those that are seen often enough."""
     candidates = seen_often(cells.X.getnnz(axis=0), cells.n_obs, min_cells)

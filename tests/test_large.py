@@ -158,6 +158,13 @@ def test_cells_that_differ_most_in_depth_are_normalised_to_their_median(sparse_c
     assert preprocess.depth_in_first_pc(found.cells) < pipeline.DEPTH_IS_FIRST_PC
 
 
+def test_many_counts_are_not_blown_up_further(sparse_cells, fast):
+    adata = ad.read_h5ad(sparse_cells)
+    adata.X.data *= 1000
+    found = pipeline.find_cell_types(adata, **fast | {"n_top_genes": 400}).prepared
+    assert "median" not in found.values and preprocess.depth_in_first_pc(found.cells) > pipeline.DEPTH_IS_FIRST_PC
+
+
 def test_a_sum_that_is_asked_for_is_taken(sparse_cells, fast):
     adata = ad.read_h5ad(sparse_cells)
     found = pipeline.find_cell_types(adata, **fast | {"n_top_genes": 400}, target_sum=10_000).prepared
