@@ -309,7 +309,12 @@ def test_a_run_that_ends_early_leaves_earlier_results_whole(monkeypatch, capsys,
 def test_labels_survive_annotations_that_h5ad_cannot_hold(tmp_path, counts, fast):
     counts.obs["odd"] = [{"a": 1}] * counts.n_obs
     results.write(find_cell_types(counts, **(fast | {"seeds": [5]})), tmp_path, None)
-    assert set(ad.read_h5ad(tmp_path / "result.h5ad").obs) == {"scrcl", "scrcl_seed_5", "scrcl_confidence"}
+    assert set(ad.read_h5ad(tmp_path / "result.h5ad").obs) == {
+        "scrcl",
+        "scrcl_seed_5",
+        "scrcl_confidence",
+        "scrcl_total",
+    }
     assert (tmp_path / "labels.csv").exists()
 
 
