@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 import data
 import hdf5
 from data import COUNT_LAYERS, PREFERENCE, Expression, ValueKind
-from preprocess import TOTAL, mark_among, mark_highly_variable, normalised_sum, seen_often
+from preprocess import TOTAL, mark_among, mark_highly_variable, normalised_sum, require_effect, seen_often
 from utils import UserError, limited_threads, log, one_line
 
 IN_MEMORY_UP_TO = 2.0  # GiB of values, of which a run in memory holds up to five times as much
@@ -347,6 +347,7 @@ def preprocess(
             "seurat_v3 needs all values in memory at once, and these are read in blocks; add --hvg-flavor seurat."
         )
     found = find_values(adata, layer)
+    require_effect(target_sum, found.kind)
     cells = _without_values(adata, found)
     values = Normalised(found, target_sum)
     seen = found.seen.n_cells[found.seen.n_cells > 0]

@@ -60,7 +60,7 @@ class Config(Settings):
 
     task: ClassVar[str]
     unit: ClassVar[str]  # what a row of the data is
-    sums: ClassVar[tuple[str, ...]] = ("median",)  # what --target-sum takes besides numbers
+    target_sums: ClassVar[tuple[str, ...]] = ("median",)  # words that --target-sum takes
 
     # Data
     dataset: str = setting("", "data", "name or path")
@@ -168,7 +168,7 @@ class SCConfig(Config):
     published: ClassVar[Path | None] = CONFIGS / "paper" / "SC"
     task: ClassVar[str] = "SC"
     unit: ClassVar[str] = "cells"
-    sums: ClassVar[tuple[str, ...]] = ("median", "auto")
+    target_sums: ClassVar[tuple[str, ...]] = ("median", "auto")
 
     dataset: str = setting("pbmc68k_reduced", "data", "name in datasets/scdata, or path of an h5ad file")
     target_sum: str = setting(
@@ -318,8 +318,8 @@ def validate(config: Config) -> None:
             raise UserError(f"{_flag(name)} has no effect without the mixture; add --cluster-method gmm.")
     if not 0 <= config.dropout < 1:
         raise UserError(f"--dropout must be at least 0 and below 1, not {config.dropout}.")
-    if config.target_sum not in config.sums and not _is_positive(config.target_sum):
-        words = " or ".join(["a number above 0", *map(repr, config.sums)])
+    if config.target_sum not in config.target_sums and not _is_positive(config.target_sum):
+        words = " or ".join(["a number above 0", *map(repr, config.target_sums)])
         raise UserError(f"--target-sum must be {words}, not {config.target_sum!r}.")
     if config.n_top_genes < 2:
         raise UserError(f"--n-top-genes must be at least 2, not {config.n_top_genes}.")

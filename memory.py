@@ -28,6 +28,10 @@ class Plan(NamedTuple):
     block: int
     gib: float
 
+    def in_words(self) -> str:
+        how = f"{self.block} cells at a time, values kept sparse" if self.block else "all cells at once"
+        return f"{how}; about {self.gib:.1f} GiB of memory"
+
 
 def plan(
     n_cells: int,

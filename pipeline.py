@@ -100,7 +100,7 @@ class Prepared:
 class Result:
     """What a run found.
 
-    prepared: the data set; its cells now have obs['scrcl'] and obs['scrcl_seed_S'] (labels),
+    prepared: the data set; its cells now have obs['scrcl'] and obs['scrcl_seed_S'] (labels), obs['scrcl_total'] (preprocess.TOTAL),
         obs['scrcl_confidence'], obsm['X_scrcl'] (the embedding) and uns['scrcl'] (parameters, versions, what was clustered per seed).
     labels: indexed by barcode; columns seed_S for every seed S, and last scrcl, the
         final labels, the consensus; where labels are smoothed, also those before it, NAME_unsmoothed. One row per
@@ -210,6 +210,7 @@ def prepare_cells(adata: ad.AnnData, config: SCConfig, watch: Stopwatch) -> Prep
     """Everything before training: values, HVGs, PCs, cell graph, number of clusters."""
     with watch("preprocess"):
         cells, values, planned, inputs = without_depth(adata, config)
+        log.info("Training: %s.", planned.in_words())
         known = known_labels(adata.obs, config.label_key, data.LABEL_KEYS, cells)
     with watch("graphs"):
         on_genes = config.graph_on == "genes" and cells.n_obs < PCS_FROM
@@ -246,6 +247,7 @@ def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prep
 
     with watch("preprocess"):
         planned = plan(cells, config)
+        log.info("Training: %s.", planned.in_words())
         inputs = pcs_and_inputs(cells, config, planned, weigh if config.gene_weights == "spatial" else None)
         cells.obsm["X_pca_spatial"] = graphs.neighbour_mean(cells.obsm["X_pca"], graph)
         inputs, order = in_training_order(inputs, graph)
@@ -299,14 +301,11 @@ def preprocessed(adata: ad.AnnData, config: Config) -> tuple[ad.AnnData, str]:
 
 
 def plan(cells: ad.AnnData, config: Config) -> memory.Plan:
-    """How many cells training takes at a time; said in one line."""
+    """How many cells training takes at a time."""
     hvgs = cells.var["highly_variable"].to_numpy()
     stored = int(cells.X.getnnz(axis=0)[hvgs].sum())
     sizes = cells.n_obs, int(hvgs.sum()), stored, config.n_neighbors, config.hidden, config.refined_width
-    chosen = memory.plan(*sizes, config.max_memory)
-    how = f"{chosen.block} cells at a time, values kept sparse" if chosen.block else "all cells at once"
-    log.info("Training: %s; about %.1f GiB of memory.", how, chosen.gib)
-    return chosen
+    return memory.plan(*sizes, config.max_memory)
 
 
 def pcs_and_inputs(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import scanpy as sc
 from scipy import linalg, sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
-from data import Expression
+from data import Expression, ValueKind
 from features import Features
 from spatial import section_members
 from utils import UserError, limited_threads, log, one_line
@@ -27,14 +29,15 @@ def preprocess(
 ) -> ad.AnnData:
     """Drop empty cells and genes, log-normalise, choose HVGs among the genes seen in min_cells cells (seen_often).
 
-    target_sum: what the values of a cell sum up to before the logarithm: a number, or 'median' (normalised_sum).
+    target_sum: what the values of a cell sum up to before the logarithm: a number, 'median' or 'auto' (normalised_sum).
     Returns a new AnnData of the cells with at least one count: X log-normalised
     (all genes, sparse), layers['counts'] where the input holds counts, obs['scrcl_total'] (the sum of a cell's values before),
     var['highly_variable']. HVGs are those of scanpy's 'seurat' flavour, as published for
     scRNA-seq, or 'seurat_v3', on counts, as published for spots.
-    Raises UserError where fewer than 3 cells or 2 genes have a value.
+    Raises UserError where fewer than 3 cells or 2 genes have a value, and for a target_sum that would have no effect.
     """
     cells, kind, _ = expression
+    require_effect(target_sum, kind)
     n_all = cells.n_obs
     cells = cells[cells.X.getnnz(axis=1) > 0].copy()
     cells = cells[:, cells.X.getnnz(axis=0) > 0].copy()
@@ -55,11 +58,19 @@ def preprocess(
     return cells
 
 
-def normalised_sum(asked: str, totals: np.ndarray | pd.Series) -> float:
+def normalised_sum(asked: str, totals: Sequence[float] | np.ndarray | pd.Series) -> float:
     """What the values of a cell sum up to before the logarithm: the number asked for; for 'median' that of totals, [N], as in scanpy; for 'auto' 10,000."""
     if asked == "auto":
         return PUBLISHED_SUM
     return float(np.median(totals)) if asked == "median" else float(asked)
+
+
+def require_effect(target_sum: str, kind: ValueKind) -> None:
+    """Raise UserError where the logarithm is taken already and another sum than the usual 10,000 is asked for."""
+    if kind == "log-normalised" and (target_sum == "median" or normalised_sum(target_sum, ()) != PUBLISHED_SUM):
+        raise UserError(
+            "--target-sum has no effect on values that are log-normalised already; leave it out, or give counts."
+        )
 
 
 def depth_in_first_pc(cells: ad.AnnData) -> float:

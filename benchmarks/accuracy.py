@@ -194,8 +194,8 @@ def dominated(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
     known = data.find_labels(adata.obs)
     largest = (known == known.value_counts().index[0]).to_numpy()
     others = np.flatnonzero(~largest)
-    drawn = rng.choice(others, min(len(others), int(largest.sum() * 0.35 / 0.65)), replace=False)
-    part = adata[np.sort(np.append(np.flatnonzero(largest), drawn))]
+    chosen = rng.choice(others, min(len(others), int(largest.sum() * 0.35 / 0.65)), replace=False)
+    part = adata[np.sort(np.append(np.flatnonzero(largest), chosen))]
     sizes = known[part.obs_names].astype(str).value_counts()
     kept = part[known[part.obs_names].astype(str).map(sizes).to_numpy() >= 5].copy()
     kept.obs[known.name] = kept.obs[known.name].astype(str)

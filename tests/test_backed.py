@@ -100,6 +100,16 @@ def test_what_a_cell_sums_up_to(make, target_sum, tmp_path):
     assert_same(got, in_memory(adata, n_top_genes=1000, target_sum=target_sum))
 
 
+@pytest.mark.parametrize("run", [on_disk, lambda adata, folder, **how: in_memory(adata, **how)])
+def test_a_sum_without_effect_is_refused(run, tmp_path):
+    adata = ad.AnnData(sparse.csr_matrix(LOGNORM))
+    for target_sum in ("median", "5000"):
+        with pytest.raises(UserError, match="--target-sum has no effect on values that are log-normalised already"):
+            run(adata, tmp_path, target_sum=target_sum)
+    for target_sum in ("auto", "10000", "1e4"):
+        assert run(adata, tmp_path, target_sum=target_sum)[0].n_obs == adata.n_obs
+
+
 @pytest.mark.parametrize("n_top_genes", [50, 1000])
 @pytest.mark.parametrize("min_cells", [1, 3, 10])
 def test_genes_seen_in_few_cells(min_cells, n_top_genes, tmp_path):
