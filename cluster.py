@@ -50,6 +50,11 @@ class Consensus(NamedTuple):
     labels: np.ndarray
     membership: np.ndarray
 
+    @property
+    def n_clusters(self) -> int:
+        """Clusters that have a cell."""
+        return len(np.unique(self.labels))
+
     def confidence(self, labels: np.ndarray) -> np.ndarray:
         """[N], the share of all partitions that agree with labels, integers from 0 as those of the consensus."""
         return self.membership[np.arange(len(labels)), labels]
@@ -175,34 +180,60 @@ def consensus(partitions: list[np.ndarray], n_clusters: int) -> Consensus:
     until nothing changes (fixed point of Dimitriadou, Weingessel and Hornik 2002, A combination
     scheme for fuzzy clustering). Of several starts, the one with the clearest votes stays. Linear in cells.
 
+    Where votes leave a cluster empty in all of these, the final labels are those of the partition that agrees best with the
+    others: whoever asks for twelve clusters gets twelve, unless all partitions have fewer.
+
     partitions: [N] integers from 0 each. Clusters beyond n_clusters have no vote.
-    A consensus may have fewer clusters than its partitions.
     """
     partitions = [np.unique(labels, return_inverse=True)[1] for labels in partitions]
-    found = [_vote(partitions, start, n_clusters) for start in _most_agreeing(partitions, VOTE_STARTS)]
-    membership = max(found, key=lambda shares: np.round((shares.astype(np.float64) ** 2).sum(), 6))
-    labels = membership.argmax(axis=1)
-    order = np.argsort(-np.bincount(labels, minlength=n_clusters), kind="stable")  # the largest first
-    return Consensus(np.argsort(order)[labels], membership[:, order])
+    starts = _most_agreeing(partitions, VOTE_STARTS)
+    found = sorted((_vote(partitions, start, n_clusters) for start in starts), key=_clearness, reverse=True)
+    if all(one.n_clusters < n_clusters for one in found):
+        found += [_votes_on(partitions, start, n_clusters) for start in starts]
+    agreed = max(found, key=lambda one: one.n_clusters)  # the first of equals
+    order = np.argsort(-np.bincount(agreed.labels, minlength=n_clusters), kind="stable")  # the largest first
+    return Consensus(np.argsort(order)[agreed.labels], agreed.membership[:, order])
 
 
-def _vote(partitions: list[np.ndarray], start: np.ndarray, n_clusters: int) -> np.ndarray:
-    """The consensus' membership, [N, K], that voting ends in from one partition."""
-    shares = one_hot(start, max(n_clusters, start.max() + 1))[:, :n_clusters].toarray()
+def _vote(partitions: list[np.ndarray], start: np.ndarray, n_clusters: int) -> Consensus:
+    """What voting ends in from one partition."""
+    shares = _membership(start, n_clusters)
     for _ in range(VOTE_ROUNDS):
-        votes = np.zeros_like(shares)
-        for labels in partitions:
-            common = one_hot(labels, labels.max() + 1).T @ shares
-            ours, consensus_of = linear_sum_assignment(common, maximize=True)
-            match = np.full(labels.max() + 1, -1)
-            match[ours] = consensus_of
-            cells = np.flatnonzero(match[labels] >= 0)
-            votes[cells, match[labels[cells]]] += 1
-        votes /= len(partitions)
+        votes = _votes(partitions, shares)
         if np.array_equal(votes, shares):
             break
         shares = votes
-    return shares
+    return Consensus(shares.argmax(axis=1), shares)
+
+
+def _votes_on(partitions: list[np.ndarray], labels: np.ndarray, n_clusters: int) -> Consensus:
+    """One of the partitions as it is, with what share of all of them votes for each of its clusters."""
+    shares = _membership(labels, n_clusters)
+    return Consensus(shares.argmax(axis=1), _votes(partitions, shares))
+
+
+def _membership(labels: np.ndarray, n_clusters: int) -> np.ndarray:
+    """[N, K] float32, a one for the cluster of each cell; cells of clusters beyond n_clusters have none."""
+    return one_hot(labels, max(n_clusters, labels.max() + 1))[:, :n_clusters].toarray()
+
+
+def _votes(partitions: list[np.ndarray], shares: np.ndarray) -> np.ndarray:
+    """[N, K] float32, the mean of the partitions, the clusters of each matched with these."""
+    votes = np.zeros_like(shares)
+    for labels in partitions:
+        common = one_hot(labels, labels.max() + 1).T @ shares
+        ours, consensus_of = linear_sum_assignment(common, maximize=True)
+        match = np.full(labels.max() + 1, -1)
+        match[ours] = consensus_of
+        cells = np.flatnonzero(match[labels] >= 0)
+        votes[cells, match[labels[cells]]] += 1
+    votes /= len(partitions)
+    return votes
+
+
+def _clearness(found: Consensus) -> float:
+    """The more the votes agree, the higher; rounded, so that equals stay equal."""
+    return float(np.round((found.membership.astype(np.float64) ** 2).sum(), 6))
 
 
 def _most_agreeing(partitions: list[np.ndarray], n: int) -> list[np.ndarray]:

@@ -397,7 +397,7 @@ def train_and_cluster(
         labels, final = label_table(labels, prepared.voters, cells.obs_names)
         confidence = pd.Series(agreed.confidence(final), index=cells.obs_names, name=CONFIDENCE)
     if labels[FINAL].nunique() != n_clusters:
-        log.info("The consensus has %d clusters where %d were asked for.", labels[FINAL].nunique(), n_clusters)
+        log.info("The final labels have %d clusters where %d were asked for.", labels[FINAL].nunique(), n_clusters)
     model = train.restored_model(found[chosen].model, constants, **_model_settings(prepared, config))
     # Embedded once more, since the embeddings of all seeds could fill the memory.
     cells.obsm["X_scrcl"] = embedding(train.embed(model, constants), prepared.beside, config.embedding, prepared.order)

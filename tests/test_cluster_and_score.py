@@ -69,6 +69,14 @@ def test_partitions_with_more_or_fewer_clusters_vote_too():
     assert np.allclose(agreed.membership, [[1, 0], [1, 0], [0.25, 0.75], [0.25, 0.5]])  # the third cluster has no vote
 
 
+def test_as_many_clusters_as_were_asked_for():
+    """Five partitions agree on two clusters, and each has a third cell alone: votes leave the third cluster empty, one of the five is taken."""
+    votes = [np.where(np.arange(8) == alone, 2, np.arange(8) // 4) for alone in (1, 2, 3, 5, 6)]
+    agreed = cluster.consensus(votes, 3)
+    assert agreed.labels.tolist() == [1, 2, 1, 1, 0, 0, 0, 0]  # the first of the five, the largest cluster first
+    assert np.allclose(agreed.confidence(agreed.labels), [1, 0.2, 0.8, 0.8, 1, 0.8, 0.8, 1])
+
+
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), n=st.integers(5, 60), k=st.integers(2, 5), n_partitions=st.integers(1, 6))
 def test_any_partitions_give_a_consensus(seed, n, k, n_partitions):
@@ -77,7 +85,7 @@ def test_any_partitions_give_a_consensus(seed, n, k, n_partitions):
     votes = [np.where(rng.random(n) < 0.2, rng.integers(0, k, n), truth) for _ in range(n_partitions)]
     agreed = cluster.consensus(votes, k)
     assert agreed.membership.shape == (n, k) and (agreed.membership.sum(axis=1) <= 1 + 1e-6).all()
-    assert (agreed.membership.max(axis=1) == agreed.confidence(agreed.labels)).all()
+    assert agreed.n_clusters == max(len(np.unique(own)) for own in votes)
     assert (np.diff(np.bincount(agreed.labels, minlength=k)) <= 0).all()
     alone = cluster.consensus([rng.permutation(k)[truth]], k)
     assert adjusted_rand_score(alone.labels, truth) == 1 and (alone.confidence(alone.labels) == 1).all()
