@@ -152,6 +152,11 @@ class Config(Settings):
         super().__post_init__()
         validate(self)
 
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What preprocess.preprocess and backed.preprocess take of these settings."""
+        return {name: getattr(self, name) for name in ("target_sum", "n_top_genes", "hvg_flavor", "min_cells")}
+
     def with_seeds(self, n_cells: int) -> Self:
         """These settings with the seeds that a number of cells calls for, where none are given."""
         if self.seeds:

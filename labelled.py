@@ -190,8 +190,7 @@ def read_cells(settings: DEGConfig, path: Path | None) -> tuple[ad.AnnData, str,
         adata = spatial.demo() if path is None else spatial.read(path, _name(settings.dataset, "ST"))
     expression = data.find_expression(spatial.placed(adata) if settings.task == "ST" else adata, settings.layer)
     config = CONFIGS[settings.task]()
-    how = config.target_sum, config.n_top_genes, config.hvg_flavor, config.min_cells
-    cells = preprocess.preprocess(expression, *how)
+    cells = preprocess.preprocess(expression, **config.preprocessing)
     if "spatial" in adata.uns:
         cells.uns["spatial"] = adata.uns["spatial"]
     places = adata.obs_names.get_indexer(cells.obs_names)

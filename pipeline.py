@@ -292,12 +292,10 @@ def without_depth(adata: ad.AnnData, config: SCConfig) -> Encoded:
 
 def preprocessed(adata: ad.AnnData, config: Config) -> tuple[ad.AnnData, str]:
     """The cells as preprocess.preprocess makes them, and in words what values they are; of values on disk, with HVGs alone."""
-    how = config.target_sum, config.n_top_genes, config.hvg_flavor, config.min_cells
     if backed.is_backed(adata):
-        return backed.preprocess(adata, config.layer, *how)
+        return backed.preprocess(adata, config.layer, **config.preprocessing)
     expression = data.find_expression(adata, config.layer)
-    cells = preprocess.preprocess(expression, *how)
-    return cells, expression.in_words()
+    return preprocess.preprocess(expression, **config.preprocessing), expression.in_words()
 
 
 def plan(cells: ad.AnnData, config: Config) -> memory.Plan:
