@@ -14,6 +14,7 @@ from conftest import simulate
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import accuracy  # noqa: E402
+import accuracy_tables  # noqa: E402
 import scale  # noqa: E402
 import step  # noqa: E402
 
@@ -53,3 +54,12 @@ def test_a_part_of_the_recipe_is_off_and_on_again(monkeypatch):
     assert not shortened.called and accuracy.pipeline.shortened_rows is shortened
     accuracy.recipe("SC", ready, quick, [5])
     assert shortened.called
+
+
+def test_table_of_the_parts_by_hand():
+    """Two sets and two seeds; the variant has one pair on each set: gains of .2 and -.1, so .05 ± .15."""
+    runs = [("as it is", "a", 5, 0.5), ("as it is", "a", 15, 0.7), ("as it is", "b", 5, 0.6), ("less", "a", 5, 0.7), ("less", "b", 5, 0.5)]  # fmt: skip
+    rows = pd.DataFrame(runs, columns=["method", "dataset", "seed", "ARI"]).assign(NMI=0.1, F1=0.2)
+    *_, recipe, less = accuracy_tables.ablation(rows).split("\n")
+    assert recipe == "| as it is | 0.600 | 0.600 | 0.600 | 0.100 | 0.200 | +0.000 |"
+    assert less == "| less | 0.700 | 0.500 | 0.600 | 0.100 | 0.200 | +0.050 ± 0.150 |"
