@@ -191,8 +191,8 @@ def _go_on(state: dict[str, Any] | None, model: ScRCL, optimizer: torch.optim.Ad
 
 
 def _has_flattened(history: list[dict[str, float]], plateau: float) -> bool:
-    """Whether the total loss has fallen by less than plateau times its first value over the last PLATEAU_EPOCHS."""
-    if len(history) <= PLATEAU_EPOCHS:
+    """Whether the total loss has fallen by less than plateau times its first value over the last PLATEAU_EPOCHS; never for a plateau of 0."""
+    if plateau == 0 or len(history) <= PLATEAU_EPOCHS:
         return False
     fallen = history[-1 - PLATEAU_EPOCHS]["total"] - history[-1]["total"]
     return fallen < plateau * abs(history[0]["total"])

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 import interrupts
 
-VERSION = "0.4.0"
+VERSION = "0.5.0"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 log = logging.getLogger("scrcl")

@@ -389,6 +389,12 @@ def test_training_ends_where_the_loss_is_flat(counts, fast):
     assert len(losses) == 60 and [record["total"] for record in early.history] == losses[: expected + 1]
 
 
+def test_a_plateau_of_0_ends_nothing_even_where_the_loss_rises(counts, fast, monkeypatch):
+    rising = iter(range(1, 31))
+    monkeypatch.setattr(train, "step", lambda *_: {"total": float(next(rising))})
+    assert len(find_cell_types(counts, **(fast | {"epochs": 30, "seeds": [5], "plateau": 0})).history) == 30
+
+
 def same_but_for_rounding(one: pipeline.Result, two: pipeline.Result) -> None:
     """Sums of another number of threads may be rounded in another order, as on Intel processors; no more than that."""
     ours, theirs = (pd.DataFrame(run.history)[["epoch", "ndc", "cvc", "total"]] for run in (one, two))
