@@ -52,6 +52,8 @@ N_INIT = 10  # starts of the baselines; the best by its own objective is kept
 CONFIGS = {"SC": SCConfig, "ST": STConfig}
 SEEDS_OF_A_CONSENSUS = 5
 ORACLE_EVERY = 10  # epochs at which the oracle looks
+# Sets that have published settings by another name
+PUBLISHED_AS = {"Zeisel_4000genes": "paper/Zeisel", "Baron_human1": "paper/Baron_human"}
 CPU = torch.device("cpu")
 
 # Baselines: points [N, d], number of clusters and seed to labels [N]
@@ -293,7 +295,8 @@ def recipe(task: str, ready: pipeline.Prepared, change: dict, seeds: list[int]) 
 
 def published(task: str, dataset: str, seed: int) -> dict[str, pd.Series]:
     """Labels by the published settings: of the last epoch, and of the epoch that the known labels like best."""
-    settings = config.load(CONFIGS[task], "paper", {"dataset": dataset, "seeds": [seed]})
+    of = PUBLISHED_AS.get(data.dataset_name(dataset), "paper")
+    settings = config.load(CONFIGS[task], of, {"dataset": dataset, "seeds": [seed]})
     ready = prepared(task, dataset, "as it is", vars(settings))
     genes = graphs.gene_graph(ready.inputs, settings.gene_neighbors)
     inputs = train.graph_inputs(ready.inputs, ready.cells.obsp["scrcl_graph"], genes, settings.hops, CPU)

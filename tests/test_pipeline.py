@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -23,6 +27,8 @@ import train
 from pipeline import find_cell_types
 from simulate import layered_tissue
 from utils import UserError
+
+ROOT = Path(pipeline.__file__).parent
 
 
 def test_cell_types_of_simulated_data_are_found(counts):
@@ -400,6 +406,16 @@ def same_but_for_rounding(one: pipeline.Result, two: pipeline.Result) -> None:
     ours, theirs = (pd.DataFrame(run.history)[["epoch", "ndc", "cvc", "total"]] for run in (one, two))
     assert np.allclose(ours, theirs, rtol=1e-3)
     assert adjusted_rand_score(one.labels["scrcl"], two.labels["scrcl"]) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_waiting_threads_yield_unless_the_user_says_otherwise(given, spins):
+    plain = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import os, utils; print(os.environ.get('GOMP_SPINCOUNT'))"
+    done = subprocess.run([sys.executable, "-c", code], env=plain | given, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == f"{spins}\n", done.stderr
 
 
 def test_one_thread_or_two_differ_by_rounding_alone(fast):
