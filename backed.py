@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 
 import data
 import hdf5
-from data import COUNT_LAYERS, PREFERENCE, Expression, ValueKind
-from preprocess import TOTAL, mark_among, mark_highly_variable, normalised_sum, require_effect, seen_often
+from data import COUNT_LAYERS, PREFERENCE, TOTAL, Expression, ValueKind
+from preprocess import mark_among, mark_highly_variable, normalised_sum, require_effect, seen_often
 from utils import UserError, limited_threads, log, one_line
 
 IN_MEMORY_UP_TO = 2.0  # GiB of values, of which a run in memory holds up to five times as much

@@ -35,8 +35,9 @@ class Checkpoints:
     def __init__(self, folder: Path | None = None, every: int = 0, resume: bool = False) -> None:
         self.folder = folder or Path(NAME)
         self.every = every if folder else 0
-        self.resuming = resume and folder is not None
-        self.wanted = self.every > 0 or self.resuming
+        self.resume = resume and folder is not None
+        self.resuming = False  # whether there is something to go on from
+        self.wanted = self.every > 0 or self.resume
         self.is_ours = False  # whether what is in the folder is of this run
         self.resumed_from = ""  # in words, what of the checkpoint was used
 
@@ -47,15 +48,15 @@ class Checkpoints:
         or where the folder holds something else.
         """
         here = json.loads(json.dumps(decisive))
-        there = self._settings() if self.resuming else None
-        if self.resuming and there is None:
+        there = self._settings() if self.resume else None
+        self.resuming, self.resumed_from = there is not None, ""
+        if self.resume and there is None:
             log.info("There is no checkpoint in %s to resume: starting from the beginning.", self.folder)
-            self.resuming = False
         if there is not None:
             self._require_same(there, here)
         elif self.every:
             self._begin(here)
-        self.is_ours = self.wanted
+        self.is_ours = self.every > 0 or self.resuming
 
     def _begin(self, here: Mapping[str, Any]) -> None:
         self.folder.mkdir(exist_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -44,22 +43,6 @@ TRY_AT_LEAST = 12  # clusters: with few, a mixture may be spent on what lies far
 CELLS_PER_CLUSTER = 5
 
 
-class Consensus(NamedTuple):
-    """labels: [N] integers, 0 the largest cluster; membership: [N, K] float32, each cluster's share of the votes on a cell."""
-
-    labels: np.ndarray
-    membership: np.ndarray
-
-    @property
-    def n_clusters(self) -> int:
-        """Clusters that have a cell."""
-        return len(np.unique(self.labels))
-
-    def confidence(self, labels: np.ndarray) -> np.ndarray:
-        """[N], the share of all partitions that agree with labels, integers from 0 as those of the consensus."""
-        return self.membership[np.arange(len(labels)), labels]
-
-
 @limited_threads(1)  # sums in an order that the number of threads does not change; and no slower
 def cluster(
     points: np.ndarray,
@@ -93,7 +76,7 @@ def cluster(
 
 
 def dims_for(n_cells: int, n_dims: int) -> int:
-    """n_dims, or as many as so few cells allow a mixture; at least 2."""
+    """n_dims, or as many as so few cells allow a mixture, though never fewer than 2 for that."""
     return min(n_dims, max(2, n_cells // CELLS_PER_DIM))
 
 
@@ -101,7 +84,7 @@ def likeliest_mixture(points: np.ndarray, n_clusters: int, seed: int, rounds: in
     """The likeliest of several Gaussian mixtures with tied covariance, each started from a k-means of its own.
 
     k-means takes all directions for alike, and so starts by cutting along those in which every cluster is wide. Hence so many
-    rounds more, of STARTS in all, start from k-means in the metric of the likeliest mixture so far, in which clusters are round.
+    rounds more, of at most STARTS in all, start from k-means in the metric of the likeliest mixture so far, in which clusters are round.
     points: [N, d] float64, of a variance near 1.
     """
     per_round = max(1, STARTS // (1 + rounds))
@@ -172,8 +155,8 @@ def _by_size(labels: np.ndarray) -> np.ndarray:
     return rank[inverse]
 
 
-def consensus(partitions: list[np.ndarray], n_clusters: int) -> Consensus:
-    """What several partitions of the same cells agree on, by voting.
+def consensus(partitions: list[np.ndarray], n_clusters: int) -> np.ndarray:
+    """What several partitions of the same cells agree on, by voting: integer labels [N], 0 the largest cluster.
 
     Clusters of every partition are matched with those of the consensus, one to one and with the most
     votes in common (Hungarian method); the consensus is the mean of the matched partitions; repeated
@@ -183,42 +166,37 @@ def consensus(partitions: list[np.ndarray], n_clusters: int) -> Consensus:
     Where votes leave a cluster empty in all of these, the final labels are those of the partition that agrees best with the
     others: whoever asks for twelve clusters gets twelve, unless all partitions have fewer.
 
-    partitions: [N] integers from 0 each. Clusters beyond n_clusters have no vote.
+    partitions: [N] integers from 0 each; n_clusters: as many as were asked for.
     """
     partitions = [np.unique(labels, return_inverse=True)[1] for labels in partitions]
     starts = _most_agreeing(partitions, VOTE_STARTS)
-    found = sorted((_vote(partitions, start, n_clusters) for start in starts), key=_clearness, reverse=True)
-    if all(one.n_clusters < n_clusters for one in found):
-        found += [_votes_on(partitions, start, n_clusters) for start in starts]
-    agreed = max(found, key=lambda one: one.n_clusters)  # the first of equals
-    order = np.argsort(-np.bincount(agreed.labels, minlength=n_clusters), kind="stable")  # the largest first
-    return Consensus(np.argsort(order)[agreed.labels], agreed.membership[:, order])
+    voted = sorted((_vote(partitions, start) for start in starts), key=_clearness, reverse=True)
+    found = [shares.argmax(axis=1) for shares in voted] + starts
+    return _by_size(max(found, key=lambda labels: min(len(np.unique(labels)), n_clusters)))  # the first of equals
 
 
-def _vote(partitions: list[np.ndarray], start: np.ndarray, n_clusters: int) -> Consensus:
-    """What voting ends in from one partition."""
-    shares = _membership(start, n_clusters)
+def confidence(partitions: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
+    """[N] float32, the share of the partitions that put a cell where labels do, their clusters matched with those of labels one to one.
+
+    partitions, labels: [N] integers from 0 each.
+    """
+    return _votes(partitions, one_hot(labels, labels.max() + 1).toarray())[np.arange(len(labels)), labels]
+
+
+def _vote(partitions: list[np.ndarray], start: np.ndarray) -> np.ndarray:
+    """The membership, [N, K] float32, that voting ends in from one partition: each cluster's share of the votes on a cell."""
+    most = max(labels.max() for labels in partitions) + 1
+    shares = one_hot(start, most).toarray()
     for _ in range(VOTE_ROUNDS):
         votes = _votes(partitions, shares)
         if np.array_equal(votes, shares):
             break
         shares = votes
-    return Consensus(shares.argmax(axis=1), shares)
-
-
-def _votes_on(partitions: list[np.ndarray], labels: np.ndarray, n_clusters: int) -> Consensus:
-    """One of the partitions as it is, with what share of all of them votes for each of its clusters."""
-    shares = _membership(labels, n_clusters)
-    return Consensus(shares.argmax(axis=1), _votes(partitions, shares))
-
-
-def _membership(labels: np.ndarray, n_clusters: int) -> np.ndarray:
-    """[N, K] float32, a one for the cluster of each cell; cells of clusters beyond n_clusters have none."""
-    return one_hot(labels, max(n_clusters, labels.max() + 1))[:, :n_clusters].toarray()
+    return shares
 
 
 def _votes(partitions: list[np.ndarray], shares: np.ndarray) -> np.ndarray:
-    """[N, K] float32, the mean of the partitions, the clusters of each matched with these."""
+    """[N, K] float32, the mean of the partitions, the clusters of each matched with these; those that find no match have no vote."""
     votes = np.zeros_like(shares)
     for labels in partitions:
         common = one_hot(labels, labels.max() + 1).T @ shares
@@ -231,9 +209,9 @@ def _votes(partitions: list[np.ndarray], shares: np.ndarray) -> np.ndarray:
     return votes
 
 
-def _clearness(found: Consensus) -> float:
+def _clearness(shares: np.ndarray) -> float:
     """The more the votes agree, the higher; rounded, so that equals stay equal."""
-    return float(np.round((found.membership.astype(np.float64) ** 2).sum(), 6))
+    return float(np.round((shares.astype(np.float64) ** 2).sum(), 6))
 
 
 def _most_agreeing(partitions: list[np.ndarray], n: int) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import yaml
 
-from utils import UserError, log
+from utils import UserError, log, sample_folder
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -235,6 +235,8 @@ class STConfig(Config):
         _require_not_negative(self, "radius", "refine_neighbors")
         if self.radius > 0 and self.graph == "knn":
             raise UserError("--radius has no effect on --graph knn; add --graph radius or --graph delaunay.")
+        if self.graph != "knn" and self.n_neighbors != type(self).n_neighbors:
+            raise UserError(f"--n-neighbors has no effect on --graph {self.graph}; leave it out, or add --graph knn.")
 
 
 @dataclass
@@ -384,7 +386,7 @@ def _config_files(config: str | None, dataset: str, published: Path | None) -> l
     if published is None or Path(config).is_file() or (config != "paper" and not config.startswith("paper/")):
         return [Path(config)]
     name = config.removeprefix("paper").removeprefix("/")
-    own = published / f"{name or Path(dataset).name.removesuffix('.h5ad')}.yaml"
+    own = published / f"{name or sample_folder(Path(dataset)).name.removesuffix('.h5ad')}.yaml"
     if name and not own.exists():
         known = ", ".join(sorted(path.stem for path in published.glob("*.yaml")))
         raise UserError(f"There are no published settings for {name!r}; there are some for {known}.")

@@ -21,6 +21,8 @@ SC_FOLDER = Path(__file__).parent / "datasets" / "scdata"
 BUNDLED = "pbmc68k_reduced"  # real, labelled, inside the scanpy package
 LABEL_KEYS = ("cell_type1", "celltype", "cell_type")
 COUNT_LAYERS = ("counts", "count", "raw_counts", "raw")
+TOTAL = "scrcl_total"  # obs column that a run writes: the sum of a cell's values before they are normalised
+SPATIAL_WEIGHT = "spatial_weight"  # var column that it writes for spots: preprocess.spatial_weights
 
 ValueKind = Literal["counts", "log1p of counts", "non-negative", "log-normalised", "scaled", "not finite", "empty"]
 PREFERENCE: dict[ValueKind, int] = {
@@ -166,8 +168,8 @@ def refuse_unusable(kind: ValueKind, source: str) -> None:
 
 
 def storable(frame: pd.DataFrame) -> pd.DataFrame:
-    """A copy that h5ad can hold: Seurat exports carry a column _index, and pandas strings are not written by default."""
-    frame = frame.drop(columns="_index", errors="ignore").copy()
+    """A copy that h5ad can hold, without what an earlier run has written: Seurat exports carry a column _index, and pandas strings are not written by default."""
+    frame = frame.drop(columns=["_index", TOTAL, SPATIAL_WEIGHT], errors="ignore").copy()
     strings = [name for name in frame if isinstance(frame[name].dtype, pd.StringDtype)]
     return frame.astype(dict.fromkeys(strings, object))
 

@@ -100,13 +100,13 @@ class Prepared:
 class Result:
     """What a run found.
 
-    prepared: the data set; its cells now have obs['scrcl'] and obs['scrcl_seed_S'] (labels), obs['scrcl_total'] (preprocess.TOTAL),
+    prepared: the data set; its cells now have obs['scrcl'] and obs['scrcl_seed_S'] (labels), obs['scrcl_total'] (data.TOTAL; not of log-normalised values),
         obs['scrcl_confidence'], obsm['X_scrcl'] (the embedding) and uns['scrcl'] (parameters, versions, what was clustered per seed).
     labels: indexed by barcode; columns seed_S for every seed S, and last scrcl, the
         final labels, the consensus; where labels are smoothed, also those before it, NAME_unsmoothed. One row per
         cell of the input, in its order, missing for cells that could not be used.
     confidence: share of the seeds that put the cell where the final labels do, [cells of the input],
-        missing as they are.
+        missing as they are; all missing of one seed.
     scores: per column of labels, as score.score returns; empty without known types.
     chosen_seed: the seed whose labels agree best with the final ones; obsm['X_scrcl'] is its embedding (for 'joint-or-pcs'
         the joint one, which holds both).
@@ -149,7 +149,7 @@ def find_cell_types(
 
     adata: cells x genes; in X, a layer or .raw: counts, TPM or log-normalised values,
         sparse or dense. It receives obs['scrcl'] and obs['scrcl_seed_S'] (categoricals of
-        strings, missing for cells without counts), obs['scrcl_confidence'] (0 to 1), obsm['X_scrcl'] (NaN for those),
+        strings, missing for cells without counts), obs['scrcl_confidence'] (0 to 1; missing of one seed), obsm['X_scrcl'] (NaN for those),
         obsp['scrcl_graph'] and uns['scrcl']; all else of it stays as it is.
     config, settings: an SCConfig, and fields of it by name, e.g. seeds=[5, 15], n_clusters=8.
     on_epoch: called with the losses after every training epoch.
@@ -241,8 +241,10 @@ def prepare_spots(adata: ad.AnnData, config: STConfig, watch: Stopwatch) -> Prep
         voters = graphs.nearest_spots(places, config.refine_neighbors, sections) if config.refine_neighbors else None
 
     def weigh(values: np.ndarray | Features) -> np.ndarray | Features:
-        weights = preprocess.spatial_weights(values, graph, sections)
-        cells.var.loc[cells.var["highly_variable"], "spatial_weight"] = weights
+        hvgs = cells.var["highly_variable"]
+        if data.SPATIAL_WEIGHT not in cells.var:
+            cells.var.loc[hvgs, data.SPATIAL_WEIGHT] = preprocess.spatial_weights(values, graph, sections)
+        weights = cells.var.loc[hvgs, data.SPATIAL_WEIGHT].to_numpy(dtype=np.float32)
         return values.weighted(weights) if isinstance(values, Features) else np.multiply(values, weights, out=values)
 
     with watch("preprocess"):
@@ -314,14 +316,16 @@ def pcs_and_inputs(
 ) -> np.ndarray | Features:
     """Write obsm['X_pca'], the PCs of the scaled HVGs; what the encoders see, [N, G] float32.
 
-    weigh: makes weighted genes of scaled ones.
+    weigh: makes weighted genes of others; first called with the scaled ones.
     """
-    values = preprocess.sparse_encoder_values if planned.block else preprocess.encoder_values
-    scaled = values(cells, "scaled")
-    if weigh is not None:
-        scaled = weigh(scaled)
+    kind = preprocess.sparse_encoder_values if planned.block else preprocess.encoder_values
+
+    def values(choice: str) -> np.ndarray | Features:
+        return kind(cells, choice) if weigh is None else weigh(kind(cells, choice))
+
+    scaled = values("scaled")
     cells.obsm["X_pca"] = preprocess.principal_components(scaled, config.n_pcs)
-    return scaled if config.encoder_input == "scaled" else values(cells, config.encoder_input)
+    return scaled if config.encoder_input == "scaled" else values(config.encoder_input)
 
 
 def in_training_order(
@@ -388,12 +392,15 @@ def train_and_cluster(
         for seed in config.seeds
     }
     with watch("cluster"):
-        labels = {f"seed_{seed}": own.labels for seed, own in found.items()}
-        agreed = cluster.consensus(list(labels.values()), n_clusters)
-        chosen = config.seeds[cluster.nearest(list(labels.values()), agreed.labels)]
-        labels[FINAL] = agreed.labels
-        labels, final = label_table(labels, prepared.voters, cells.obs_names)
-        confidence = pd.Series(agreed.confidence(final), index=cells.obs_names, name=CONFIDENCE)
+        unsmoothed = {f"seed_{seed}": own.labels for seed, own in found.items()}
+        unsmoothed[FINAL] = cluster.consensus(list(unsmoothed.values()), n_clusters)
+        smoothed = {name: smooth(of, prepared.voters) for name, of in unsmoothed.items()}
+        *of_seeds, final = smoothed.values()
+        chosen = config.seeds[cluster.nearest(of_seeds, final)]
+        labels = label_table(smoothed, unsmoothed if prepared.voters is not None else {}, cells.obs_names)
+        # One seed agrees with itself, which says nothing.
+        share = cluster.confidence(of_seeds, final) if len(of_seeds) > 1 else np.float32("nan")
+        confidence = pd.Series(share, index=cells.obs_names, name=CONFIDENCE)
     if labels[FINAL].nunique() != n_clusters:
         log.info("The final labels have %d clusters where %d were asked for.", labels[FINAL].nunique(), n_clusters)
     model = train.restored_model(found[chosen].model, constants, **_model_settings(prepared, config))
@@ -498,17 +505,19 @@ def decisive(prepared: Prepared, config: Config, device: torch.device) -> dict[s
     }
 
 
-def label_table(
-    labels: dict[str, np.ndarray], voters: sparse.csr_matrix | None, barcodes: pd.Index
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Labels as strings, a column per name; where voters smooth them, those before it beside each. And the last column as integers."""
+def smooth(labels: np.ndarray, voters: sparse.csr_matrix | None) -> np.ndarray:
+    """Labels [N] after the vote of each spot's neighbours (cluster.majority), or as they are where there are no voters."""
+    return labels if voters is None else cluster.majority(labels, voters)
+
+
+def label_table(labels: dict[str, np.ndarray], unsmoothed: dict[str, np.ndarray], barcodes: pd.Index) -> pd.DataFrame:
+    """Labels as strings, a column per name, each after what it was before it was smoothed, where that is given."""
     columns = {}
     for name, found in labels.items():
-        if voters is not None:
-            columns[name + UNSMOOTHED] = found
-            found = cluster.majority(found, voters)
+        if name in unsmoothed:
+            columns[name + UNSMOOTHED] = unsmoothed[name]
         columns[name] = found
-    return pd.DataFrame(columns, index=barcodes).astype(str), found
+    return pd.DataFrame(columns, index=barcodes).astype(str)
 
 
 def _model_settings(prepared: Prepared, config: Config) -> dict[str, Any]:

@@ -11,13 +11,12 @@ import scanpy as sc
 from scipy import linalg, sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
-from data import Expression, ValueKind
+from data import TOTAL, Expression, ValueKind
 from features import Features
 from spatial import section_members
 from utils import UserError, limited_threads, log, one_line
 
 PUBLISHED_SUM = 1e4  # values of a cell after normalisation
-TOTAL = "scrcl_total"  # obs column: the sum of them before
 FEWEST_FOR_A_CURVE = 20  # genes
 MORAN_VALUES = 100_000_000  # made dense at a time
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped

@@ -94,7 +94,7 @@ def metrics(result: Result) -> dict:
         "n_clusters_from": result.prepared.n_clusters_from,
         "chosen_seed": result.chosen_seed,
         "clustered": result.cells.uns["scrcl"]["clustered"],
-        "mean_confidence": float(result.confidence.mean()),
+        "mean_confidence": float(result.confidence.mean()) if len(result.seeds) > 1 else None,
         "n_clusters_found": {name: result.labels[name].nunique() for name in result.labels},
         "scores": result.scores,
         **mean_and_sd(result),
@@ -119,14 +119,16 @@ def mean_and_sd(result: Result, suffix: str = "") -> dict[str, dict[str, float]]
 def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | None = None) -> dict:
     """Everything needed to repeat the run: `--config config.yaml` reads the settings back."""
     settings = dataclasses.asdict(result.config) | {"resume": False}
-    if settings.get("annotation", "auto") not in ("auto", "none"):
-        settings["annotation"] = str(Path(settings["annotation"]).resolve())
+    for name in ("annotation", "output"):
+        if settings.get(name, "auto") not in ("auto", "none"):
+            settings[name] = str(Path(settings[name]).resolve())
     facts = {name: value for name, value in result.cells.uns["scrcl"].items() if name != "params"}
     origin: dict[str, Any]
     if source is None:
         origin = {"file": result.config.dataset}
     else:
-        settings["dataset"] = str(source.resolve())
+        asked = Path(result.config.dataset)  # a folder keeps its name, whatever is in it
+        settings["dataset"] = str((asked if asked.exists() else source).resolve())
         origin = {"file": str(source), "sha256": dict(hashes or {})}
     return {
         "settings": settings,

@@ -79,7 +79,7 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
         return x
     if not x.is_cpu:
         return functional.dropout(x, probability, training)
-    dropped = max(1, round(probability * 2**16))  # of the 2^16 values that 16 bits have
+    dropped = min(max(1, round(probability * 2**16)), 2**16 - 1)  # of the 2^16 values that 16 bits have
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
     return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))

@@ -13,7 +13,7 @@ import sources
 import tables
 import visium
 from simulate import layered_tissue
-from utils import UserError, log, one_line
+from utils import SPACE_RANGER, UserError, log, one_line, sample_folder
 
 ST_FOLDER = Path(__file__).parent / "datasets" / "stdata"
 DEMO = "demo"  # a simulated tissue, made by simulate.py
@@ -33,6 +33,7 @@ COORDINATE_COLUMNS = (  # of obs, in the habits of Stereo-seq, Xenium, MERFISH, 
     ("col", "row"),
 )
 
+HEXAGONAL = np.array([1 / 2, np.sqrt(3) / 2])  # distances between Visium's columns and rows, in those between spots
 FARTHEST = 1e100  # a coordinate whose square, and a sum of those, is still a number
 
 HOW_TO = f"""No data set was named. Put one of these in place and name it with --dataset:
@@ -87,12 +88,7 @@ def in_words(folder: Path) -> str:
 
 def dataset_name(dataset: str) -> str:
     """The name that results are filed under: that of the file or folder, without Space Ranger's own outs/ and the like."""
-    path = Path(dataset)
-    if path.exists():
-        path = path.resolve()
-    while path.name in visium.GENERIC:
-        path = path.parent
-    return data.dataset_name(str(path))
+    return data.dataset_name(str(sample_folder(Path(dataset))))
 
 
 def demo() -> ad.AnnData:
@@ -125,7 +121,7 @@ def annotation_table(path: Path, annotation: str) -> Path | None:
         return Path(annotation)
     if annotation == "none" or path.is_file():
         return None
-    outside = [folder.parent for folder in (path, *path.parents) if folder.name in visium.GENERIC]
+    outside = [folder.parent for folder in (path, *path.parents) if folder.name in SPACE_RANGER]
     tables = [folder / name for folder in (path, *outside) for name in ANNOTATIONS]
     return next((table for table in tables if table.is_file()), None)
 
@@ -187,6 +183,12 @@ def _like_barcodes(column: pd.Series) -> bool:
     return not pd.api.types.is_numeric_dtype(column) and column.is_unique and not counter
 
 
+def _is_hexagonal(points: np.ndarray) -> bool:
+    """Whether columns and rows are those of Visium's hexagonal grid: in every other row only the even columns have a spot."""
+    parity = points[np.isfinite(points).all(axis=1)].sum(axis=1) % 2
+    return len(parity) > 1 and bool((parity == parity[0]).all())
+
+
 def coordinates(adata: ad.AnnData) -> np.ndarray:
     """Positions of the spots, [N, 2 or 3] float64, NaN where missing, in the data's own unit.
 
@@ -205,6 +207,8 @@ def coordinates(adata: ad.AnnData) -> np.ndarray:
         elif pair is not None:
             key = f"{pair[0]}, {pair[1]}"
             points = np.column_stack([adata.obs[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in pair])
+            if pair == ("array_col", "array_row"):
+                points = points * HEXAGONAL if _is_hexagonal(points) else points
         else:
             raise UserError(
                 "The data have no coordinates: no obsm['spatial'], and no columns x and y (or the like) in obs; "

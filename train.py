@@ -108,7 +108,7 @@ def fit(
     plateau: end earlier, once the loss has fallen by less than this share of its first value over 10 epochs; 0 for never.
     on_epoch receives {seed, epoch, hea_global, hea_cell, ndc, cvc, total} after each epoch, also for epochs of the checkpoint.
     checkpoints: where the state of training is kept, and where it goes on from.
-    Ctrl-C and SIGTERM wait for the end of the epoch, after which the state is kept.
+    Within interrupts.handled(), as in the scripts, Ctrl-C and SIGTERM wait for the end of the epoch, after which the state is kept.
     The caller's torch random state is left as it was.
     Raises UserError when a loss is not finite.
     """
@@ -244,8 +244,10 @@ def _update(optimizer: torch.optim.Optimizer) -> None:
     """One step of the optimizer in one thread: where a tensor is split between threads, its kernel rounds differently."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    optimizer.step()
-    torch.set_num_threads(threads)
+    try:
+        optimizer.step()
+    finally:  # Ctrl-C in a notebook
+        torch.set_num_threads(threads)
 
 
 @torch.no_grad()

@@ -28,6 +28,13 @@ from threadpoolctl import threadpool_limits
 import interrupts
 
 VERSION = "0.5.0"
+SPACE_RANGER = (
+    "outs",
+    "binned_outputs",
+    "square_008um",
+    "square_016um",
+    "square_002um",
+)  # folders that say nothing about the sample
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 log = logging.getLogger("scrcl")
@@ -181,6 +188,15 @@ def limited_threads(threads: int) -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
         numba.set_num_threads(before_numba)
+
+
+def sample_folder(path: Path) -> Path:
+    """The file or folder that is named after the sample: path, or what Space Ranger's own outs/ and the like are in."""
+    if path.exists():
+        path = path.resolve()
+    while path.name in SPACE_RANGER:
+        path = path.parent
+    return path
 
 
 def sha256(path: Path) -> str:

@@ -34,7 +34,6 @@ POSITION_COLUMNS = (
 IMAGES = {"hires": "tissue_hires_image.png", "lowres": "tissue_lowres_image.png"}
 HD_BINS = ("square_008um", "square_016um", "square_002um")  # in the order of 10x's own advice
 INNER = ("", "outs", *(f"{outs}binned_outputs/{bins}" for outs in ("", "outs/") for bins in HD_BINS))
-GENERIC = ("outs", "binned_outputs", *HD_BINS)  # names of folders that say nothing about the sample
 
 
 def visium_root(folder: Path) -> Path | None:

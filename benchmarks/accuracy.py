@@ -165,6 +165,7 @@ PREPARING = (
     "gene_weights",
     "hvg_flavor",
     "n_top_genes",
+    "refine_neighbors",
 )
 
 # Harder input: counts [N, G] to other values
@@ -309,9 +310,7 @@ def published(task: str, dataset: str, seed: int) -> dict[str, pd.Series]:
         train.step(model, inputs, optimizer, settings.temperature, settings.lambda1, settings.lambda2)
         if epoch % ORACLE_EVERY == 0:
             found = cluster.cluster(train.embed(model, inputs).refined, ready.n_clusters, "kmeans", seed)
-            if ready.voters is not None:
-                found = cluster.majority(found, ready.voters)
-            labels = pd.Series(found, index=ready.cells.obs_names).astype(str)
+            labels = pd.Series(pipeline.smooth(found, ready.voters), index=ready.cells.obs_names).astype(str)
             likes = score(labels, ready.known)[by]
             if likes > best:
                 best, oracle = likes, labels
@@ -345,8 +344,7 @@ def labels_of(task: str, dataset: str, changed: str, method: str, seed: int) -> 
         return {(method, seed): int(number)}, ready.known
     points, name = method.split(" + ")
     labels = BASELINES[name](POINTS[task][points](ready), ready.known.nunique(), seed)
-    if ready.voters is not None:
-        labels = cluster.majority(labels, ready.voters)
+    labels = pipeline.smooth(labels, ready.voters)
     return {(method, seed): pd.Series(labels, index=ready.cells.obs_names).astype(str)}, ready.known
 
 
