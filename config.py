@@ -135,7 +135,9 @@ class Config(Settings):
     threads: int = setting(0, "run", "CPU threads, 0 for all; runs at the same time should not share cores")
     output: str = setting("auto", "run", "")
     max_memory: float = setting(
-        0.0, "run", "GiB that training may take, which decides how many cells it works on at a time; 0 for no limit"
+        0.0,
+        "run",
+        "GiB that training may take, which decides how many cells it works on at a time; values of more than a tenth of it stay on disk; 0 for no limit",
     )
     checkpoint_every: int = setting(10, "run", "epochs between checkpoints, 0 for none")
     resume: bool = setting(False, "run", "go on from the checkpoint of a run that was ended early")

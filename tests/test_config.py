@@ -147,6 +147,18 @@ def test_published_settings_for_spots(name):
     assert {key: getattr(settings, key) for key in expected} == expected
 
 
+@pytest.mark.parametrize("inner", ["outs", "outs/binned_outputs/square_008um"])
+def test_published_settings_of_a_sample_by_its_inner_folder(inner):
+    settings = parse("--dataset", f"some/where/151673/{inner}", "--config", "paper", task=STConfig)
+    assert settings.hops == [10, 8] and settings.n_neighbors == 5
+
+
+@pytest.mark.parametrize("graph", ["radius", "delaunay"])
+def test_a_number_of_neighbours_that_would_have_no_effect(graph):
+    with pytest.raises(UserError, match=f"--n-neighbors has no effect on --graph {graph}"):
+        parse("--graph", graph, "--radius", "2", "--n-neighbors", "7", task=STConfig)
+
+
 def test_published_settings_by_name():
     assert parse("--dataset", "Baron_human1.h5ad", "--config", "paper/Baron_human").lambda1 == 0.01
     assert parse("--dataset", "Zeisel.filtered", "--config", "paper").n_top_genes == 2000

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from conftest import run, write_visium
 from matplotlib.figure import Figure
+from scipy.optimize import linear_sum_assignment
 
 import figures
 import pipeline
@@ -20,9 +21,10 @@ import results
 import runST
 import spatial
 import tissue_figures
+from config import STConfig
 from pipeline import find_domains
 from simulate import layered_tissue
-from utils import UserError
+from utils import Stopwatch, UserError
 
 SMALL = ["--epochs", 5, "--seed", 5, "--hidden", 16, "--n-pcs", 10]
 
@@ -56,6 +58,38 @@ def test_keys_in_the_callers_anndata(tissue, quick):
     assert np.array_equal(result.cells.obsm["spatial"], tissue.obsm["spatial"])
     find_domains(tissue, refine_neighbors=0, **(quick | {"seeds": [3]}))
     assert [name for name in tissue.obs if name.startswith("scrcl")] == ["scrcl", "scrcl_confidence", "scrcl_seed_3"]
+
+
+def test_confidence_is_that_of_the_smoothed_labels(tissue, quick):
+    """By hand: the share of the seeds whose labels, as they stand beside the final ones, agree with these."""
+    result = find_domains(tissue.copy(), **(quick | {"seeds": [1, 2, 3]}))
+    final = result.labels["scrcl"].astype(int).to_numpy()
+    agree = []
+    for name in result.seeds:
+        common = pd.crosstab(result.labels[name].astype(int), result.labels["scrcl"].astype(int))
+        ours, theirs = linear_sum_assignment(common, maximize=True)
+        match = dict(zip(common.index[ours], common.columns[theirs]))
+        agree.append(result.labels[name].astype(int).map(match).to_numpy() == final)
+    assert np.allclose(result.confidence, np.mean(agree, axis=0)) and result.confidence.min() < 1
+    alone = find_domains(tissue, **quick)
+    assert alone.confidence.isna().all() and results.metrics(alone)["mean_confidence"] is None
+
+
+@pytest.mark.parametrize("choice", ["scaled", "uncentred", "lognorm", "counts"])
+def test_genes_weigh_the_same_in_whatever_the_encoders_see(tissue, choice):
+    seen = {}
+    for weights in ("spatial", "none"):
+        config = STConfig(encoder_input=choice, gene_weights=weights, n_clusters="3")
+        seen[weights] = pipeline.prepare_spots(tissue.copy(), config, Stopwatch())
+    expected = seen["spatial"].cells.var["spatial_weight"].to_numpy(dtype=np.float32)
+    assert np.ptp(expected) > 0.1 and np.allclose(seen["spatial"].inputs, seen["none"].inputs * expected, atol=1e-6)
+
+
+def test_columns_of_an_earlier_run_do_not_stay(tissue, quick):
+    first = find_domains(tissue, **quick).cells
+    first.obs["scrcl_total"] = -1.0
+    again = find_domains(first, gene_weights="none", layer="X", **quick).cells  # log-normalised values
+    assert "spatial_weight" in first.var and "spatial_weight" not in again.var and "scrcl_total" not in again.obs
 
 
 def test_labels_touch_nothing_but_the_number_of_domains(tissue, quick):
@@ -213,6 +247,20 @@ def test_files_of_a_run_on_a_visium_folder(monkeypatch, capsys, tmp_path, tissue
     again = tmp_path / "again"
     assert run(runST, monkeypatch, capsys, "--config", out / "config.yaml", "--output", again, "--no-figures")[0] == 0
     assert (again / "labels.csv").read_bytes() == (out / "labels.csv").read_bytes()
+
+
+def test_a_folder_with_one_h5ad_keeps_its_name_when_the_run_is_repeated(monkeypatch, capsys, tmp_path, tissue):
+    (tmp_path / "mytissue").mkdir()
+    tissue.write_h5ad(tmp_path / "mytissue" / "x.h5ad")
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    monkeypatch.chdir(tmp_path)
+    assert run(runST, monkeypatch, capsys, "--dataset", "mytissue", *SMALL, "--no-figures")[0] == 0
+    out = tmp_path / "results" / "ST" / "mytissue"
+    first = (out / "labels.csv").read_bytes()
+    (out / "labels.csv").unlink()
+    monkeypatch.chdir("/")
+    assert run(runST, monkeypatch, capsys, "--config", out / "config.yaml")[0] == 0
+    assert (out / "labels.csv").read_bytes() == first
 
 
 def test_the_demo_says_that_it_is_simulated(monkeypatch, capsys, caplog):

@@ -98,6 +98,12 @@ def test_the_least_dropout_is_one_in_65536():
     assert found.max() == pytest.approx(65536 / 65535)
 
 
+def test_the_most_dropout_keeps_one_in_65536():
+    torch.manual_seed(0)
+    found = rows.dropout(torch.ones(1000, 1000), 0.999999, True)
+    assert 1 <= (found > 0).sum() < 50 and found.max() == 65536
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (70_001,), (300, 301)])
 def test_sums_do_not_depend_on_the_number_of_threads(shape):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()

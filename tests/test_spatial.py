@@ -280,6 +280,15 @@ def test_coordinates_from_columns(tissue, names):
     assert np.array_equal(spatial.coordinates(ad.AnnData(tissue.X, obs=obs)), tissue.obsm["spatial"])
 
 
+def test_columns_and_rows_of_visiums_grid_are_as_far_apart_as_its_spots(tissue):
+    """Seven spots, one in the middle of six: all six are as far from it as spots are from each other."""
+    grid = pd.DataFrame({"array_row": [1, 1, 1, 0, 0, 2, 2], "array_col": [3, 1, 5, 2, 4, 2, 4]}, dtype=int)
+    places = spatial.coordinates(ad.AnnData(obs=grid.set_axis(list("abcdefg"))))
+    assert np.allclose(np.linalg.norm(places[1:] - places[0], axis=1), 1)
+    square = pd.DataFrame({"array_row": [0, 0, 1], "array_col": [0, 1, 0]}, index=list("abc"))  # Visium HD
+    assert np.array_equal(spatial.coordinates(ad.AnnData(obs=square)), square[["array_col", "array_row"]])
+
+
 @pytest.mark.parametrize(
     ("points", "says"),
     [

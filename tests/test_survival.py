@@ -33,7 +33,7 @@ import runSC
 from checkpoints import Checkpoints
 from folders import FINISHED, LOCK, locked, staged
 from simulate import layered_tissue
-from utils import UserError, run_script
+from utils import UserError, limited_threads, run_script
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--hidden", 16, "--n-top-genes", 60, "--n-pcs", 10, "--no-figures", "--plateau", 0]
@@ -301,6 +301,35 @@ def test_nothing_is_kept_where_nothing_is_wanted(monkeypatch, capsys, tmp_path, 
     monkeypatch.setattr(results, "write", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     assert run(runSC, monkeypatch, capsys, *argv, "--checkpoint-every", 0)[0] == 143
     assert not (tmp_path / "out" / checkpoints.NAME).exists()
+
+
+def test_resume_where_nothing_is_kept(monkeypatch, capsys, tmp_path, counts):
+    """With nothing there, and with a folder of that name that is somebody else's."""
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    argv = ["--dataset", tmp_path / "in.h5ad", *SMALL, "--output", tmp_path / "out", "--seed", 1, "--epochs", 3]
+    assert run(runSC, monkeypatch, capsys, *argv, "--resume", "--checkpoint-every", 0)[0] == 0
+    other = tmp_path / "out" / checkpoints.NAME / "seed_9.pt"
+    other.parent.mkdir()
+    other.write_text("not ours")
+    assert run(runSC, monkeypatch, capsys, *argv, "--resume", "--checkpoint-every", 0)[0] == 0
+    assert other.read_text() == "not ours"
+
+
+def test_a_checkpoint_object_serves_two_runs(counts, fast, tmp_path):
+    both = Checkpoints(tmp_path / "c", 4, resume=True)
+    results = [pipeline.find_cell_types(counts.copy(), checkpoints=both, **fast) for _ in range(2)]
+    assert [run.cells.uns["scrcl"].get("resumed_from") for run in results] == [None, "the end of seed 5"]
+
+
+def test_threads_after_ctrl_c_in_a_notebook(counts, fast, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.optim.Adam, "step", interrupted)
+    with limited_threads(2):
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.find_cell_types(counts, **fast)
+        assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("move", ["../victim", "/etc/victim", "a/b", "..", "", "c:\\victim", 3])
