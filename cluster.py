@@ -163,15 +163,15 @@ def consensus(partitions: list[np.ndarray], n_clusters: int) -> np.ndarray:
     until nothing changes (fixed point of Dimitriadou, Weingessel and Hornik 2002, A combination
     scheme for fuzzy clustering). Of several starts, the one with the clearest votes stays. Linear in cells.
 
-    Where votes leave a cluster empty in all of these, the final labels are those of the partition that agrees best with the
+    Where its votes leave a cluster empty, the final labels are those of the partition that agrees best with the
     others: whoever asks for twelve clusters gets twelve, unless all partitions have fewer.
 
     partitions: [N] integers from 0 each; n_clusters: as many as were asked for.
     """
     partitions = [np.unique(labels, return_inverse=True)[1] for labels in partitions]
     starts = _most_agreeing(partitions, VOTE_STARTS)
-    voted = sorted((_vote(partitions, start) for start in starts), key=_clearness, reverse=True)
-    found = [shares.argmax(axis=1) for shares in voted] + starts
+    clearest = max((_vote(partitions, start) for start in starts), key=_clearness)
+    found = [clearest.argmax(axis=1), *starts]
     return _by_size(max(found, key=lambda labels: min(len(np.unique(labels)), n_clusters)))  # the first of equals
 
 
