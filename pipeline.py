@@ -392,15 +392,7 @@ def train_and_cluster(
         for seed in config.seeds
     }
     with watch("cluster"):
-        unsmoothed = {f"seed_{seed}": own.labels for seed, own in found.items()}
-        unsmoothed[FINAL] = cluster.consensus(list(unsmoothed.values()), n_clusters)
-        smoothed = {name: smooth(of, prepared.voters) for name, of in unsmoothed.items()}
-        *of_seeds, final = smoothed.values()
-        chosen = config.seeds[cluster.nearest(of_seeds, final)]
-        labels = label_table(smoothed, unsmoothed if prepared.voters is not None else {}, cells.obs_names)
-        # One seed agrees with itself, which says nothing.
-        share = cluster.confidence(of_seeds, final) if len(of_seeds) > 1 else np.float32("nan")
-        confidence = pd.Series(share, index=cells.obs_names, name=CONFIDENCE)
+        labels, confidence, chosen = agree({seed: own.labels for seed, own in found.items()}, prepared)
     if labels[FINAL].nunique() != n_clusters:
         log.info("The final labels have %d clusters where %d were asked for.", labels[FINAL].nunique(), n_clusters)
     model = train.restored_model(found[chosen].model, constants, **_model_settings(prepared, config))
@@ -510,14 +502,22 @@ def smooth(labels: np.ndarray, voters: sparse.csr_matrix | None) -> np.ndarray:
     return labels if voters is None else cluster.majority(labels, voters)
 
 
-def label_table(labels: dict[str, np.ndarray], unsmoothed: dict[str, np.ndarray], barcodes: pd.Index) -> pd.DataFrame:
-    """Labels as strings, a column per name, each after what it was before it was smoothed, where that is given."""
+def agree(found: dict[int, np.ndarray], prepared: Prepared) -> tuple[pd.DataFrame, pd.Series, int]:
+    """Of labels [N] per seed: the table of theirs and of the final ones (Result.labels), the confidence of these, and the seed nearest to them."""
+    unsmoothed = {f"seed_{seed}": labels for seed, labels in found.items()}
+    unsmoothed[FINAL] = cluster.consensus(list(found.values()), prepared.n_clusters)
+    smoothed = {name: smooth(labels, prepared.voters) for name, labels in unsmoothed.items()}
     columns = {}
-    for name, found in labels.items():
-        if name in unsmoothed:
+    for name, labels in smoothed.items():
+        if prepared.voters is not None:
             columns[name + UNSMOOTHED] = unsmoothed[name]
-        columns[name] = found
-    return pd.DataFrame(columns, index=barcodes).astype(str)
+        columns[name] = labels
+    *of_seeds, final = smoothed.values()
+    # One seed agrees with itself, which says nothing.
+    share = cluster.confidence(of_seeds, final) if len(of_seeds) > 1 else np.float32("nan")
+    barcodes = prepared.cells.obs_names
+    confidence = pd.Series(share, index=barcodes, name=CONFIDENCE)
+    return pd.DataFrame(columns, index=barcodes).astype(str), confidence, list(found)[cluster.nearest(of_seeds, final)]
 
 
 def _model_settings(prepared: Prepared, config: Config) -> dict[str, Any]:

@@ -127,8 +127,8 @@ def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | 
     if source is None:
         origin = {"file": result.config.dataset}
     else:
-        asked = Path(result.config.dataset)  # a folder keeps its name, whatever is in it
-        settings["dataset"] = str((asked if asked.exists() else source).resolve())
+        asked, found = Path(result.config.dataset).resolve(), source.resolve()
+        settings["dataset"] = str(asked if found.is_relative_to(asked) else found)  # a folder keeps its name
         origin = {"file": str(source), "sha256": dict(hashes or {})}
     return {
         "settings": settings,

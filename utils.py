@@ -28,13 +28,8 @@ from threadpoolctl import threadpool_limits
 import interrupts
 
 VERSION = "0.5.0"
-SPACE_RANGER = (
-    "outs",
-    "binned_outputs",
-    "square_008um",
-    "square_016um",
-    "square_002um",
-)  # folders that say nothing about the sample
+HD_BINS = ("square_008um", "square_016um", "square_002um")  # in the order of 10x's own advice
+SPACE_RANGER = ("outs", "binned_outputs", *HD_BINS)  # names of folders that say nothing about the sample
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 log = logging.getLogger("scrcl")

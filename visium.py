@@ -14,7 +14,7 @@ import pandas as pd
 import scanpy as sc
 
 import data
-from utils import UserError, log, one_line
+from utils import HD_BINS, UserError, log, one_line
 
 MATRIX = "filtered_feature_bc_matrix"  # a folder, or with .h5; downloads put a sample's name before it
 POSITIONS = (
@@ -32,7 +32,6 @@ POSITION_COLUMNS = (
     "pxl_col_in_fullres",
 )
 IMAGES = {"hires": "tissue_hires_image.png", "lowres": "tissue_lowres_image.png"}
-HD_BINS = ("square_008um", "square_016um", "square_002um")  # in the order of 10x's own advice
 INNER = ("", "outs", *(f"{outs}binned_outputs/{bins}" for outs in ("", "outs/") for bins in HD_BINS))
 
 

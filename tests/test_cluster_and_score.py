@@ -65,9 +65,8 @@ def test_partitions_with_more_or_fewer_clusters_vote_too():
     votes = [np.array(labels) for labels in ([0, 0, 1, 1], [0, 0, 1, 2], [0, 0, 0, 0], [0, 0, 1, 1])]
     agreed = cluster.consensus(votes, 2)
     assert agreed.tolist() == [0, 0, 1, 1]
-    assert np.allclose(
-        cluster.confidence(votes, agreed), [1, 1, 0.75, 0.5]
-    )  # the third cluster of one of them is none of the two
+    # The third cluster of one of them is none of the two.
+    assert np.allclose(cluster.confidence(votes, agreed), [1, 1, 0.75, 0.5])
 
 
 def test_clusters_beyond_what_was_asked_for_stay_apart():

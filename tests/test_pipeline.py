@@ -395,6 +395,17 @@ def test_training_ends_where_the_loss_is_flat(counts, fast):
     assert len(losses) == 60 and [record["total"] for record in early.history] == losses[: expected + 1]
 
 
+def test_a_folder_with_the_name_of_a_data_set_is_not_taken_for_it(monkeypatch, capsys, tmp_path, counts):
+    """python runSC.py --dataset mine --output mine: config.yaml names the file."""
+    counts.write_h5ad(tmp_path / "mine.h5ad")
+    monkeypatch.setattr(data.find_h5ad, "__defaults__", (tmp_path,))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run(runSC, monkeypatch, capsys, "--dataset", "mine", *FAST, "--no-figures", "--output", "mine")[0] == 0
+    settings = yaml.safe_load((tmp_path / "here" / "mine" / "config.yaml").read_text())["settings"]
+    assert settings["dataset"] == str(tmp_path / "mine.h5ad") and settings["output"] == str(tmp_path / "here" / "mine")
+
+
 def test_a_plateau_of_0_ends_nothing_even_where_the_loss_rises(counts, fast, monkeypatch):
     rising = iter(range(1, 31))
     monkeypatch.setattr(train, "step", lambda *_: {"total": float(next(rising))})
