@@ -8,21 +8,9 @@ python draw_DEGs.py --dataset my_cells.h5ad --labels mine.csv   # or by a table 
 python draw_DEGs.py --marker-genes known.csv                    # name clusters; columns type and gene
 """
 
-from __future__ import annotations
-
 import sys
 
-import config
-import degs
-import figures
-from config import DEGConfig
-from utils import run_script
-
-
-def main() -> None:
-    degs.run(config.parse(DEGConfig, __doc__))
-
+from utils import script
 
 if __name__ == "__main__":
-    figures.to_files()
-    sys.exit(run_script(main))
+    sys.exit(script("markers", __file__))

@@ -1,18 +1,17 @@
 """Scores of the recipe, of its parts, and of baselines on labelled data sets.
 
-    python benchmarks/accuracy.py --datasets a.h5ad b.h5ad --csv scores.csv
-    python benchmarks/accuracy.py --task ST --datasets 151510 c.h5ad --csv spatial.csv
-    python benchmarks/accuracy.py --suite ablation --datasets a.h5ad --seeds 5 15 --csv ablation.csv
-    python benchmarks/accuracy.py --input half-counts --datasets a.h5ad --csv harder.csv
-    python benchmarks/accuracy.py --tables scores.csv spatial.csv ablation.csv harder.csv > docs/RESULTS.md
+    python -m benchmarks.accuracy --datasets a.h5ad b.h5ad --csv scores.csv
+    python -m benchmarks.accuracy --task ST --datasets 151510 c.h5ad --csv spatial.csv
+    python -m benchmarks.accuracy --suite ablation --datasets a.h5ad --seeds 5 15 --csv ablation.csv
+    python -m benchmarks.accuracy --input half-counts --datasets a.h5ad --csv harder.csv
+    python -m benchmarks.accuracy --tables scores.csv spatial.csv ablation.csv harder.csv > docs/RESULTS.md
 
-A row per data set, method and seed goes to the CSV as soon as it is known; a second call with the
-same CSV continues where the first one ended, so take a new CSV after a change of the recipe. All
-methods get the number of known labels and nothing else of the labels, but for 'oracle', which
-picks its epoch by them and is no result. The recipe with five seeds from a given one, s, s + 1, ...,
-is one row, and each of its seeds one of 'scRCL, one seed'. Baselines work on the 50 PCs of the
-scaled HVGs that the recipe computes: for cells plain and with rows of unit length, for spots plain and
-as means over the neighbours of the recipe's graph; '(20)' means the first 20 of them.
+A row per data set, method and seed goes to the CSV as soon as it is known. A second call with the same CSV continues
+where the first one ended, so take a new CSV after a change of the recipe. All methods get the number of known labels and
+nothing else of the labels, but for 'oracle', which picks its epoch by them and is no result. The recipe with five seeds
+from a given one, s, s + 1, ..., is one row, and each of its seeds one of 'scRCL, one seed'. Baselines work on the 50 PCs
+of the scaled HVGs that the recipe computes: for cells plain and with rows of unit length, for spots plain and as means
+over the neighbours of the recipe's graph; '(20)' means the first 20 of them.
 """
 
 from __future__ import annotations
@@ -21,376 +20,173 @@ import argparse
 import json
 import sys
 import time
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
-import scanpy as sc
-import torch
 from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 from sklearn.preprocessing import normalize
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import accuracy_tables  # noqa: E402
-
-import cluster  # noqa: E402
-import config  # noqa: E402
-import data  # noqa: E402
-import graphs  # noqa: E402
-import pipeline  # noqa: E402
-import spatial  # noqa: E402
-import train  # noqa: E402
-from config import SCConfig, STConfig  # noqa: E402
-from score import METRICS, score  # noqa: E402
-from utils import Stopwatch, UserError, limited_threads, log, run_script  # noqa: E402
+from benchmarks import accuracy_tables, runs
+from benchmarks.datasets import AS_IT_IS, INPUTS, DataSet, forget, prepared
+from benchmarks.variants import RECIPE, VARIANTS
+from scrcl.cluster.methods import leiden
+from scrcl.cluster.methods.mixture import leading_components
+from scrcl.cluster.number import ESTIMATES
+from scrcl.cluster.scores import METRICS, score
+from scrcl.commands.script import guarded
+from scrcl.keys import PCS, SPATIAL_PCS
+from scrcl.messages import UserError, log
+from scrcl.prepare.prepared import Prepared
+from scrcl.readers.find import dataset_name
+from scrcl.recipes import RECIPES, Task
+from scrcl.runtime import limited_threads
+from scrcl.settings import load
 
 N_INIT = 10  # starts of the baselines; the best by its own objective is kept
-CONFIGS = {"SC": SCConfig, "ST": STConfig}
 SEEDS_OF_A_CONSENSUS = 5
-ORACLE_EVERY = 10  # epochs at which the oracle looks
 # Sets that have published settings by another name
 PUBLISHED_AS = {"Zeisel_4000genes": "paper/Zeisel", "Baron_human1": "paper/Baron_human"}
-CPU = torch.device("cpu")
 
 # Baselines: points [N, d], number of clusters and seed to labels [N]
 
 
 def kmeans(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """The best of several k-means."""
     return KMeans(n_clusters, n_init=N_INIT, random_state=seed).fit_predict(points)
 
 
 def mixture(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """The likeliest of several Gaussian mixtures of tied covariance."""
     points = np.asarray(points, dtype=np.float64)
     model = GaussianMixture(n_clusters, covariance_type="tied", n_init=N_INIT, max_iter=200, random_state=seed)
     return model.fit_predict(points)
 
 
 def leiden_1(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    return cluster.leiden(cluster.neighbour_graph(points, seed), 1.0, seed)
+    """Leiden at scanpy's own resolution, whatever number of clusters that gives."""
+    return leiden.at_resolution(leiden.neighbour_graph(points, seed), 1.0, seed)
 
 
-BASELINES = {
+BASELINES: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
     "k-means": kmeans,
     "tied GMM": mixture,
-    "tied GMM (20)": lambda points, k, seed: mixture(cluster.leading_components(points, 20), k, seed),
-    "Leiden": lambda points, k, seed: cluster.cluster(points, k, "leiden", seed),
+    "tied GMM (20)": lambda points, k, seed: mixture(leading_components(points, 20), k, seed),
+    "Leiden": leiden.cluster,
     "Leiden, resolution 1": leiden_1,
 }
-POINTS = {
+POINTS: dict[Task, dict[str, Callable[[Prepared], np.ndarray]]] = {
     "SC": {
-        "PCA": lambda prepared: prepared.cells.obsm["X_pca"],
-        "unit PCA": lambda prepared: normalize(prepared.cells.obsm["X_pca"]),
+        "PCA": lambda found: found.cells.obsm[PCS],
+        "unit PCA": lambda found: normalize(found.cells.obsm[PCS]),
     },
     "ST": {
-        "PCA": lambda prepared: prepared.cells.obsm["X_pca"],
-        "neighbour-mean PCA": lambda prepared: prepared.cells.obsm["X_pca_spatial"],
+        "PCA": lambda found: found.cells.obsm[PCS],
+        "neighbour-mean PCA": lambda found: found.cells.obsm[SPATIAL_PCS],
     },
 }
-# The recipe with one thing changed
-PARTS = {
-    "as it is": {},
-    "encoder alone": {"embedding": "encoder"},
-    "refined alone": {"embedding": "refined"},
-    "PCs alone": {"embedding": "pcs"},
-    "refined beside the PCs": {"embedding": "joint-refined"},
-    "k-means": {"cluster_method": "kmeans"},
-    "Leiden": {"cluster_method": "leiden"},
-    "no CVC": {"lambda2": 0},
-    "no NDC": {"lambda1": 0},
-    "no HEA": {"hea_global": False, "hea_cell": False},
-    "no HEA, global": {"hea_global": False},
-    "no HEA, cell": {"hea_cell": False},
-    "input not centred": {"encoder_input": "uncentred"},
-    "hops 5 0": {"hops": [5, 0]},
-    "k 30": {"n_neighbors": 30},
-    "H 64": {"hidden": 64},
-    "rows of E at unit length": {"shortened": False},
-    **{f"{n} epoch{'s' * (n > 1)}": {"epochs": n, "plateau": 0} for n in (1, 20, 100, 200, 300, 500)},
-}
-CVC_AS_PUBLISHED = {"consistency": "published"}
-CVC_FITTED = {"consistency": "scale-free"}
-ABLATION = {
-    "SC": PARTS
-    | {
-        "joint always": {"embedding": "joint"},
-        "20 dimensions": {"mixture_dims": [20]},
-        "30 dimensions": {"mixture_dims": [30]},
-        "joint always, 20 dimensions": {"embedding": "joint", "mixture_dims": [20]},
-        "CVC as published": CVC_AS_PUBLISHED,
-        "CVC and K' as published": CVC_AS_PUBLISHED | {"refined_width": 0},
-        "refined beside the PCs, CVC as published": CVC_AS_PUBLISHED | {"embedding": "joint-refined"},
-        "refined beside the PCs, CVC and K' as published": CVC_AS_PUBLISHED
-        | {"embedding": "joint-refined", "refined_width": 0},
-        "genes seen in any cell": {"min_cells": 1},
-        "normalised to the median": {"target_sum": "median"},
-        "K' = K": {"refined_width": 0},
-        "K' 32": {"refined_width": 32},
-        "K' 128": {"refined_width": 128},
-        "t 0.1": {"temperature": 0.1},
-        "cosine graph": {"metric": "cosine"},
-        "graph on genes": {"graph_on": "genes"},
-    },
-    "ST": PARTS
-    | {
-        "equal gene weights": {"gene_weights": "none"},
-        "t 1": {"temperature": 1.0},
-        "K' 64": {"refined_width": 64},
-        "K' 64, scale-free CVC": CVC_FITTED | {"refined_width": 64},
-        "refined beside the PCs, K' 64, scale-free CVC": CVC_FITTED
-        | {"embedding": "joint-refined", "refined_width": 64},
-    },
-}
-UNWEIGHTED = {"SC": {}, "ST": {"gene_weights": "none"}}
+UNWEIGHTED: dict[Task, dict[str, Any]] = {"SC": {}, "ST": {"gene_weights": "none"}}  # genes as users of baselines see them
+OURS, ONE_SEED = "scRCL", "scRCL, one seed"
+PUBLISHED, ORACLE = "published settings, last epoch", "published settings, oracle epoch"
+ESTIMATED, OF_LEIDEN = "number: estimated", "number: Leiden, resolution 1"
 SUITES = {
     task: {
-        "main": ["scRCL", *(f"{points} + {name}" for points in POINTS[task] for name in BASELINES)],
-        "ablation": list(ABLATION[task]),
-        "published": ["published settings, last epoch"],
-        "number": ["number: estimated", "number: Leiden, resolution 1"],
+        "main": [OURS, *(f"{points} + {name}" for points in POINTS[task] for name in BASELINES)],
+        "ablation": list(VARIANTS[task]),
+        "published": [PUBLISHED],
+        "number": [ESTIMATED, OF_LEIDEN],
     }
-    for task in CONFIGS
+    for task in RECIPES
 }
-TRAINED: dict = {"of": None}  # what the last data set was trained to, by settings, so that nothing is trained twice
-PREPARING = (
-    "target_sum",
-    "min_cells",
-    "graph_on",
-    "metric",
-    "n_neighbors",
-    "encoder_input",
-    "gene_weights",
-    "hvg_flavor",
-    "n_top_genes",
-    "refine_neighbors",
-)
-
-# Harder input: counts [N, G] to other values
+KEY = ["task", "dataset", "input", "method", "seed"]  # columns that say which run a row is of
+Found = dict[tuple[str, int], pd.Series | int]  # labels, or a number of clusters, by method and seed as they are reported
 
 
-def thinned(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
-    adata.X.data = rng.binomial(adata.X.data.astype(int), 0.5).astype(np.float32)
-    adata.X.eliminate_zeros()
-    return adata
-
-
-def drawn(adata: ad.AnnData, rng: np.random.Generator, n_cells: int) -> ad.AnnData:
-    return adata[np.sort(rng.choice(adata.n_obs, n_cells, replace=False))].copy()
-
-
-def per_million(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
-    sc.pp.normalize_total(adata, target_sum=1e6)
-    return adata
-
-
-def log_normalised(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
-    sc.pp.normalize_total(adata, target_sum=1e4)
-    sc.pp.log1p(adata)
-    return adata
-
-
-def dominated(adata: ad.AnnData, rng: np.random.Generator) -> ad.AnnData:
-    """All cells of the largest type, and so many of the others that it has 65 %; types left with fewer than 5 cells are taken out."""
-    known = data.find_labels(adata.obs)
-    largest = (known == known.value_counts().index[0]).to_numpy()
-    others = np.flatnonzero(~largest)
-    chosen = rng.choice(others, min(len(others), int(largest.sum() * 0.35 / 0.65)), replace=False)
-    part = adata[np.sort(np.append(np.flatnonzero(largest), chosen))]
-    sizes = known[part.obs_names].astype(str).value_counts()
-    kept = part[known[part.obs_names].astype(str).map(sizes).to_numpy() >= 5].copy()
-    kept.obs[known.name] = kept.obs[known.name].astype(str)
-    return kept
-
-
-def mixed(adata: ad.AnnData, draw: int) -> ad.AnnData:
-    """Some of the types, 4 at least, in drawn proportions; as many cells as there are of each for that, 1,500 at most. Types left with under 6 cells are taken out."""
-    rng = np.random.default_rng(draw)
-    known = data.find_labels(adata.obs).astype(str)
-    sizes = known.value_counts()
-    types = rng.permutation(sizes.index[sizes >= 12])
-    types = types[: rng.integers(min(4, len(types)), len(types) + 1)]
-    shares = rng.dirichlet(np.full(len(types), 0.7)) + 0.01
-    shares /= shares.sum()
-    n_cells = np.clip(3 * (sizes[types] / shares).min(), 150, 1500)
-    wanted = np.minimum(sizes[types], (shares * n_cells).astype(int))
-    places = [
-        rng.choice(np.flatnonzero(known == name), n, replace=False)
-        for name, n in zip(types, wanted, strict=True)
-        if n >= 6
-    ]
-    part = adata[np.sort(np.concatenate(places))].copy()
-    part.obs[known.name] = known[part.obs_names]
-    return part
-
-
-INPUTS = {
-    "as it is": lambda adata, rng: adata,
-    "half-counts": thinned,
-    "half-cells": lambda adata, rng: drawn(adata, rng, adata.n_obs // 2),
-    "hundred-cells": lambda adata, rng: drawn(adata, rng, min(100, adata.n_obs)),
-    "per-million": per_million,
-    "log-normalised": log_normalised,
-    "dominated": dominated,
-    **{f"mixed-{draw}": lambda adata, rng, draw=draw: mixed(adata, draw) for draw in (1, 2, 3)},
-}
-
-
-@lru_cache(maxsize=1)
-def read(task: str, dataset: str, changed: str) -> ad.AnnData:
-    if task == "SC":
-        adata = data.read(data.find_h5ad(dataset))
+def found_by(task: Task, dataset: str, kind: str, method: str, seed: int) -> tuple[Found, pd.Series]:
+    """What a method finds in one run, and the known labels."""
+    if method == PUBLISHED:
+        return published(task, dataset, seed), prepared(task, dataset, kind, {}).prepared.known
+    if method in VARIANTS[task]:
+        variant = VARIANTS[task][method]
+        data = prepared(task, dataset, kind, variant.settings)
+        found: Found = {(method, seed): runs.of_recipe(data, variant, [seed])[""]}
+    elif method == OURS:
+        data = prepared(task, dataset, kind, {})
+        labels = runs.of_recipe(data, RECIPE, list(range(seed, seed + SEEDS_OF_A_CONSENSUS)))
+        found = {(ONE_SEED if of else OURS, int(of or seed)): own for of, own in labels.items()}
+    elif method in SUITES[task]["number"]:
+        data = prepared(task, dataset, kind, {})
+        found = {(method, seed): number_of_clusters(data, method, seed)}
     else:
-        adata = spatial.read(spatial.find(dataset), spatial.dataset_name(dataset))
-    if changed != "as it is":
-        adata = ad.AnnData(adata.X.tocsr().astype(np.float32), obs=adata.obs, var=adata.var[[]], obsm=adata.obsm)
-    return INPUTS[changed](adata, np.random.default_rng(0))
+        data = prepared(task, dataset, kind, UNWEIGHTED[task])
+        found = {(method, seed): baseline(data, method, seed)}
+    return found, data.prepared.known
 
 
-@lru_cache(maxsize=2)
-def _prepared(task: str, dataset: str, changed: str, settings: str) -> pipeline.Prepared:
-    prepare = pipeline.prepare_cells if task == "SC" else pipeline.prepare_spots
-    return prepare(read(task, dataset, changed), CONFIGS[task](**json.loads(settings)), Stopwatch())
+def published(task: Task, dataset: str, seed: int) -> Found:
+    """What the published settings give."""
+    of = PUBLISHED_AS.get(dataset_name(dataset), "paper")
+    settings = load(RECIPES[task], of, {"dataset": dataset, "seeds": [seed]})
+    last, oracle = runs.as_published(prepared(task, dataset, AS_IT_IS, vars(settings)), settings, seed)
+    return {(PUBLISHED, seed): last, (ORACLE, seed): oracle}
 
 
-def prepared(task: str, dataset: str, changed: str, settings: dict) -> pipeline.Prepared:
-    """The data set as the settings prepare it; the last ones are kept."""
-    relevant = {name: value for name, value in sorted(settings.items()) if name in PREPARING}
-    return _prepared(task, dataset, changed, json.dumps(relevant))
+def number_of_clusters(data: DataSet, method: str, seed: int) -> int:
+    """A number of clusters that no label has a part in."""
+    points = data.prepared.pcs
+    if method == ESTIMATED:
+        return int(ESTIMATES[data.task](points, data.prepared.graph, seed))
+    return int(leiden_1(points, 0, seed).max() + 1)
 
 
-def recipe(task: str, ready: pipeline.Prepared, change: dict, seeds: list[int]) -> dict[str, pd.Series]:
-    """Labels of the recipe with a change: of the consensus, '', and of every seed."""
-    change = dict(change)
-    plain_total, plain_fit, plain_rows = train.Losses.total, train.fit, pipeline.shortened_rows
-    shortened = change.pop("shortened", True)
-    off = [name for name in ("hea_global", "hea_cell") if change.pop(name, None) is False]
-
-    def total(terms: train.Losses, lambda1: float, lambda2: float) -> torch.Tensor:
-        gone = {name: getattr(terms, name) * 0 for name in off}
-        return plain_total(terms._replace(**gone), lambda1, lambda2)
-
-    def fit(inputs: train.GraphInputs, **settings) -> train.Fitted:
-        key = json.dumps(
-            [off, change.get("hops"), {k: v for k, v in settings.items() if k not in ("on_epoch", "checkpoints")}]
-        )
-        if key not in TRAINED:
-            TRAINED[key] = plain_fit(inputs, **settings)
-        return TRAINED[key]
-
-    if TRAINED["of"] is not ready:
-        TRAINED.clear()
-        TRAINED["of"] = ready
-    train.Losses.total, train.fit = total if off else plain_total, fit
-    pipeline.shortened_rows = plain_rows if shortened else lambda encoder, lengths: encoder
-    try:
-        found = pipeline.train_and_cluster(
-            ready, CONFIGS[task](seeds=seeds, **change), CPU, lambda _: None, Stopwatch()
-        )
-    finally:
-        train.Losses.total, train.fit, pipeline.shortened_rows = plain_total, plain_fit, plain_rows
-    return {"": found.labels["scrcl"], **{str(seed): found.labels[f"seed_{seed}"] for seed in seeds}}
-
-
-def published(task: str, dataset: str, seed: int) -> dict[str, pd.Series]:
-    """Labels by the published settings: of the last epoch, and of the epoch that the known labels like best."""
-    of = PUBLISHED_AS.get(data.dataset_name(dataset), "paper")
-    settings = config.load(CONFIGS[task], of, {"dataset": dataset, "seeds": [seed]})
-    ready = prepared(task, dataset, "as it is", vars(settings))
-    genes = graphs.gene_graph(ready.inputs, settings.gene_neighbors)
-    inputs = train.graph_inputs(ready.inputs, ready.cells.obsp["scrcl_graph"], genes, settings.hops, CPU)
-    torch.manual_seed(seed)
-    width = settings.refined_width or ready.n_clusters
-    model = train.ScRCL(*inputs.view1.shape, settings.hidden, width, settings.dropout)
-    optimizer = train.adam(model, settings.lr, settings.weight_decay)
-    by, best = ("NMI" if task == "SC" else "ARI"), -1.0
-    for epoch in range(1, settings.epochs + 1):
-        train.step(model, inputs, optimizer, settings.temperature, settings.lambda1, settings.lambda2)
-        if epoch % ORACLE_EVERY == 0:
-            found = cluster.cluster(train.embed(model, inputs).refined, ready.n_clusters, "kmeans", seed)
-            labels = pd.Series(pipeline.smooth(found, ready.voters), index=ready.cells.obs_names).astype(str)
-            likes = score(labels, ready.known)[by]
-            if likes > best:
-                best, oracle = likes, labels
-    return {"": labels, "oracle": oracle}
-
-
-def labels_of(task: str, dataset: str, changed: str, method: str, seed: int) -> tuple[dict, pd.Series]:
-    """Predicted labels, by (method, seed) as they are reported, and known labels of one run."""
-    if method.startswith("published"):
-        found = published(task, dataset, seed)
-        known = prepared(task, dataset, changed, {}).known
-        return {(method, seed): found[""], ("published settings, oracle epoch", seed): found["oracle"]}, known
-    change = ABLATION[task].get(method, {})
-    if method.startswith(tuple(POINTS[task])):
-        change = UNWEIGHTED[task]  # baselines see genes as users of them would
-    ready = prepared(task, dataset, changed, change)
-    if method == "scRCL":
-        found = recipe(task, ready, {}, list(range(seed, seed + SEEDS_OF_A_CONSENSUS)))
-        return {
-            (method if of == "" else "scRCL, one seed", int(of or seed)): labels for of, labels in found.items()
-        }, ready.known
-    if method in ABLATION[task]:
-        return {(method, seed): recipe(task, ready, change, [seed])[""]}, ready.known
-    if method.startswith("number"):
-        points, graph = ready.beside, ready.cells.obsp["scrcl_graph"]
-        if "estimated" in method:
-            estimate = cluster.estimate_of_cells if task == "SC" else cluster.estimate_n_clusters
-            number = estimate(points, graph, seed)
-        else:
-            number = leiden_1(points, 0, seed).max() + 1
-        return {(method, seed): int(number)}, ready.known
+def baseline(data: DataSet, method: str, seed: int) -> pd.Series:
+    """Labels of a baseline, 'points + method'."""
     points, name = method.split(" + ")
-    labels = BASELINES[name](POINTS[task][points](ready), ready.known.nunique(), seed)
-    labels = pipeline.smooth(labels, ready.voters)
-    return {(method, seed): pd.Series(labels, index=ready.cells.obs_names).astype(str)}, ready.known
+    found = BASELINES[name](POINTS[data.task][points](data.prepared), data.prepared.known.nunique(), seed)
+    return runs.as_labels(found, data.prepared)
 
 
-def row_of(found: pd.Series | int, known: pd.Series) -> dict:
+def row_of(found: pd.Series | int, known: pd.Series) -> dict[str, Any]:
     """Scores; recall of every type and its number of cells as JSON; or a number of clusters alone."""
     if isinstance(found, int):
         return dict.fromkeys(METRICS) | {"n_clusters": found, "n_types": known.nunique(), "recall": "{}"}
     scores = score(found, known)
     sizes = known.astype(str)[known.notna()].value_counts()
     recall = {name: [int(sizes[name]), round(value, 4)] for name, value in scores["recall"].items()}
-    return {m: round(scores[m], 4) for m in METRICS} | {
-        "n_clusters": found.nunique(), "n_types": known.nunique(), "recall": json.dumps(recall),
-    }  # fmt: skip
+    numbers = {"n_clusters": found.nunique(), "n_types": known.nunique(), "recall": json.dumps(recall)}
+    return {metric: round(scores[metric], 4) for metric in METRICS} | numbers
 
 
-def run(task: str, datasets: list[str], changed: str, seeds: list[int], methods: list[str], csv: Path) -> None:
+def run(task: Task, datasets: list[str], kind: str, seeds: list[int], methods: list[str], csv: Path) -> None:
     """Score every combination that the CSV does not hold yet."""
-    key = ["task", "dataset", "input", "method", "seed"]
-    done = set(pd.read_csv(csv)[key].itertuples(index=False, name=None)) if csv.exists() else set()
+    done = set(pd.read_csv(csv)[KEY].itertuples(index=False, name=None)) if csv.exists() else set()
     for dataset in datasets:
-        for method in methods:
-            for seed in seeds:
-                name = data.dataset_name(dataset)
-                if (task, name, changed, method, seed) in done:
-                    continue
-                start = time.perf_counter()
-                found, known = labels_of(task, dataset, changed, method, seed)
-                seconds = round(time.perf_counter() - start, 1)
-                rows = [
-                    dict(zip(key, (task, name, changed, *of))) | row_of(labels, known) | {"seconds": seconds}
-                    for of, labels in found.items()
-                ]
-                pd.DataFrame(rows).to_csv(csv, mode="a", header=not csv.exists(), index=False)
-                log.info("%s", {name: value for name, value in rows[0].items() if name != "recall"})
+        forget()
+        for method, seed in ((method, seed) for method in methods for seed in seeds):
+            which = task, dataset_name(dataset), kind
+            if (*which, method, seed) in done:
+                continue
+            start = time.perf_counter()
+            found, known = found_by(task, dataset, kind, method, seed)
+            seconds = {"seconds": round(time.perf_counter() - start, 1)}
+            rows = [dict(zip(KEY, (*which, *of))) | row_of(own, known) | seconds for of, own in found.items()]
+            pd.DataFrame(rows).to_csv(csv, mode="a", header=not csv.exists(), index=False)
+            log.info("%s", {name: value for name, value in rows[0].items() if name != "recall"})
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--task", choices=CONFIGS, default="SC")
+    parser.add_argument("--task", choices=RECIPES, default="SC")
     parser.add_argument(
         "--suite", choices=SUITES["SC"], default="main", help="which methods; --methods names single ones"
     )
     parser.add_argument("--datasets", nargs="+", metavar="NAME|PATH")
-    parser.add_argument("--input", choices=INPUTS, default="as it is", help="harder input made from counts")
+    parser.add_argument("--input", choices=INPUTS, default=AS_IT_IS, help="harder input made from counts")
     parser.add_argument("--seeds", nargs="+", type=int, default=[5, 15, 25])
     parser.add_argument("--methods", nargs="+", metavar="METHOD")
     parser.add_argument("--csv", type=Path)
@@ -420,4 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    sys.exit(guarded(main))

@@ -1,4 +1,4 @@
-"""The tables of docs/RESULTS.md and its figures, from the rows that accuracy.py has written."""
+"""The tables of docs/RESULTS.md and its figures, from the rows that `benchmarks.accuracy` has written."""
 
 from __future__ import annotations
 
@@ -48,18 +48,25 @@ def means(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def table(rows: pd.DataFrame, metric: str) -> str:
-    """A row per method, a column per data set: mean ± sd over seeds, the best in bold; the mean over sets and the mean rank."""
+    """A row per method, a column per data set: mean ± sd over seeds, the best in bold.
+
+    The last columns are the mean over the sets and the mean rank.
+    """
     mean, sd = means(rows, metric), rows.groupby(["method", "dataset"])[metric].std(ddof=1).unstack()
-    result = ~mean.index.str.contains("oracle")
-    best = mean[result].max()
-    rank = mean[result].rank(ascending=False).mean(axis=1).reindex(mean.index)
+    results = mean[~mean.index.str.contains("oracle")]
+    best = results.max()
+    rank = results.rank(ascending=False).mean(axis=1).reindex(mean.index)
+
+    def cell(method: str, name: str) -> str:
+        value, spread = mean.loc[method, name], sd.loc[method, name]
+        if np.isnan(value):
+            return ""
+        bold = "**" if method in results.index and value == best[name] else ""
+        return f"{bold}{value:.3f}{bold}" + ("" if np.isnan(spread) else f" ± {spread:.3f}")
+
     lines = []
     for method, values in mean.iterrows():
-        cells = [
-            "" if np.isnan(value) else f"{'**' if result[mean.index.get_loc(method)] and value == best[name] else ''}{value:.3f}"
-            f"{'**' if result[mean.index.get_loc(method)] and value == best[name] else ''} ± {sd.loc[method, name]:.3f}".replace(" ± nan", "")
-            for name, value in values.items()
-        ]  # fmt: skip
+        cells = [cell(method, name) for name in values.index]
         whole = values.notna().all()
         lines.append([method, *cells, f"{values.mean():.3f}" if whole else "", f"{rank[method]:.1f}" if whole else ""])
     return markdown([metric, *mean.columns, "mean", "mean rank"], lines)
@@ -119,7 +126,7 @@ def recalls(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def rare(task: str, rows: pd.DataFrame) -> str:
-    """Recall of types below and above 2 % of the cells, and the figure of recall against frequency."""
+    """Recall of types below and above 2 % of the cells; draws the figure of recall against frequency."""
     if rows.empty:
         return ""
     of_type = recalls(rows[~rows["method"].str.contains("oracle|published")])
@@ -187,7 +194,10 @@ def numbers_of_parts(rows: pd.DataFrame) -> str:
 
 
 def ablation(rows: pd.DataFrame) -> str:
-    """The recipe with one thing changed: ARI per set, means over the sets, and the gain over the recipe as it is, in pairs of the same set and seed."""
+    """The recipe with one thing changed: ARI per set, means over the sets, and the gain over the recipe as it is.
+
+    The gain is taken in pairs of the same set and seed.
+    """
     variants = rows[~rows["method"].str.contains(r" \+ |^scRCL|^published|^number")]
     if variants.empty:
         return ""
@@ -206,7 +216,10 @@ def ablation(rows: pd.DataFrame) -> str:
         )
     header = ["one thing changed", *names, "mean ARI", "mean NMI", "mean F1", "gain in ARI"]
     seeds = ", ".join(map(str, sorted(variants["seed"].unique())))
-    note = f"Ablation, single runs of seed {seeds}; the gain is over the recipe as it is on the same sets and seeds, ± its standard error over the sets"
+    note = (
+        f"Ablation, single runs of seed {seeds}; the gain is over the recipe as it is on the same sets and seeds, "
+        "± its standard error over the sets"
+    )
     return f"{note}:\n\n" + markdown(header, lines)
 
 

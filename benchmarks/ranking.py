@@ -1,7 +1,7 @@
 """Time and memory of ranking marker genes on simulated sparse counts.
 
-python benchmarks/ranking.py                       # 10,000 cells x 20,000 genes, 20 clusters, every method
-python benchmarks/ranking.py --cells 50000 --methods wilcoxon
+    python -m benchmarks.ranking                       # 10,000 cells x 20,000 genes, 20 clusters, every method
+    python -m benchmarks.ranking --cells 50000 --methods wilcoxon
 
 Every method runs in a process of its own, so that its peak is its own; "data" is the peak before ranking starts.
 """
@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import sys
 import time
-from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import scanpy as sc
-import torch
 from scipy import sparse
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-import markers
-from utils import format_table, peak_memory_gib
+from scrcl.messages import format_table
+from scrcl.runtime import peak_memory_gib
 
 DENSITY = 0.1  # share of counts above 0
 

@@ -1,12 +1,12 @@
 """Time and memory of whole runs against the number of cells, stage by stage.
 
-    python benchmarks/scale.py --cells 1000 3000 10000 30000 100000 --csv scale.csv     # killed, it continues
-    python benchmarks/scale.py --cells 1000000 --methods scRCL --csv scale.csv
-    python benchmarks/scale.py --tables scale.csv --figure docs/scale.png               # tables, exponents, figure
+    python -m benchmarks.scale --cells 1000 3000 10000 30000 100000 --csv scale.csv   # killed, it continues
+    python -m benchmarks.scale --cells 1000000 --methods scRCL --csv scale.csv
+    python -m benchmarks.scale --tables scale.csv --figure docs/scale.png             # tables, exponents, figure
 
-Cells are simulated (simulate.write_cells: negative binomial types, 5,000 genes, about 7 % of the values not 0). 'scRCL' is
-`python runSC.py` as a user runs it, one seed, 20 epochs, without figures; 'PCA + Leiden' is scanpy's normalisation, 2,000
-HVGs, PCA, neighbours and Leiden; 'dense' is a training step of the equations as they are written, with N x N matrices,
+Cells are simulated (`write_cells`: negative binomial types, 5,000 genes, about 7 % of the values not 0). 'scRCL' is
+`python runSC.py` as a user runs it, one seed, 20 epochs, without figures. 'PCA + Leiden' is scanpy's normalisation, 2,000
+HVGs, PCA, neighbours and Leiden. 'dense' is a training step of the equations as they are written, with N x N matrices,
 where it fits. Every measurement runs in a process of its own, one after the other.
 """
 
@@ -24,16 +24,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from benchmarks.step import seconds_in_turn
+from scrcl.messages import format_table
+from scrcl.readers.simulated import write_cells
+from scrcl.recipes import CellSettings
+from scrcl.runtime import peak_memory_gib
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-import step as steps  # noqa: E402
-
-import simulate  # noqa: E402
-from config import SCConfig  # noqa: E402
-from utils import format_table, peak_memory_gib  # noqa: E402
-
-GENES, HIDDEN, WIDTH = 2000, SCConfig().hidden, SCConfig().refined_width
+GENES, HIDDEN, WIDTH = 2000, CellSettings().hidden, CellSettings().refined_width
 METHODS = ("scRCL", "PCA + Leiden", "dense")
 DENSE_UP_TO = 10_000  # cells; some 24 bytes per pair of cells
 EXPONENT_FROM = 10_000
@@ -41,10 +39,12 @@ STAGES = ["read", "preprocess", "graphs", "train", "cluster"]  # the others: sta
 
 
 def run_scrcl(data: Path, n_cells: int, epochs: int) -> dict[str, float]:
+    """A run by `runSC.py`."""
     folder = data.parent / f"scRCL_{n_cells}"  # stays, to be looked at
-    flags = f"--dataset {data} --output {folder} --seed 5 --epochs {epochs} --plateau 0 --no-figures"
+    flags = ["--seed", "5", "--epochs", str(epochs), "--plateau", "0", "--no-figures"]
+    command = [sys.executable, str(ROOT / "runSC.py"), "--dataset", str(data), "--output", str(folder), *flags]
     start = time.perf_counter()
-    subprocess.run([sys.executable, str(ROOT / "runSC.py"), *flags.split()], check=True, stdout=sys.stderr)
+    subprocess.run(command, check=True, stdout=sys.stderr)
     total = time.perf_counter() - start
     found = json.loads((folder / "metrics.json").read_text())
     own = {"total": total, "gib": found["peak_memory_gib"]["cpu"], "step": found["seconds"]["train"] / epochs}
@@ -52,6 +52,7 @@ def run_scrcl(data: Path, n_cells: int, epochs: int) -> dict[str, float]:
 
 
 def run_leiden(data: Path, n_cells: int, epochs: int) -> dict[str, float]:
+    """scanpy's usual clustering, and what it loads."""
     import anndata as ad
     import scanpy as sc
     from sklearn.metrics import adjusted_rand_score
@@ -67,12 +68,13 @@ def run_leiden(data: Path, n_cells: int, epochs: int) -> dict[str, float]:
     sc.tl.leiden(adata, flavor="igraph", n_iterations=2, directed=False)
     total = time.perf_counter() - start
     ari = adjusted_rand_score(adata.obs["cell_type"], adata.obs["leiden"])
-    return {"total": total, "gib": peak_memory_gib(steps.CPU)["cpu"], "ARI": ari}
+    return {"total": total, "gib": peak_memory_gib("cpu")["cpu"], "ARI": ari}
 
 
 def run_dense(data: Path, n_cells: int, epochs: int) -> dict[str, float]:
-    seconds = steps.seconds_in_turn(["dense"], n_cells, GENES, HIDDEN)["dense"]
-    return {"step": float(np.median(seconds)), "gib": peak_memory_gib(steps.CPU)["cpu"]}
+    """A dense step, for which nothing is read."""
+    seconds = seconds_in_turn(["dense"], n_cells, GENES, HIDDEN)["dense"]
+    return {"step": float(np.median(seconds)), "gib": peak_memory_gib("cpu")["cpu"]}
 
 
 RUNS = dict(zip(METHODS, (run_scrcl, run_leiden, run_dense)))
@@ -98,28 +100,21 @@ def gflop_of_step(n_cells: float) -> float:
 
 
 def measure(args: argparse.Namespace) -> None:
+    """Add to the CSV what it does not hold yet."""
     done = pd.read_csv(args.csv) if args.csv.exists() else pd.DataFrame(columns=["method", "cells"])
     for n_cells in args.cells:
         data = args.data / f"sim{n_cells}.h5ad"
         if not data.exists():
-            simulate.write_cells(data, n_cells)
+            write_cells(data, n_cells)
         for method in args.methods:
             if ((done["method"] == method) & (done["cells"] == n_cells)).any():
                 continue
             if method == "dense" and n_cells > DENSE_UP_TO:
                 continue
             found = {"method": method, "cells": n_cells, "epochs": args.epochs, "peak GFLOP/s": peak_gflops()}
-            command = [
-                sys.executable,
-                __file__,
-                "--single",
-                method,
-                "--cells",
-                str(n_cells),
-                "--epochs",
-                str(args.epochs),
-            ]
-            ended = subprocess.run([*command, "--data", str(args.data)], stdout=subprocess.PIPE, text=True)
+            options = ["--single", method, "--cells", n_cells, "--epochs", args.epochs, "--data", args.data]
+            command = [sys.executable, "-m", "benchmarks.scale", *map(str, options)]
+            ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
             if ended.returncode != 0:
                 print(f"{method} at {n_cells} cells failed", file=sys.stderr)
                 continue
@@ -135,6 +130,7 @@ def exponent(cells: pd.Series, values: pd.Series) -> float:
 
 
 def tables(csv: Path, figure: Path | None) -> None:
+    """Print the tables of what was measured, and draw the figure where there is a path for it."""
     found = pd.read_csv(csv).sort_values(["method", "cells"])
     found["others"] = found["total"] - found[STAGES].sum(axis=1)
     ours = found[found["method"] == "scRCL"].set_index("cells")

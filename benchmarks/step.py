@@ -1,17 +1,14 @@
 """Time and peak memory of a training step: linear forms beside the dense form of the same equations.
 
-    python benchmarks/step.py                    # N = 500 ... 5000, H = 256 and the published 1500
-    python benchmarks/step.py --cells 20000 --forms linear --hidden 256 --genes 2000
+    python -m benchmarks.step                    # N = 500 ... 5000, H = 256 and the published 1500
+    python -m benchmarks.step --cells 20000 --forms linear --hidden 256 --genes 2000
 
-On simulated cells. The forms take turns in one process, since a shared machine is
-faster at one time than at another; a ratio is the median of those of the rounds. Peak
-memory is measured with each form in a process of its own.
+On simulated cells. The forms take turns in one process, since a shared machine is faster at one time than at another; a
+ratio is the median of those of the rounds. Peak memory is measured with each form in a process of its own.
 
-'dense' is the published order of computation: N x N losses, projector before the gene
-product, one message per edge; 'published' adds what the published procedure does after
-every step: all cells embedded, k-means with one start, scores. 'products' are this
-implementation's dense matrix products alone, the time below which no order of
-computation can go.
+'dense' is the published order of computation: N x N losses, projector before the gene product, one message per edge.
+'published' adds what the published procedure does after every step: all cells embedded, k-means with one start, scores.
+'products' are this implementation's dense matrix products alone, the time below which no order of computation can go.
 """
 
 from __future__ import annotations
@@ -22,26 +19,31 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
+from sklearn.cluster import KMeans
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-import graphs  # noqa: E402
-import train  # noqa: E402
-from model import ScRCL  # noqa: E402
-from utils import format_table, keep_freed_memory, peak_memory_gib  # noqa: E402
+from scrcl.cluster.scores import score
+from scrcl.messages import format_table
+from scrcl.method import training
+from scrcl.method.inputs import graph_inputs
+from scrcl.method.losses import Objective
+from scrcl.method.network import Architecture
+from scrcl.method.training import Schedule
+from scrcl.prepare import graphs
+from scrcl.runtime import keep_freed_memory, peak_memory_gib
+from tests.dense_reference import PublishedOrder, dense_losses
 
 CLUSTERS = 9
-CPU = torch.device("cpu")
+Graph = sparse.csr_matrix
+Step = Callable[[], object]
 
 
-def simulated(n_cells: int, n_genes: int) -> tuple[np.ndarray, ...]:
+def simulated(n_cells: int, n_genes: int) -> tuple[np.ndarray, Graph, Graph]:
     """Standardised values [N, G] of 9 types, their cell graph and gene graph."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(CLUSTERS, 50))
@@ -50,22 +52,22 @@ def simulated(n_cells: int, n_genes: int) -> tuple[np.ndarray, ...]:
     return values, graphs.cell_graph(points, 15, "euclidean", seed=0), graphs.gene_graph(values, 5)
 
 
-def linear_step(values, cells, genes, hidden):
-    inputs = train.graph_inputs(values, cells, genes, (0, 0), CPU)
-    model = ScRCL(*values.shape, hidden, CLUSTERS, 0.1)
-    optimizer = train.adam(model, 1e-4, 0.0)
-    return lambda: train.step(model, inputs, optimizer, 1.0, 100.0, 1.0)
+def linear_step(values: np.ndarray, cells: Graph, genes: Graph, hidden: int) -> Step:
+    """A training step of this implementation."""
+    inputs = graph_inputs(values, cells, genes, (0, 0), torch.device("cpu"))
+    model = training.new_model(inputs, Architecture(hidden, CLUSTERS, 0.1))
+    optimizer = training.adam(model, Schedule(1, 1e-4, 0.0))
+    return lambda: training.step(model, inputs, optimizer, Objective(1.0, 100.0, 1.0))
 
 
-def dense_step(values, cells, genes, hidden):
-    from dense_reference import PublishedOrder, dense_losses
-
+def dense_step(values: np.ndarray, cells: Graph, genes: Graph, hidden: int) -> Step:
+    """The same step in the published order of computation."""
     x, adjacency = torch.as_tensor(values), torch.as_tensor(cells.toarray())
-    edges, gene_edges = (torch.as_tensor(np.array(graph.nonzero())) for graph in (cells, genes))
+    edges, gene_edges = edges_of(cells), edges_of(genes)
     model = PublishedOrder(*values.shape, hidden, CLUSTERS, 0.1)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
 
-    def step():
+    def step() -> None:
         optimizer.zero_grad()
         terms = dense_losses(*model(x, x, edges, gene_edges), adjacency, 1.0)
         (terms["hea_global"] + terms["hea_cell"] + 100 * terms["ndc"] + terms["cvc"]).backward()
@@ -74,30 +76,32 @@ def dense_step(values, cells, genes, hidden):
     return step
 
 
-def published_epoch(values, cells, genes, hidden):
-    """What an epoch of the published procedure does: a dense step, an evaluation of all cells, k-means and scores."""
-    from dense_reference import PublishedOrder
-    from sklearn.cluster import KMeans
-
-    import score
-
+def published_epoch(values: np.ndarray, cells: Graph, genes: Graph, hidden: int) -> Step:
+    """An epoch of the published procedure: a dense step, an evaluation of all cells, k-means and scores."""
     step = dense_step(values, cells, genes, hidden)
     model = PublishedOrder(*values.shape, hidden, CLUSTERS, 0.1).eval()
-    x = torch.as_tensor(values)
-    edges, gene_edges = (torch.as_tensor(np.array(graph.nonzero())) for graph in (cells, genes))
+    x, edges, gene_edges = torch.as_tensor(values), edges_of(cells), edges_of(genes)
     known = pd.Series(np.arange(len(values)) % CLUSTERS).astype(str)
 
-    def epoch():
+    def epoch() -> None:
         step()
         refined = torch.cat(model(x, x, edges, gene_edges)[2:], dim=1).detach().numpy()
         found = KMeans(CLUSTERS, n_init=1, random_state=0).fit_predict(refined)
-        score.score(pd.Series(found).astype(str), known)
+        score(pd.Series(found).astype(str), known)
 
     return epoch
 
 
-def products_step(values, cells, genes, hidden):
-    """The dense products of one linear step, forward and backward: input layers, inner layers, refinement, gene encoder."""
+def edges_of(graph: Graph) -> torch.Tensor:
+    """[2, edges], the ends of each."""
+    return torch.as_tensor(np.array(graph.nonzero()))
+
+
+def products_step(values: np.ndarray, cells: Graph, genes: Graph, hidden: int) -> Step:
+    """The dense products of one linear step, forward and backward.
+
+    They are those of the input layers, the inner layers, the refinement and the gene encoder.
+    """
     (n, g), k = values.shape, CLUSTERS
     shapes = 2 * [(n, g, hidden), (g, n, hidden)] + 6 * [(n, hidden, hidden)]
     shapes += 3 * [(g, n, k)] + 3 * [(hidden, g, k)] + 6 * [(n, hidden, k)]
@@ -110,7 +114,7 @@ RATIOS = [("dense", "linear"), ("published", "linear"), ("linear", "products")]
 FORMS = {"linear": linear_step, "dense": dense_step, "published": published_epoch, "products": products_step}
 
 
-def prepared(forms: list[str], n_cells: int, n_genes: int, hidden: int) -> dict[str, Callable[[], object]]:
+def prepared(forms: list[str], n_cells: int, n_genes: int, hidden: int) -> dict[str, Step]:
     """The steps of these forms on the same data, each taken once to warm up."""
     keep_freed_memory()
     torch.manual_seed(0)
@@ -137,12 +141,13 @@ def seconds_in_turn(forms: list[str], *sizes: int) -> dict[str, list[float]]:
 def gib_of(form: str, *sizes: int) -> float:
     """Peak memory of this process after two steps, GiB."""
     prepared([form], *sizes)[form]()
-    return peak_memory_gib(CPU)["cpu"]
+    return peak_memory_gib("cpu")["cpu"]
 
 
 def in_new_process(measure: str, forms: list[str], n_cells: int, n_genes: int, hidden: int) -> Any:
+    """What a call with --measure in a process of its own prints."""
     options = f"--measure {measure} --forms {' '.join(forms)} --cells {n_cells} --genes {n_genes} --hidden {hidden}"
-    done = subprocess.run([sys.executable, __file__, *options.split()], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "benchmarks.step", *options.split()], capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{measure} of {forms} at {n_cells} cells failed: {(done.stderr.splitlines() or ['killed'])[-1]}")
     return json.loads(done.stdout)

@@ -1,12 +1,11 @@
-"""Shared small data. The repository is flat, so its root is put on the path by pyproject's pythonpath."""
+"""Shared small data, and commands run as a user runs them."""
 
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import anndata as ad
 import h5py
@@ -16,24 +15,27 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-import results
-from utils import run_script
+from scrcl.commands import script
+from scrcl.disk import home
 
+ROOT = Path(__file__).parents[1]
 FAST = ["--epochs", 5, "--seed", 5, "--hidden", 16, "--n-top-genes", 60, "--n-pcs", 10]
 
 
-REAL_RESULTS = results.RESULTS
+@pytest.fixture(autouse=True)
+def own_home(tmp_path_factory) -> Iterator[Path]:
+    """A new folder as the one that holds datasets/ and results/, for each test that does not set another."""
+    folder = tmp_path_factory.mktemp("home")
+    home.set_home(folder)
+    yield folder
+    home.set_home(Path())
 
 
-def run(script: ModuleType, monkeypatch, capsys, *argv: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `python runSC.py argv` (or another script).
-
-    Results go to a new folder, unless --output or the test itself has set another.
-    """
-    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, argv)])
-    if "--output" not in argv and results.RESULTS == REAL_RESULTS:
-        monkeypatch.setattr(results, "RESULTS", Path(tempfile.mkdtemp()))
-    return run_script(script.main), *capsys.readouterr()
+def run(command: str, capsys: Any, *argv: object, at: Path | None = None) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of `scrcl COMMAND argv`. at: the folder of datasets/ and results/."""
+    if at is not None:
+        home.set_home(at)
+    return script.run(command, [str(word) for word in argv], f"scrcl {command}"), *capsys.readouterr()
 
 
 def simulate(n_cells: int = 120, n_genes: int = 80, n_types: int = 3, seed: int = 0) -> ad.AnnData:

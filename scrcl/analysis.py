@@ -1,0 +1,238 @@
+"""The whole analysis: prepare, choose the number of clusters, train and cluster every seed, agree, score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import torch
+
+from scrcl.annotate import write_cells
+from scrcl.cluster import consensus, number, scores
+from scrcl.cluster.agreement import agreement_with_graph
+from scrcl.cluster.embedding import embedding
+from scrcl.cluster.methods import METHODS
+from scrcl.cluster.number import Number
+from scrcl.disk.checkpoints import Checkpoints
+from scrcl.fingerprint import fingerprint
+from scrcl.keys import OURS, UNSMOOTHED
+from scrcl.messages import log
+from scrcl.method import training
+from scrcl.method.inputs import GraphInputs, graph_inputs
+from scrcl.method.losses import Objective
+from scrcl.method.network import Architecture
+from scrcl.method.training import Embedded, Schedule
+from scrcl.prepare import cells, graphs, tissue
+from scrcl.prepare.prepared import Prepared
+from scrcl.recipes import CellSettings, TissueSettings
+from scrcl.result import Result
+from scrcl.runtime import Stopwatch, find_device, limited_threads, release_memory, tf32_products
+
+OnEpoch = Callable[[dict[str, float]], None]
+PREPARE: dict[str, Callable[..., Prepared]] = {"SC": cells.prepare, "ST": tissue.prepare}
+
+
+def analyse(
+    adata: ad.AnnData,
+    settings: CellSettings | TissueSettings,
+    *,
+    on_epoch: OnEpoch = lambda losses: None,
+    watch: Stopwatch | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Result:
+    """Find the cell types or domains of a data set, which stays as it is.
+
+    Known labels serve two ends only: their number, when n_clusters is 'auto', and scores of the finished labels.
+
+    Parameters
+    ----------
+    adata
+        Cells or spots x genes, see `scrcl.find_cell_types` and `scrcl.find_domains`.
+    settings
+        The recipe; its class decides between cells and tissue.
+    on_epoch
+        Called with the losses after every training epoch.
+    watch
+        Collects the seconds of every stage.
+    checkpoints
+        `Checkpoints(folder, every=10, resume=True)` keeps what was trained in a folder, and goes on from there; it stays
+        there until its `remove()` is called.
+
+    Raises
+    ------
+    UserError
+        For input that cannot be used.
+    """
+    watch, device = watch or Stopwatch(), find_device(settings.device)
+    with limited_threads(settings.threads), tf32_products(device, settings.tf32):
+        prepared = PREPARE[settings.task](adata, settings, watch)
+        with watch("number of clusters"):
+            n_clusters = number.choose(prepared, settings)
+        result = train_and_cluster(prepared, n_clusters, settings, device, on_epoch, watch, checkpoints)
+    result.labels = result.labels.reindex(adata.obs_names)
+    result.confidence = result.confidence.reindex(adata.obs_names)
+    return result
+
+
+def train_and_cluster(
+    prepared: Prepared,
+    n_clusters: Number,
+    settings: CellSettings | TissueSettings,
+    device: torch.device,
+    on_epoch: OnEpoch = lambda losses: None,
+    watch: Stopwatch | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> Result:
+    """Train and cluster once per seed, agree on the final labels without known types, and score last."""
+    settings = settings.with_seeds(prepared.cells.n_obs)
+    watch, checkpoints = watch or Stopwatch(), checkpoints or Checkpoints()
+    with watch("graphs"):
+        genes = graphs.gene_graph(prepared.inputs, settings.gene_neighbors)
+        inputs = graph_inputs(
+            prepared.inputs, prepared.graph_in_training, genes, settings.hops, device, block=prepared.block
+        )
+    release_memory()
+    if checkpoints.wanted:
+        checkpoints.open(fingerprint(prepared, n_clusters.n, settings, device))
+    found = {
+        seed: kept_seed(checkpoints, seed, on_epoch)
+        or run_seed(prepared, inputs, n_clusters.n, settings, seed, on_epoch, watch, checkpoints)
+        for seed in settings.seeds
+    }
+    with watch("cluster"):
+        labels, confidence, chosen = agree({seed: own.labels for seed, own in found.items()}, prepared, n_clusters.n)
+    if labels[OURS.labels].nunique() != n_clusters.n:
+        log.info(
+            "The final labels have %d clusters where %d were asked for.", labels[OURS.labels].nunique(), n_clusters.n
+        )
+    model = training.restored_model(found[chosen].model, inputs, architecture_of(settings, n_clusters.n))
+    # Embedded once more, since the embeddings of all seeds could fill the memory.
+    points = embedding(training.embed(model, inputs), prepared.pcs, settings.embedding, prepared.order)
+    with watch("score"):
+        known = prepared.known
+        of_labels = {} if known is None else {name: scores.score(labels[name], known) for name in labels}
+    result = Result(
+        settings=settings,
+        prepared=prepared,
+        n_clusters=n_clusters.n,
+        n_clusters_from=n_clusters.origin,
+        labels=labels,
+        confidence=confidence,
+        scores=of_labels,
+        chosen_seed=chosen,
+        clustered={f"seed_{seed}": own.clustered for seed, own in found.items()},
+        state_dict=training.in_order_of_cells(found[chosen].model, prepared.order),
+        history=[record for own in found.values() for record in own.history],
+        device=str(device),
+        threads=torch.get_num_threads(),
+        seconds=watch.seconds,
+        resumed_from=checkpoints.resumed_from,
+    )
+    write_cells(result, points)
+    return result
+
+
+class SeedResult(NamedTuple):
+    """What one seed gives.
+
+    labels: [N] integers, 0 the largest cluster; clustered: what was clustered, in words; model: its parameters, in memory
+    of the CPU; history: losses per epoch.
+    """
+
+    labels: np.ndarray
+    clustered: str
+    model: dict[str, torch.Tensor]
+    history: list[dict[str, float]]
+
+
+def run_seed(
+    prepared: Prepared,
+    inputs: GraphInputs,
+    n_clusters: int,
+    settings: CellSettings | TissueSettings,
+    seed: int,
+    on_epoch: OnEpoch,
+    watch: Stopwatch,
+    checkpoints: Checkpoints,
+) -> SeedResult:
+    """Train and cluster with one seed, and keep what came out in the checkpoint."""
+    architecture = architecture_of(settings, n_clusters)
+    how = _fields_of(Objective, settings), _fields_of(Schedule, settings)
+    with watch("train"):
+        fitted = training.fit(inputs, architecture, *how, seed=seed, on_epoch=on_epoch, checkpoints=checkpoints)
+    with watch("cluster"):
+        labels, words = partition(training.embed(fitted.model, inputs), prepared, n_clusters, settings, seed)
+    state = {name: value.cpu() for name, value in fitted.model.state_dict().items()}
+    found = SeedResult(labels, words, state, fitted.history)
+    checkpoints.keep_seed(seed, found._asdict() | {"labels": torch.as_tensor(labels)})
+    return found
+
+
+def kept_seed(checkpoints: Checkpoints, seed: int, on_epoch: OnEpoch) -> SeedResult | None:
+    """What a finished seed of an earlier run has given, where the checkpoint has it."""
+    kept = checkpoints.seed(seed)
+    if kept is None:
+        return None
+    for record in kept["history"]:
+        on_epoch(record)
+    return SeedResult(**kept | {"labels": kept["labels"].numpy()})
+
+
+def architecture_of(settings: CellSettings | TissueSettings, n_clusters: int) -> Architecture:
+    """The network's sizes; K' is the number of clusters where the settings have 0."""
+    return Architecture(settings.hidden, settings.refined_width or n_clusters, settings.dropout)
+
+
+def _fields_of(kind: Any, settings: CellSettings | TissueSettings) -> Any:
+    """A NamedTuple of the settings that its fields name."""
+    return kind(**{name: getattr(settings, name) for name in kind._fields})
+
+
+def partition(
+    found: Embedded, prepared: Prepared, n_clusters: int, settings: CellSettings | TissueSettings, seed: int
+) -> tuple[np.ndarray, str]:
+    """Labels [N] of one seed, and in words what was clustered.
+
+    Of several partitions (a method may give some, and 'joint-or-pcs' clusters the joint embedding and the PCs alone)
+    that one stays that agrees best with the cell graph, the first of equals.
+    """
+    tried: dict[str, np.ndarray] = {}
+    for choice in ("joint", "pcs") if settings.embedding == "joint-or-pcs" else (settings.embedding,):
+        points = embedding(found, prepared.pcs, choice, prepared.order)
+        for how, labels in METHODS[settings.cluster_method].partitions(points, n_clusters, seed, settings).items():
+            tried[", ".join(filter(None, (choice, how)))] = labels
+    if len(tried) == 1:
+        ((words, labels),) = tried.items()
+        return labels, words
+    agreements = np.round([agreement_with_graph(labels, prepared.graph) for labels in tried.values()], 12)
+    told = "; ".join(f"{words} {agreement:.4f}" for words, agreement in zip(tried, agreements))
+    log.info("Seed %d, agreement of labels with the cell graph: %s.", seed, told)
+    words = list(tried)[int(agreements.argmax())]
+    return tried[words], words
+
+
+def agree(found: dict[int, np.ndarray], prepared: Prepared, n_clusters: int) -> tuple[pd.DataFrame, pd.Series, int]:
+    """What the seeds agree on, from the labels [N] of each.
+
+    Returns
+    -------
+    The table of their labels and the final ones (`Result.labels`), the confidence of these, the seed nearest to them.
+    """
+    unsmoothed = {f"seed_{seed}": labels for seed, labels in found.items()}
+    unsmoothed[OURS.labels] = consensus.consensus(list(found.values()), n_clusters)
+    smoothed = {name: consensus.smoothed(labels, prepared.voters) for name, labels in unsmoothed.items()}
+    columns = {}
+    for name, labels in smoothed.items():
+        if prepared.voters is not None:
+            columns[name + UNSMOOTHED] = unsmoothed[name]
+        columns[name] = labels
+    *of_seeds, final = smoothed.values()
+    # One seed agrees with itself, which says nothing.
+    share = consensus.confidence(of_seeds, final) if len(of_seeds) > 1 else np.float32("nan")
+    barcodes = prepared.cells.obs_names
+    confidence = pd.Series(share, index=barcodes, name=OURS.confidence)
+    nearest = list(found)[consensus.nearest(of_seeds, final)]
+    return pd.DataFrame(columns, index=barcodes).astype(str), confidence, nearest

@@ -1,0 +1,27 @@
+"""The command that finds cell types: `python runSC.py`, `scrcl cells`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scrcl import plot, readers
+from scrcl.commands.flags import parse
+from scrcl.readers import formats
+from scrcl.recipes import CellSettings
+
+USAGE = """Find cell types in scRNA-seq data.
+
+{prog}                                    # a small real set that comes with scanpy
+{prog} my_cells.h5ad                      # labels are not needed
+{prog} --dataset Zeisel                   # datasets/scdata/Zeisel.h5ad
+{prog} --dataset Zeisel --config paper    # the published settings"""
+
+
+def main(argv: Sequence[str], prog: str) -> None:
+    """Read the flags, find the data, and run."""
+    words = {"formats": formats.in_words("SC"), "drawings": ", ".join(plot.names("SC"))}
+    settings = parse(CellSettings, argv, prog, USAGE.format(prog=prog), words)
+    source = readers.source(settings.dataset, "SC", max_memory=settings.max_memory)
+    from scrcl.commands.run import run  # loads torch and scanpy, which wrong flags and missing files need not wait for
+
+    run(settings, source)

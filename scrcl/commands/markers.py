@@ -1,0 +1,31 @@
+"""The command that goes from labels to biology: `python draw_DEGs.py`, `scrcl markers`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scrcl import plot
+from scrcl.commands.flags import parse
+from scrcl.genes.settings import MarkerSettings
+
+USAGE = """Rank the marker genes of clusters, draw them, and write a report.
+
+{prog}                                              # the latest finished run on cells
+{prog} --task ST                                    # the latest finished run on tissue
+{prog} --dataset Zeisel                             # the run of that name
+{prog} --dataset my_cells.h5ad --labels leiden      # any data set by an obs column
+{prog} --dataset my_cells.h5ad --labels mine.csv    # or by a table with barcodes
+{prog} --marker-genes known.csv                     # name clusters; columns type and gene"""
+REPORT = "report.html"
+TABLES = ("markers.csv", "top_markers.csv", "cluster_types.csv", "cluster_names.csv", "markers.yaml")
+FIGURES = tuple(f"{name}.{format}" for name in plot.GENE_FIGURES for format in ("png", "pdf", "svg"))
+FILES = (*TABLES, *FIGURES, REPORT)  # all that it may write
+
+
+def main(argv: Sequence[str], prog: str) -> None:
+    """Read the flags, and rank."""
+    words = {"drawings": ", ".join(plot.GENE_FIGURES)}
+    settings = parse(MarkerSettings, argv, prog, USAGE.format(prog=prog), words)
+    from scrcl.commands.ranking import run  # loads scanpy, which wrong flags need not wait for
+
+    run(settings)

@@ -1,0 +1,182 @@
+"""Rank the genes of labelled cells, name clusters, draw, and report: the work of the command `markers`."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from scrcl import plot
+from scrcl.cluster.scores import largest_overlaps
+from scrcl.commands import labelled, report, results
+from scrcl.commands.markers import FIGURES, FILES, REPORT
+from scrcl.commands.results import Run
+from scrcl.commands.script import command_line
+from scrcl.disk import home
+from scrcl.disk.folders import locked, refuse_to_overwrite, staged
+from scrcl.genes import naming, ranking
+from scrcl.genes.labelled import Labelled
+from scrcl.genes.ranking import GROUP, Markers
+from scrcl.genes.settings import MarkerSettings
+from scrcl.messages import UserError, format_table, log, progress, without_home
+from scrcl.plot import style
+from scrcl.plot.genes import GeneScene
+from scrcl.readers.marker_genes import read_marker_genes
+from scrcl.runtime import limited_threads, sha256, versions
+
+REPORT_DPI = 100
+
+
+def run(settings: MarkerSettings) -> None:
+    """Find cells and labels, rank, write, draw and report, as the settings say."""
+    style.to_files()
+    with limited_threads(settings.threads):
+        cells, of_run = labelled.find(settings)
+        folder = output_folder(cells, of_run, settings)
+        with locked(folder):
+            if of_run is not None and results.read_run(of_run.folder) != of_run:
+                raise UserError(f"The run in {of_run.folder} was replaced by another meanwhile; start again.")
+            describe(cells, of_run, settings, folder)
+
+
+def output_folder(cells: Labelled, of_run: Run | None, settings: MarkerSettings) -> Path:
+    """Where the results go: the run's own folder for its own labels; for others a folder beside it, by the labels' name."""
+    if settings.output != "auto":
+        return Path(settings.output).expanduser()
+    place = of_run.folder if of_run else home.results(cells.task) / cells.name
+    name = "".join(sign if sign.isprintable() and sign not in "/\\" else "_" for sign in cells.label_name)
+    return place if cells.own else place.with_name(f"{place.name}_by_{name}")
+
+
+def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, folder: Path) -> None:
+    """Write all tables, figures and the report of labelled cells into folder; tables are in place before anything is drawn."""
+    n_clusters = cells.cells.obs[GROUP].nunique()
+    log.info("%s: %d clusters of %d %s, %s.", cells.name, n_clusters, cells.cells.n_obs, cells.unit, cells.labels_from)
+    given = [Path(name) for name in (settings.labels, settings.marker_genes) if os.path.isfile(name)]
+    refuse_to_overwrite([*given, *cells.files], folder, FILES)
+    known_markers = _known_markers(cells, settings)
+    found = _ranked(cells, settings)
+    named = naming.name_clusters(cells.cells, known_markers) if known_markers else None
+    types = None if cells.known is None else largest_overlaps(cells.cells.obs[GROUP], cells.known)
+    overview = summarise(cells, found, types, named)
+    facts = provenance(cells, of_run, settings)
+    with staged(folder, FILES) as stage:
+        _write_tables(stage, found, types, named, settings)
+        text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
+        (stage / "markers.yaml").write_text(text, encoding="utf-8")
+    with staged(folder, (*FIGURES, REPORT)) as stage:
+        scene = GeneScene(cells, found, _shown_names(cells, named), settings)
+        page = report.page(cells, of_run, overview, found.listed(settings.n_genes), _draw(scene, stage), facts)
+        (stage / REPORT).write_text(page, encoding="utf-8")
+    print(f"\n{_as_text(overview)}\nResults: {folder}")
+
+
+def _ranked(cells: Labelled, settings: MarkerSettings) -> Markers:
+    names = ("groups", "method", "n_genes", "min_in_group_fraction", "max_out_group_fraction", "min_fold_change")
+    return ranking.rank(cells.cells, **{name: getattr(settings, name) for name in names})
+
+
+def _known_markers(cells: Labelled, settings: MarkerSettings) -> dict[str, list[str]] | None:
+    if not settings.marker_genes:
+        return None
+    if not os.path.isfile(settings.marker_genes):
+        raise UserError(f"--marker-genes {settings.marker_genes} is not a file.")
+    return read_marker_genes(Path(settings.marker_genes), cells.cells.var_names)
+
+
+def summarise(cells: Labelled, found: Markers, types: pd.DataFrame | None, named: pd.DataFrame | None) -> pd.DataFrame:
+    """One row per cluster that was asked for: cells, name, known type, and its first genes, before and after the filter."""
+    sizes = cells.cells.obs[GROUP].value_counts(sort=False)
+    sizes = sizes[[name for name in sizes.index if name in found.specific or name in found.untested]]
+    table = pd.DataFrame({cells.unit: sizes}).rename_axis("cluster")
+    if named is not None:
+        table["name"] = named["name"]
+        table["margin"] = named["margin"]
+    top = {name: ", ".join(genes[:5]) for name, genes in found.top.items()}
+    table["top genes"] = pd.Series(top | dict.fromkeys(found.untested, "not tested: one alone"), dtype=object)
+    if types is not None and cells.known is not None:
+        table[f"mostly ({cells.known.name})"] = types["known_type"]
+        table["Jaccard"] = types["jaccard"]
+    table["specific genes"] = pd.Series(
+        {name: ", ".join(genes[:5]) for name, genes in found.specific.items()}, dtype=object
+    )
+    table["specific"] = pd.Series({name: len(genes) for name, genes in found.specific.items()}, dtype="Int64")
+    return table
+
+
+def _as_text(table: pd.DataFrame) -> str:
+    short = table.drop(columns="specific genes").reset_index()
+    cut = short.assign(**{"top genes": short["top genes"].str.split(", ").str[:3].str.join(", ")})
+    rows = [[_cell(value) for value in row] for row in cut.itertuples(index=False)]
+    return format_table(list(cut), rows)
+
+
+def _cell(value: object) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _shown_names(cells: Labelled, named: pd.DataFrame | None) -> dict[str, str]:
+    """What clusters are called in figures: their own names, and beside them those that their markers give."""
+    names = list(cells.cells.obs[GROUP].cat.categories)
+    given = {} if named is None else named["name"].to_dict()
+    return {name: f"{name} {given[name]}" if name in given else name for name in names}
+
+
+def _write_tables(
+    folder: Path, found: Markers, types: pd.DataFrame | None, named: pd.DataFrame | None, settings: MarkerSettings
+) -> None:
+    found.table.to_csv(folder / "markers.csv", index=False, float_format="%.6g")
+    found.listed(settings.n_genes).to_csv(folder / "top_markers.csv", index=False, float_format="%.6g")
+    for table, name in ((types, "cluster_types.csv"), (named, "cluster_names.csv")):
+        if table is not None:
+            table.to_csv(folder / name, float_format="%.6g")
+
+
+def provenance(cells: Labelled, of_run: Run | None, settings: MarkerSettings) -> dict:
+    """Everything needed to repeat the ranking: `--config markers.yaml` reads the settings back."""
+    asked = dataclasses.asdict(settings) | {"task": cells.task}
+    given = [name for name in ("labels", "marker_genes") if os.path.isfile(asked[name])]
+    files = [*cells.files, *(Path(asked[name]) for name in given)]
+    asked |= {name: _whole(Path(asked[name])) for name in given}
+    if of_run is not None:
+        asked["dataset"] = _whole(of_run.folder)
+    elif os.path.exists(Path(asked["dataset"]).expanduser()):
+        asked["dataset"] = _whole(Path(asked["dataset"]).expanduser())
+    return {
+        "settings": asked,
+        "provenance": {
+            "command": command_line(),
+            "dataset": cells.name,
+            "labels": without_home(cells.labels_from),
+            "values": cells.values,
+            "umap": cells.umap_from,
+            "sha256": {_whole(path): sha256(path) for path in dict.fromkeys(files)},
+            "versions": versions(),
+        },
+    }
+
+
+def _whole(path: Path) -> str:
+    """The whole path, with `~` for the home folder."""
+    return without_home(str(path.resolve()))
+
+
+def _draw(scene: GeneScene, folder: Path) -> list[report.Picture]:
+    """Draw every figure into folder, and as PNG for the report."""
+    pictures, settings = [], scene.settings
+    names = [name for name, entry in plot.GENE_FIGURES.items() if scene.labelled.task in entry.tasks]
+    for name in progress(names, desc="figures", unit="figure"):
+        drawing = plot.gene_figure(name)(scene)
+        if drawing is None:
+            continue
+        png = io.BytesIO()
+        style.save(drawing.figure, folder / f"{name}.{settings.format}", settings.format, settings.dpi)
+        style.save(drawing.figure, png, "png", REPORT_DPI)
+        pictures.append(report.Picture(drawing.title, drawing.caption, png.getvalue()))
+    return pictures

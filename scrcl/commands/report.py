@@ -1,0 +1,169 @@
+"""One page that holds everything a run found: it needs no network and no other file."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import pandas as pd
+
+from scrcl.cluster.scores import METRICS
+from scrcl.commands.results import Run
+from scrcl.genes.labelled import Labelled
+from scrcl.keys import OURS, UNSMOOTHED
+from scrcl.messages import without_home
+
+HEADINGS = {
+    "group": "cluster",
+    "rank": "rank",
+    "specific_rank": "specific",
+    "top_rank": "top",
+    "names": "gene",
+    "scores": "score",
+    "logfoldchanges": "log2 fold change",
+    "pvals_adj": "adjusted p",
+    "pct_nz_group": "in cluster",
+    "pct_nz_reference": "in others",
+}
+PNG = b"\x89PNG\r\n\x1a\n"
+SHARES = ("in cluster", "in others")  # shown in per cent
+RUN_FIGURES = {
+    "confusion.png": "Clusters and known types",
+    "paga.png": "PAGA",
+    "paga_compare.png": "UMAP and PAGA",
+    "losses.png": "Losses of the training",
+}
+
+
+class Picture(NamedTuple):
+    """A figure of the page. png: the bytes of the image."""
+
+    title: str
+    caption: str
+    png: bytes
+
+    @property
+    def data(self) -> str:
+        return base64.b64encode(self.png).decode("ascii")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, from the header of the PNG."""
+        return struct.unpack(">II", self.png[16:24])
+
+    @property
+    def anchor(self) -> str:
+        return self.title.lower().replace(" ", "-")
+
+
+class Cell(NamedTuple):
+    """A cell of a table: what is shown, and what it is sorted by ('' for nothing)."""
+
+    text: str
+    value: str
+    number: bool
+
+
+def page(
+    cells: Labelled,
+    run: Run | None,
+    overview: pd.DataFrame,
+    genes: pd.DataFrame,
+    pictures: list[Picture],
+    facts: dict,
+) -> str:
+    """The report as HTML.
+
+    Parameters
+    ----------
+    cells
+        What was ranked.
+    run
+        The finished run that they are from, if they are of one.
+    overview
+        A row per cluster.
+    genes
+        The first genes, as `Markers.listed` returns them.
+    pictures
+        The figures of the genes.
+    facts
+        Settings and provenance of the ranking, as they are written to markers.yaml.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    own = run if cells.own else None  # whose scores and figures are of these labels
+    shown = ["group", "names", *(name for name in genes if name in HEADINGS and name not in ("group", "names"))]
+    return environment.get_template("report_template.html").render(
+        cells=cells,
+        own=own,
+        method=facts["settings"]["method"],
+        overview=table(overview.reset_index()),
+        genes=table(genes[shown].dropna(axis=1, how="all").rename(columns=HEADINGS)),
+        clusters=list(overview.index),
+        pictures=pictures,
+        run_pictures=_run_pictures(own),
+        scores=_scores(own),
+        facts=_facts(run, facts),
+    )
+
+
+def table(frame: pd.DataFrame) -> dict[str, Any]:
+    """Column names and cells of a table."""
+    columns = [str(name) for name in frame]
+    number = {str(name): pd.api.types.is_numeric_dtype(frame[name]) for name in frame}
+    rows = [
+        [_cell(value, name, number[name]) for name, value in zip(columns, row)] for row in frame.itertuples(index=False)
+    ]
+    return {"columns": [(name, number[name]) for name in columns], "rows": rows}
+
+
+def _cell(value: Any, column: str, number: bool) -> Cell:
+    if pd.isna(value):
+        return Cell("", "", number)
+    text = f"{value:.1%}" if column in SHARES else f"{value:.3g}" if isinstance(value, float) else str(value)
+    return Cell(text, repr(float(value)) if number else text, number)
+
+
+def _run_pictures(run: Run | None) -> list[Picture]:
+    """The figures that the run itself has drawn."""
+    if run is None:
+        return []
+    there = {name: run.folder / name for name in RUN_FIGURES if (run.folder / name).is_file()}
+    pictures = [Picture(RUN_FIGURES[name], "", path.read_bytes()) for name, path in there.items()]
+    return [picture for picture in pictures if picture.png.startswith(PNG)]
+
+
+def _scores(run: Run | None) -> dict[str, Any] | None:
+    """The run's scores against known labels, a row per seed, their mean and sd, and the final labels; None without."""
+    if run is None or not run.metrics["scores"]:
+        return None
+    rows = {
+        name.replace(OURS.labels, "final labels").replace(UNSMOOTHED, ", not smoothed").replace("_", " "): own
+        for name, own in run.metrics["scores"].items()
+    }
+    if run.metrics.get("sd"):  # of several seeds
+        rows |= {name: run.metrics[name] for name in ("mean", "sd")}
+    frame = pd.DataFrame(rows).T.reindex(columns=list(METRICS)).astype(float)
+    return table(frame.rename_axis("labels").reset_index())
+
+
+def _facts(run: Run | None, facts: dict) -> dict[str, dict[str, str]]:
+    """Settings and versions, of the ranking and of the run, by heading."""
+    shown = {"Ranking": facts["settings"], "Files of the ranking (SHA-256)": facts["provenance"]["sha256"]}
+    if run is not None:
+        of_run = dict(run.provenance)
+        shown |= {"Run": run.settings, "Versions in the run": of_run.pop("versions")}
+        shown["Provenance of the run"] = of_run.pop("input") | of_run
+    shown["Versions in the ranking"] = facts["provenance"]["versions"]
+    return {title: {key: _in_words(value) for key, value in own.items()} for title, own in shown.items() if own}
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_in_words(own)}" for key, own in value.items())
+    return without_home(" ".join(map(str, value)) if isinstance(value, list) else str(value))

@@ -1,0 +1,169 @@
+"""Write what a run found, and find finished runs again. Files go to a folder that the caller moves into place."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import anndata as ad
+import h5py
+import torch
+import yaml
+
+from scrcl.commands.script import command_line
+from scrcl.disk import home
+from scrcl.disk.folders import complete_for_reading
+from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS, SPATIAL, SPATIAL_PCS, UMAP
+from scrcl.messages import UserError, log, one_line, without_home
+from scrcl.result import Result, facts, metrics
+
+FILES = ("config.yaml", "labels.csv", "result.h5ad", "metrics.json", "log.jsonl", "model.pt")
+
+
+def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str, str] | None = None) -> None:
+    """Write labels.csv, result.h5ad, metrics.json, config.yaml, log.jsonl and model.pt.
+
+    Parameters
+    ----------
+    result
+        What is written.
+    folder
+        Where to.
+    source
+        The input file or folder, None for data that come with a package or are simulated.
+    hashes
+        SHA-256 of its files, by name, as they were read.
+    """
+    final = OURS.labels
+    table = result.labels.drop(columns=final)
+    table = table.assign(**{OURS.confidence: result.confidence.round(4), final: result.labels[final]})
+    table.to_csv(folder / "labels.csv", index_label="barcode")
+    _write_h5ad(result.cells, folder / "result.h5ad")
+    (folder / "metrics.json").write_text(json.dumps(metrics(result), indent=2) + "\n")
+    text = yaml.safe_dump(provenance(result, source, hashes), sort_keys=False, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in result.history))
+    model = io.BytesIO()  # as for h5ad: only plain writing ends a full disk in an OSError
+    torch.save(result.state_dict, model)
+    (folder / "model.pt").write_bytes(model.getbuffer())
+
+
+def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
+    """Write the result; annotations of the input that h5ad cannot hold must not cost it."""
+    try:
+        content = _h5ad(cells)
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # anndata and h5py raise many types
+        log.warning("result.h5ad leaves out the input's own annotations, which cannot be stored: %s", error)
+        ours = cells.obs[[name for name in cells.obs if str(name).startswith(OURS.name)]]
+        uns = {OURS.parameters: cells.uns[OURS.parameters]}
+        bare = ad.AnnData(cells.X, obs=ours, var=cells.var[[HIGHLY_VARIABLE]], layers=cells.layers, uns=uns)
+        for key in (SPATIAL, PCS, SPATIAL_PCS, OURS.embedding, UMAP):
+            if key in cells.obsm:
+                bare.obsm[key] = cells.obsm[key]
+        bare.obsp[OURS.graph] = cells.obsp[OURS.graph]
+        content = _h5ad(bare)
+    path.write_bytes(content)
+
+
+def _h5ad(cells: ad.AnnData) -> memoryview:
+    """The bytes of an h5ad file. Made in memory, because HDF5 itself crashes Python when the disk fills under it."""
+    cells.strings_to_categoricals()
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        ad.io.write_elem(file, "/", cells, dataset_kwargs={"compression": "gzip"})
+    return buffer.getbuffer()
+
+
+def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | None = None) -> dict:
+    """Everything needed to repeat the run: `--config config.yaml` reads the settings back.
+
+    Paths are whole, with `~` for the home folder, so that the file neither names the user nor hangs on where it is read.
+    """
+    settings = dataclasses.asdict(result.settings) | {"resume": False}
+    for name in ("annotation", "output"):
+        if settings.get(name, "auto") not in ("auto", "none"):
+            settings[name] = without_home(str(Path(settings[name]).expanduser().resolve()))
+    origin: dict[str, Any]
+    if source is None:
+        origin = {"file": result.settings.dataset}
+    else:
+        asked, found = Path(result.settings.dataset).expanduser().resolve(), source.resolve()
+        # a folder keeps its name
+        settings["dataset"] = without_home(str(asked if found.is_relative_to(asked) else found))
+        origin = {"file": without_home(str(source)), "sha256": dict(hashes or {})}
+    return {"settings": settings, "provenance": {"command": command_line(), "input": origin, **facts(result)}}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and task, settings and provenance (config.yaml), and metrics (metrics.json)."""
+
+    folder: Path
+    task: Literal["SC", "ST"]
+    settings: dict
+    provenance: dict
+    metrics: dict
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has ended well in folder."""
+    return all(os.path.isfile(folder / name) for name in ("config.yaml", "labels.csv", "metrics.json", "result.h5ad"))
+
+
+def read_run(folder: Path) -> Run | None:
+    """The finished run in folder, or None where there is none. Raises UserError for one that is damaged."""
+    complete_for_reading(folder)
+    if not is_finished(folder):
+        return None
+    try:
+        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        run = Run(folder, content["provenance"]["task"], content["settings"], content["provenance"], metrics)
+        for part, names in NEEDED.items():
+            for name in names:
+                getattr(run, part)[name]
+        if run.task not in ("SC", "ST"):
+            raise KeyError(f"task {run.task}")
+        return run
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise UserError(f"The run in {folder} cannot be read back ({one_line(error)}); run it again.") from error
+
+
+NEEDED = {  # what the readers of a run rely on
+    "settings": ("dataset", "label_key"),
+    "provenance": ("values", "input", "versions"),
+    "metrics": ("scores", "n_clusters", "n_clusters_from"),
+}
+
+
+def latest_run(task: Literal["SC", "ST"]) -> Run:
+    """The run of a task that finished last.
+
+    Raises
+    ------
+    UserError
+        Where there is none.
+    """
+    folder = home.results(task)
+    for place in folder.glob("*"):
+        complete_for_reading(place)
+    finished = [path.parent for path in folder.glob("*/labels.csv") if is_finished(path.parent)]
+    if not finished:
+        raise UserError(
+            f"There is no finished run in {folder}; run `{COMMANDS[task]}` first, or name data by --dataset and labels "
+            "by --labels."
+        )
+    run = read_run(max(finished, key=lambda place: (place / "labels.csv").stat().st_mtime))
+    assert run is not None  # is_finished
+    return run
+
+
+COMMANDS = {"SC": "python runSC.py", "ST": "python runST.py"}

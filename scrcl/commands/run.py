@@ -1,0 +1,113 @@
+"""Run an analysis from a file to labels, scores and figures: what the commands for cells and for tissue share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import anndata as ad
+
+from scrcl import plot
+from scrcl.analysis import analyse
+from scrcl.commands import labelled, markers, ranking, results
+from scrcl.disk import checkpoints, home
+from scrcl.disk.checkpoints import Checkpoints
+from scrcl.disk.folders import locked, refuse_to_overwrite, staged
+from scrcl.genes.settings import MarkerSettings
+from scrcl.messages import UserError, log
+from scrcl.plot import style
+from scrcl.plot.layout import add_umap
+from scrcl.readers import Source
+from scrcl.recipes import CellSettings, TissueSettings
+from scrcl.result import Result, summary
+from scrcl.runtime import Stopwatch, find_device, limited_threads, sha256
+
+
+def run(settings: CellSettings | TissueSettings, source: Source) -> None:
+    """Read, analyse, write and draw; labels are in place before anything is drawn."""
+    style.to_files()
+    find_device(settings.device)  # before anything takes time
+    with limited_threads(settings.threads):
+        _run(settings, source, Stopwatch())
+
+
+def figure_files(task: str) -> tuple[str, ...]:
+    """All files that the figures of a run may be."""
+    return tuple(f"{name}.png" for name in plot.names(task))
+
+
+def output_folder(settings: CellSettings | TissueSettings, source: Source) -> Path:
+    """Where the results go.
+
+    Raises
+    ------
+    UserError
+        Where they would overwrite the input.
+    """
+    task, asked = settings.task, settings.output
+    folder = home.results(task) / source.name if asked == "auto" else Path(asked).expanduser()
+    refuse_to_overwrite(source.files, folder, (*results.FILES, *figure_files(task), *markers.FILES))
+    return folder
+
+
+def _run(settings: CellSettings | TissueSettings, source: Source, watch: Stopwatch) -> None:
+    folder = output_folder(settings, source)
+    with locked(folder):
+        with watch("read"):
+            adata = source.read()
+            hashes = {path.name: sha256(path) for path in source.files}
+        log.info("%s: %d %s x %d genes.", source.name, adata.n_obs, settings.unit, adata.n_vars)
+        result = _analyse(settings, source, hashes, adata, folder, watch)
+        if settings.figures:
+            with staged(folder, figure_files(settings.task)) as stage, watch("draw"):
+                draw(result.cells, settings.task, stage)
+        print(f"\n{summary(result)}\nResults: {folder}")
+        if settings.report:
+            written = results.read_run(folder)
+            assert written is not None
+            cells = labelled.of_result(result, written)
+            ranking.describe(cells, written, MarkerSettings(task=settings.task, dataset=str(folder)), folder)
+
+
+def draw(cells: ad.AnnData, task: str, folder: Path) -> None:
+    """Draw all figures of a run into folder. cells: with all that the run found, and a UMAP."""
+    for name in plot.names(task):
+        figure = getattr(plot, name)(cells)
+        if figure is not None:
+            style.save(figure, folder / f"{name}.png")
+
+
+def _analyse(
+    settings: CellSettings | TissueSettings,
+    source: Source,
+    hashes: dict[str, str],
+    adata: ad.AnnData,
+    folder: Path,
+    watch: Stopwatch,
+) -> Result:
+    """Analyse and write. What is left of a run that ends early: checkpoint and log; of one that ends well, neither."""
+    unfinished = folder / "log.unfinished.jsonl"
+    kept = Checkpoints(folder / checkpoints.NAME, settings.checkpoint_every, settings.resume)
+
+    def log_epoch(losses: dict[str, float]) -> None:
+        with unfinished.open("a") as lines:
+            print(json.dumps(losses), file=lines)
+
+    try:
+        with staged(folder, (*results.FILES, *figure_files(settings.task), *markers.FILES)) as stage:
+            unfinished.unlink(missing_ok=True)
+            result = analyse(adata, settings, watch=watch, on_epoch=log_epoch, checkpoints=kept)
+            style.add_colours(style.Scene(result.cells))
+            if settings.figures:
+                with watch("umap"):
+                    add_umap(result.cells)
+            with watch("write"):
+                results.write(result, stage, source.path, hashes)
+    except BaseException as error:
+        # A loss that was not finite, or a refused setting, would come again; Ctrl-C, SIGTERM and a full disk need not.
+        if kept.is_ours and not (isinstance(error, UserError) and not isinstance(error.__cause__, OSError)):
+            log.info("What was trained is in %s; the same command with --resume goes on from it.", kept.folder)
+        raise
+    unfinished.unlink(missing_ok=True)
+    kept.remove()
+    return result

@@ -1,0 +1,189 @@
+"""Expression values that stay on the disk, found and read in blocks of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import anndata as ad
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.abc import CSCDataset, CSRDataset
+from scipy import sparse
+
+from scrcl.contents import values as contents
+from scrcl.contents.values import PREFERENCE, ValueKind
+from scrcl.messages import UserError, log, one_line, progress
+
+CELLS = 10_000  # in a block, at most
+VALUES = 4_000_000  # stored in a block, about; some 250 MB while they are worked on
+
+
+def is_backed(adata: ad.AnnData) -> bool:
+    """Whether any values are on disk: what open_h5ad gives, and anndata's own backed mode."""
+    if adata.isbacked or adata.is_view:  # to look at a view would read it
+        return adata.isbacked
+    values = [adata.X, None if adata.raw is None else adata.raw.X, *adata.layers.values()]
+    return any(isinstance(part, h5py.Dataset | CSRDataset | CSCDataset) for part in values)
+
+
+class Blocks:
+    """The values of one source as float32 CSR blocks of cells, without explicit zeros.
+
+    bounds: for every block, its first cell and the one after its last.
+    Raises UserError for values that cannot be read, are no numbers, or are stored by genes.
+    """
+
+    def __init__(self, values: Any, source: str) -> None:
+        if isinstance(values, CSCDataset):
+            raise UserError(
+                f"The matrix in {source} is stored by genes (CSC), which cannot be read in blocks of cells; "
+                "save it by cells, adata.X = adata.X.tocsr(), where there is enough memory, or name another with --layer."
+            )
+        self.source = source
+        self._values = values.tocsr() if sparse.issparse(values) else values
+        self.shape: tuple[int, int] = values.shape
+        n_cells, n_genes = values.shape
+        stored = n_cells * n_genes
+        if isinstance(values, CSRDataset):
+            self._reading(self._open)
+            stored = int(self._pointers[-1])
+        elif sparse.issparse(values):
+            stored = values.nnz
+        size = int(np.clip(VALUES * n_cells // max(stored, 1), 1, CELLS))
+        if isinstance(values, h5py.Dataset) and values.chunks and values.chunks[0] * n_genes <= 8 * VALUES:
+            size = max(size // values.chunks[0], 1) * values.chunks[0]  # a part of a chunk costs as much as all of it
+        self.bounds = [(start, min(start + size, n_cells)) for start in range(0, n_cells, size)]
+
+    def _reading(self, read: Callable[..., Any], *arguments: int) -> Any:
+        """What read gives, or a UserError in the words of contents.read and contents.require_sound_indices."""
+        try:
+            return read(*arguments)
+        except ValueError as error:
+            raise UserError(
+                f"The sparse matrix in {self.source} is damaged ({one_line(error)}); save or download it again."
+            ) from error
+        except (OSError, RuntimeError, LookupError, TypeError) as error:
+            raise UserError(
+                f"The values in {self.source} cannot be read ({one_line(error)}); "
+                "the file may be cut off, so download or save it again."
+            ) from error
+
+    def _open(self) -> None:
+        """Find the parts of a sparse matrix, and check where its rows begin: no block alone would tell."""
+        group = self._values.group
+        self._data, self._indices, self._pointers = group["data"], group["indices"], group["indptr"][()]
+        if len(self._pointers) != self.shape[0] + 1:
+            raise ValueError(f"index pointer size {len(self._pointers)} should be {self.shape[0] + 1}")
+        if self._pointers[0] != 0:
+            raise ValueError("index pointer should start with 0")
+        if len(self._indices) != len(self._data):
+            raise ValueError("indices and data should have the same size")
+        if self._pointers[-1] > len(self._indices):
+            raise ValueError("Last value of index pointer should be less than the size of index and data arrays")
+        if (self._pointers[1:] < self._pointers[:-1]).any():
+            raise ValueError("indptr must be a non-decreasing sequence")
+
+    def _slice(self, start: int, stop: int) -> Any:
+        if not isinstance(self._values, CSRDataset):
+            return self._values[start:stop]
+        pointers = self._pointers[start : stop + 1]
+        part = slice(int(pointers[0]), int(pointers[-1]))
+        block = sparse.csr_matrix(
+            (self._data[part], self._indices[part], pointers - pointers[0]), shape=(stop - start, self.shape[1])
+        )
+        block.check_format(full_check=True)  # scipy crashes on indices that point outside
+        return block
+
+    def read(self, block: int) -> sparse.csr_matrix:
+        """The cells of one block, all genes."""
+        values = self._reading(self._slice, *self.bounds[block])
+        try:
+            return contents.as_matrix(
+                values, copy=not isinstance(self._values, CSRDataset)
+            )  # what was read is nobody else's
+        except (TypeError, ValueError) as error:
+            raise UserError(f"The values in {self.source} are not numbers ({one_line(error)}).") from error
+
+
+class Overview(NamedTuple):
+    """What one look at all values tells: their kind as contents.value_kind names it, of each cell whether it has any value and
+    the sum of them (of the counts, where a block holds their logarithms), and of each gene how many cells have a value."""
+
+    kind: ValueKind
+    filled: np.ndarray
+    totals: np.ndarray
+    n_cells: np.ndarray
+
+
+def overview(blocks: Blocks) -> Overview:
+    """Go through all blocks once."""
+    kinds: set[ValueKind] = set()
+    largest = 0.0
+    filled = np.zeros(blocks.shape[0], dtype=bool)
+    totals = np.zeros(blocks.shape[0])
+    n_cells = np.zeros(blocks.shape[1], dtype=np.int64)
+    for i, (start, stop) in enumerate(progress(blocks.bounds, desc=f"values in {blocks.source}", unit="block")):
+        matrix = blocks.read(i)
+        kind = contents.value_kind(matrix)
+        kinds.add(kind)
+        largest = max(largest, matrix.data.max(initial=0))
+        filled[start:stop] = np.diff(matrix.indptr) > 0
+        n_cells += np.bincount(matrix.indices, minlength=blocks.shape[1])
+        if kind == "log1p of counts":
+            matrix.data = contents.counts_of(matrix.data)
+        totals[start:stop] = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+    return Overview(kind_of_all(kinds, largest), filled, totals, n_cells)
+
+
+def kind_of_all(kinds: set[ValueKind], largest: float) -> ValueKind:
+    """What contents.value_kind says of a matrix, from what it says of its blocks and from the largest value.
+
+    Exact, as log1p of a count is never itself a whole number to the precision that value_kind asks for: a block of
+    counts beside one of their logarithms is a matrix of neither.
+    """
+    kinds = kinds - {"empty"}
+    if "not finite" in kinds:
+        return "not finite"
+    if "scaled" in kinds:
+        return "scaled"
+    if len(kinds) < 2 and "non-negative" not in kinds:
+        return next(iter(kinds), "empty")
+    return "non-negative" if largest > 25 else "log-normalised"
+
+
+class Found(NamedTuple):
+    """The values to work on: as contents.Expression, but in blocks. undo: whether they are log1p of counts."""
+
+    blocks: Blocks
+    var: pd.DataFrame
+    seen: Overview
+    undo: bool
+
+    @property
+    def kind(self) -> ValueKind:
+        return "counts" if self.undo else self.seen.kind
+
+    @property
+    def source(self) -> str:
+        return self.blocks.source + ", turned back from log1p" * self.undo
+
+
+def find_values(adata: ad.AnnData, layer: str) -> Found:
+    """What contents.find_expression finds, with its errors, for values on disk."""
+    contents.require_content(adata)
+    best: Found | None = None
+    for source in contents.sources_of(adata, layer):
+        values, var = contents.values_at(adata, source)
+        blocks = Blocks(values, source)
+        seen = overview(blocks)
+        if best is None or PREFERENCE[seen.kind] < PREFERENCE[best.seen.kind]:
+            best = Found(blocks, var, seen, seen.kind == "log1p of counts")
+        if PREFERENCE[seen.kind] == 0:
+            break
+    assert best is not None  # there is at least one source
+    contents.refuse_unusable(best.seen.kind, best.source)
+    contents.require_names(best.var.index, "gene name", "var_names_make_unique")
+    log.info("Values: %s, in %s.", best.kind, best.source)
+    return best

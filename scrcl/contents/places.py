@@ -1,0 +1,106 @@
+"""Where the spots of an AnnData are: their positions, and the sections that they belong to."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from scrcl.contents import values
+from scrcl.keys import LIBRARY, POSITION_COLUMNS, POSITIONS, SPATIAL
+from scrcl.messages import UserError, log, one_line
+
+HEXAGONAL = np.array([1 / 2, np.sqrt(3) / 2])  # distances between Visium's columns and rows, in those between spots
+FARTHEST = 1e100  # a coordinate whose square, and a sum of those, is still a number
+
+
+def coordinates(adata: ad.AnnData) -> np.ndarray:
+    """Positions of the spots, [N, 2 or 3] float64, NaN where missing, in the data's own unit.
+
+    From obsm['spatial'], or from x and y (or the like) in obs. Raises UserError where there are none.
+    """
+    pair = next((pair for pair in POSITION_COLUMNS if set(pair) <= set(adata.obs)), None)
+    try:
+        places: dict[str, np.ndarray] = {
+            key: np.asarray(adata.obsm[key], dtype=np.float64) for key in POSITIONS if key in adata.obsm
+        }
+        if places:
+            # CosMx readers keep places within a field of view beside places on the slide, which reach further.
+            rivals: list[str] = [key for key in ("spatial", "spatial_fov") if key in places] or list(places)
+            key = max(rivals, key=lambda key: _extent(places[key]))
+            points = places[key]
+        elif pair is not None:
+            key = f"{pair[0]}, {pair[1]}"
+            points = np.column_stack([adata.obs[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in pair])
+            if pair == ("array_col", "array_row"):
+                points = points * HEXAGONAL if _is_hexagonal(points) else points
+        else:
+            raise UserError(
+                "The data have no coordinates: no obsm['spatial'], and no columns x and y (or the like) in obs; "
+                "add adata.obsm['spatial'], or use runSC.py for data without positions."
+            )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The coordinates are not numbers ({one_line(error)}).") from error
+    if points.ndim != 2 or points.shape[1] not in (2, 3):
+        raise UserError(f"The coordinates in {key} have the shape {points.shape}; two or three columns are needed.")
+    points = np.where(np.isfinite(points), points, np.nan)
+    if (np.abs(points) > FARTHEST).any():
+        raise UserError(
+            f"The coordinates in {key} are beyond {FARTHEST:g}, so that no distance can be computed; mend them."
+        )
+    return points
+
+
+def _is_hexagonal(points: np.ndarray) -> bool:
+    """Whether columns and rows are those of Visium's hexagonal grid: in every other row only the even columns have a spot."""
+    parity = points[np.isfinite(points).all(axis=1)].sum(axis=1) % 2
+    return len(parity) > 1 and bool((parity == parity[0]).all())
+
+
+def _extent(points: np.ndarray) -> float:
+    known = points[np.isfinite(points)]
+    return float(np.ptp(known)) if known.size else 0.0
+
+
+def placed(adata: ad.AnnData) -> ad.AnnData:
+    """A view of the spots that have a position, with it in obsm['spatial'] (of a shallow copy; adata stays as it is).
+
+    Raises UserError where fewer than 3 spots have one.
+    """
+    values.require_names(adata.obs_names, "spot barcode", "obs_names_make_unique")
+    values.require_sound_indices(adata)
+    points = coordinates(adata)
+    there = ~np.isnan(points).any(axis=1)
+    if not there.all():
+        log.info("%d of %d spots have no position: left out, without a label.", (~there).sum(), adata.n_obs)
+    if there.sum() < 3:
+        raise UserError(f"Only {there.sum()} of {adata.n_obs} spots have a position; at least 3 are needed.")
+    shallow = ad.AnnData(adata.X, obs=adata.obs, var=adata.var, layers=adata.layers, raw=adata.raw, obsm=adata.obsm)
+    shallow.obsm[SPATIAL] = points
+    return shallow[there]
+
+
+def sections(obs: pd.DataFrame, section_key: str) -> pd.Series | None:
+    """The section of every spot as strings; None where all are of one.
+
+    section_key: a column of obs, 'none', or 'auto' for library_id (squidpy's name).
+    Raises UserError for a column that is not there or has gaps.
+    """
+    if section_key == "none" or (section_key == "auto" and LIBRARY not in obs):
+        return None
+    key = LIBRARY if section_key == "auto" else section_key
+    if key not in obs:
+        raise UserError(
+            f"There is no obs column {key!r} to tell sections apart; the columns are {', '.join(map(str, obs))}."
+        )
+    if obs[key].isna().any():
+        raise UserError(f"The section of {obs[key].isna().sum()} spots is missing in obs[{key!r}]; fill it in.")
+    found = obs[key].astype(str)
+    return found if found.nunique() > 1 else None
+
+
+def section_members(sections: np.ndarray | None, n_spots: int) -> list[np.ndarray]:
+    """Indices of the spots of every section; of all spots where sections is None."""
+    if sections is None:
+        return [np.arange(n_spots)]
+    return [np.flatnonzero(sections == name) for name in np.unique(sections)]

@@ -1,0 +1,39 @@
+"""All that decides what a seed gives: by it a checkpoint is known to be of the same run."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+
+from scrcl.prepare.features import Features
+from scrcl.prepare.prepared import Prepared
+from scrcl.recipes import RUN_ONLY, CellSettings, TissueSettings
+from scrcl.runtime import versions
+
+
+def fingerprint(
+    prepared: Prepared, n_clusters: int, settings: CellSettings | TissueSettings, device: torch.device
+) -> dict[str, Any]:
+    """Settings, versions, machine, and a hash of the prepared data, by names that people can compare."""
+    content = hashlib.sha256("\n".join(prepared.cells.obs_names).encode())
+    inputs, graph = prepared.inputs, prepared.graph
+    if isinstance(inputs, Features):
+        parts = [inputs.values.indptr, inputs.values.indices, inputs.values.data, inputs.offset]
+    else:
+        parts = [inputs]
+    for part in (*parts, prepared.pcs, graph.indptr, graph.indices, graph.data):
+        content.update(np.ascontiguousarray(part).data)
+    own = {name: value for name, value in vars(settings).items() if name not in (*RUN_ONLY, "seeds", "label_key")}
+    return {
+        "task": settings.task,
+        "input": content.hexdigest(),
+        **own,
+        "n_clusters": n_clusters,
+        "cells_at_a_time": prepared.block or len(prepared.pcs),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        **versions(),
+    }

@@ -1,0 +1,80 @@
+"""Names: of genes, as people read them, and of clusters, by the known markers that are highest in them."""
+
+from __future__ import annotations
+
+import re
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from scrcl.genes.ranking import GROUP, bare_copy, statistics
+from scrcl.keys import GENE_SYMBOLS
+from scrcl.messages import UserError, log
+
+_ID = re.compile(r"ENS[A-Z]*G\d+(\.\d+)?|FBgn\d+|WBGene\d+|\d+")
+_NUMBERED = re.compile(r"(g|gene|feature|var|v|x)?[ ._-]*\d+", re.IGNORECASE)
+
+
+def gene_names(var: pd.DataFrame, gene_key: str = "auto") -> pd.Index:
+    """Names of the genes as people read them, made unique.
+
+    gene_key: a column of var, 'none' for var's own names, or 'auto': the first usual column of symbols where var's own
+    names are ids or numbers, else var's own. Says so where genes have but numbers.
+    Raises UserError for a column that is not there.
+    """
+    if gene_key not in ("auto", "none", *var.columns):
+        raise UserError(
+            f"There is no var column {gene_key!r}; the columns are {', '.join(map(str, var.columns)) or 'none'}."
+        )
+    names = var.index.astype(str)
+    keys = [gene_key] if gene_key not in ("auto", "none") else []
+    if gene_key == "auto" and _share(names, _ID) > 0.5:
+        keys = [key for key in GENE_SYMBOLS if key in var and not pd.api.types.is_numeric_dtype(var[key])]
+    if keys:
+        symbols = var[keys[0]].astype(object)
+        known = symbols.notna() & (symbols.astype(str).str.strip() != "")
+        log.info("Gene names: var[%r]; %d genes without one keep their id.", keys[0], (~known).sum())
+        names = pd.Index(symbols.astype(str).where(known, names))
+    if _share(names, _NUMBERED) > 0.9:
+        log.warning("The genes have no names, only numbers such as %s: markers are listed by them.", names[0])
+    return ad.utils.make_index_unique(pd.Index(names, name=None))
+
+
+def _share(names: pd.Index, pattern: re.Pattern[str]) -> float:
+    return float(np.mean([pattern.fullmatch(name) is not None for name in names]))
+
+
+def name_clusters(cells: ad.AnnData, known: dict[str, list[str]], groupby: str = GROUP) -> pd.DataFrame:
+    """Name every cluster by the known type whose markers are highest in it.
+
+    A gene's score in a cluster is 2 AUC - 1 (Somers' D): the chance that a cell of the cluster has more of it than
+    a cell of another, less the chance that it has less; from -1 to 1. A type's score is the mean over its
+    genes. So every gene weighs the same however high it is, and few cells cannot name a cluster that they are lost in.
+
+    cells: as for rank; known: genes per type. Returns a row per cluster of more than one cell; columns name
+    (that with the best score, 'unknown' where none is above 0), score, runner_up, margin (between the
+    two; NaN for a single type), and a column 'score of TYPE' per type.
+    """
+    genes = list(dict.fromkeys(gene for own in known.values() for gene in own))
+    bare = bare_copy(cells[:, genes], groupby)
+    sizes = bare.obs[GROUP].value_counts(sort=False)
+    table = statistics(bare, list(sizes.index[sizes > 1]), "wilcoxon")
+    z = table.pivot(index="group", columns="names", values="scores")
+    to_d = np.sqrt((cells.n_obs + 1) / (3 * sizes[z.index] * (cells.n_obs - sizes[z.index])))
+    of_genes = z.mul(to_d.to_numpy(), axis=0)
+    scores = pd.DataFrame({name: of_genes[own].mean(axis=1) for name, own in known.items()})
+    scores.index = scores.index.astype(str)
+    ordered = np.argsort(-scores.to_numpy(), axis=1, kind="stable")
+    best = np.take_along_axis(scores.to_numpy(), ordered, axis=1)
+    several = scores.shape[1] > 1
+    named = pd.DataFrame(
+        {
+            "name": np.where(best[:, 0] > 1e-6, scores.columns[ordered[:, 0]], "unknown"),
+            "score": best[:, 0],
+            "runner_up": scores.columns[ordered[:, 1]] if several else "",
+            "margin": best[:, 0] - best[:, 1] if several else np.nan,
+        },
+        index=scores.index,
+    )
+    return named.join(scores.add_prefix("score of ")).rename_axis("cluster")

@@ -1,0 +1,190 @@
+"""Marker genes of clusters, ranked and filtered."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+
+from scrcl.messages import UserError, log
+
+GROUP = "cluster"  # obs column of the clusters
+
+
+@dataclass
+class Markers:
+    """The genes of every cluster, ranked.
+
+    table: one row per tested cluster and gene, clusters in their order and genes by falling score. Columns as in
+        scanpy.get.rank_genes_groups_df (group, names, scores, logfoldchanges (log2), pvals, pvals_adj
+        (Benjamini-Hochberg), pct_nz_group and pct_nz_reference (shares of cells that have the gene, in the
+        cluster and in all others)), and passes_filter. 'logreg' has no p-values: NaN.
+    top: per cluster, of its genes that pass the filter but for the share of other cells, the first by score, ordered
+        by fold change: what an expert would name it by. Where RNA of one type has leaked into all droplets
+        (insulin in the pancreas), the whole filter drops just these.
+    specific: per cluster, the genes that pass the whole filter, by falling score.
+    untested: the clusters of a single cell, which no test can rank.
+    """
+
+    table: pd.DataFrame
+    top: dict[str, list[str]]
+    specific: dict[str, list[str]]
+    untested: list[str]
+
+    def drawn(self, n_genes: int) -> dict[str, list[str]]:
+        """Per tested cluster the genes that figures show: specific ones, failing those top ones, failing those the first."""
+        first = {name: list(genes["names"]) for name, genes in self.table.groupby("group", observed=True)}
+        return {name: (self.specific[name] or self.top[name] or genes)[:n_genes] for name, genes in first.items()}
+
+    def listed(self, n_genes: int) -> pd.DataFrame:
+        """The rows of table that are among the first n_genes of their cluster: of all genes, specific or top ones.
+
+        Three more columns, counting from 1 and missing where a gene has no such rank: rank (by score, of all
+        genes), specific_rank and top_rank (its place in specific and in top).
+        """
+        groups = self.table["group"].astype(str)
+        ranked = self.table.assign(rank=self.table.groupby("group", observed=True).cumcount() + 1)
+        for name, genes in (("specific_rank", self.specific), ("top_rank", self.top)):
+            place = {(group, gene): i for group, own in genes.items() for i, gene in enumerate(own, 1)}
+            ranked[name] = pd.array([place.get(key) for key in zip(groups, ranked["names"])], dtype="Int64")
+        ranks = ["rank", "specific_rank", "top_rank"]
+        chosen = (ranked[ranks].fillna(n_genes + 1) <= n_genes).any(axis=1)
+        return ranked.loc[chosen, ["group", *ranks, *self.table.columns.drop("group")]]
+
+
+def rank(
+    cells: ad.AnnData,
+    groupby: str = GROUP,
+    *,
+    groups: Sequence[str] = ("all",),
+    method: str = "wilcoxon",
+    n_genes: int = 20,
+    min_in_group_fraction: float = 0.5,
+    max_out_group_fraction: float = 0.25,
+    min_fold_change: float = 1.0,
+) -> Markers:
+    """Rank all genes of every cluster against all other cells with scanpy's rank_genes_groups, and filter as published.
+
+    Parameters
+    ----------
+    cells
+        X log-normalised, sparse or dense; obs[groupby], a categorical of strings without gaps. It stays as it is.
+    groupby
+        The obs column of the clusters.
+    groups
+        Clusters to test, or 'all'.
+    method
+        'wilcoxon', 't-test' or 'logreg'.
+    n_genes
+        How many top genes are kept.
+    min_in_group_fraction, max_out_group_fraction
+        The filter: in more than this share of the cluster's cells, in less than that of all others.
+    min_fold_change
+        The log2 of a fold change, as in scanpy's filter.
+
+    Raises
+    ------
+    UserError
+        For clusters that are not there, and where there is nothing to compare.
+    """
+    bare = bare_copy(cells, groupby)
+    tested, untested = _to_test(bare, groups)
+    sizes = bare.obs[GROUP].value_counts(sort=False)
+    table = _logistic(bare, tested, sizes) if method == "logreg" else statistics(bare, tested, method)
+    leads = (table["pct_nz_group"] > min_in_group_fraction) & (table["logfoldchanges"] > min_fold_change)
+    table["passes_filter"] = leads & (table["pct_nz_reference"] < max_out_group_fraction)
+    specific = _by_group(table[table["passes_filter"]], tested)
+    first = table[leads].groupby("group", observed=True).head(n_genes)
+    top = _by_group(first.sort_values("logfoldchanges", ascending=False, kind="stable"), tested)
+    empty = [name for name in tested if not specific[name]]
+    if empty:
+        some = ", ".join(empty[:5]) + (" and others" if len(empty) > 5 else "")
+        log.info(
+            "No gene passes the filter in %d clusters (%s): the figures show top genes, or the first ones.",
+            len(empty),
+            some,
+        )
+    return Markers(table, top, specific, untested)
+
+
+def _to_test(bare: ad.AnnData, groups: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The clusters that were asked for, those that a test can rank and those of a single cell."""
+    sizes = bare.obs[GROUP].value_counts(sort=False)
+    wanted = list(sizes.index) if list(groups) == ["all"] else list(dict.fromkeys(groups))
+    _require_groups(wanted, sizes)
+    untested = [name for name in wanted if sizes[name] < 2]
+    if untested:
+        log.info("Not tested, being a single cell: cluster %s.", ", ".join(untested))
+    tested = [name for name in sizes.index if name in wanted and sizes[name] > 1]
+    if not tested:
+        raise UserError("Every cluster to test is a single cell; no test can rank its genes.")
+    return tested, untested
+
+
+def _require_groups(wanted: list[str], sizes: pd.Series) -> None:
+    unknown = [name for name in wanted if name not in sizes.index]
+    if unknown:
+        raise UserError(f"There is no cluster {unknown[0]!r} to test; there are {', '.join(sizes.index)}.")
+    if len(sizes) < 2:
+        raise UserError(f"All cells are of one cluster, {sizes.index[0]!r}; markers need at least two to compare.")
+    if 2 * len(sizes) > sizes.sum():
+        raise UserError(
+            f"The labels have {len(sizes)} different values for {sizes.sum()} cells, so they are no clusters; "
+            "name another table or column with --labels."
+        )
+
+
+def statistics(bare: ad.AnnData, tested: list[str], method: str) -> pd.DataFrame:
+    """All statistics of a test, by falling score."""
+    _rank_genes_groups(bare, groups=tested, method=method, pts=True)
+    table = sc.get.rank_genes_groups_df(bare, group=tested)
+    if "group" not in table:  # scanpy leaves it out where there is one
+        table.insert(0, "group", tested[0])
+    table["group"] = pd.Categorical(table["group"], tested)
+    # Welch's t of a gene that varies neither in the cluster nor outside is infinite
+    largest = table["scores"].where(np.isfinite(table["scores"])).abs().max()
+    return table.assign(scores=table["scores"].clip(-largest, largest))
+
+
+def _logistic(bare: ad.AnnData, tested: list[str], sizes: pd.Series) -> pd.DataFrame:
+    """Logistic regression's coefficients in place of a test's scores; fold changes and shares as for the tests."""
+    fitted = [name for name in sizes.index if sizes[name] > 1]
+    if len(fitted) < 2:
+        raise UserError("Logistic regression needs two clusters of more than one cell; take --method wilcoxon.")
+    _rank_genes_groups(bare, groups=fitted, method="logreg", max_iter=1000)
+    coefficients = bare.uns["rank_genes_groups"]
+    scores = {
+        name: pd.Series(coefficients["scores"][name], index=coefficients["names"][name])
+        for name in coefficients["names"].dtype.names
+    }
+    if len(fitted) == 2:  # scanpy 1.11 gives the second class's coefficients, under the first one's name
+        (second,) = scores.values()
+        scores = dict(zip(fitted, [-second, second]))
+    table = statistics(bare, tested, "t-test").assign(pvals=np.nan, pvals_adj=np.nan)
+    parts = [part for _, part in table.groupby("group", observed=True)]
+    for name, part in zip(tested, parts):
+        part["scores"] = scores[name].reindex(part["names"]).to_numpy()
+    return pd.concat([part.sort_values("scores", ascending=False, kind="stable") for part in parts], ignore_index=True)
+
+
+def _rank_genes_groups(bare: ad.AnnData, **settings: Any) -> None:
+    with warnings.catch_warnings():  # scanpy's own, from about 20 clusters up; nothing that a user could do about it
+        warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
+        sc.tl.rank_genes_groups(bare, GROUP, use_raw=False, **settings)
+
+
+def bare_copy(cells: ad.AnnData, groupby: str) -> ad.AnnData:
+    """The values and clusters alone, so that scanpy writes nothing into cells. The values are not copied."""
+    obs = pd.DataFrame({GROUP: cells.obs[groupby].to_numpy()}, index=cells.obs_names.rename(None))
+    obs[GROUP] = pd.Categorical(obs[GROUP], cells.obs[groupby].cat.remove_unused_categories().cat.categories)
+    return ad.AnnData(cells.X, obs=obs, var=pd.DataFrame(index=cells.var_names))
+
+
+def _by_group(table: pd.DataFrame, tested: list[str]) -> dict[str, list[str]]:
+    return {name: list(table.loc[table["group"] == name, "names"]) for name in tested}

@@ -1,0 +1,214 @@
+"""What stays constant over training: both views of the cells, and the graphs of cells and genes, as tensors on one device."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from scrcl.method.kernels import symmetric_product
+from scrcl.prepare import graphs
+from scrcl.prepare.features import Features
+
+# Share of stored values up to which a CPU multiplies them as they are faster than a block made dense. On two
+# cores, 50,000 x 2,000 times 512 columns: as they are 0.29 s at a share of 0.08, and in proportion to it; dense 0.69 s.
+# Transposed, for the gradient, dense is faster from a share of 0.03 up.
+SPARSE_UP_TO = 0.12
+
+
+@dataclass(frozen=True)
+class GraphInputs:
+    """What stays constant over training; every tensor on one device.
+
+    view1            [N, G], the expression encoder's input A_hat^m1 X, dense or a view of sparse values
+    propagated_view2 [N, G], A_hat times the graph encoder's input A_hat^m2 X, in the same form
+    normalised       [N, N] sparse, A_hat = D^-1/2 (A + I) D^-1/2
+    neighbourhood    [N, N] sparse 0/1, A + I
+    gene_graph       [G, G] sparse, normalised, row g holds what gene g receives
+    block            cells at a time where a step works on rows alone, 0 for all; bounds its memory
+    """
+
+    view1: Tensor | SparseView
+    propagated_view2: Tensor | SparseView
+    normalised: Tensor
+    neighbourhood: Tensor
+    gene_graph: Tensor
+    block: int = 0
+
+
+def graph_inputs(
+    values: np.ndarray | Features,
+    cells: sparse.spmatrix,
+    genes: sparse.spmatrix,
+    hops: Sequence[int],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    block: int = 0,
+) -> GraphInputs:
+    """Everything that stays constant over training, computed once and moved to the device.
+
+    values: [N, G] as the encoders see them, dense or sparse; cells: A, [N, N]; genes: B, [G, G];
+    hops: smoothing hops of the two views; block: cells at a time, 0 for all, see GraphInputs.
+    """
+    neighbourhood = graphs.with_self_loops(cells)
+    a_hat = graphs.normalised(neighbourhood).astype(np.float32 if isinstance(values, Features) else values.dtype)
+    normalised = sparse_tensor(a_hat, device, dtype)
+    view1: torch.Tensor | SparseView
+    propagated: torch.Tensor | SparseView
+    if isinstance(values, Features):
+        view1 = SparseView(values, normalised, hops[0], block or len(a_hat.indptr))
+        propagated = view1.after(hops[1] + 1)
+    else:
+        view1 = torch.as_tensor(graphs.smooth(values, a_hat, hops[0]), dtype=dtype, device=device)
+        # One hop more than the view has: the first propagation of the graph encoder.
+        propagated = torch.as_tensor(graphs.smooth(values, a_hat, hops[1] + 1), dtype=dtype, device=device)
+    return GraphInputs(
+        view1=view1,
+        propagated_view2=propagated,
+        normalised=normalised,
+        neighbourhood=sparse_tensor(neighbourhood, device, dtype),
+        gene_graph=sparse_tensor(graphs.normalised(genes), device, dtype),
+        block=block,
+    )
+
+
+def sparse_tensor(matrix: sparse.spmatrix, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """A scipy matrix as a torch CSR tensor."""
+    matrix = matrix.tocsr()
+    matrix.sort_indices()
+    # What MKL takes; it would make them of 64 bits at every product.
+    index = torch.int32 if matrix.nnz < 2**31 else torch.int64
+    with warnings.catch_warnings():  # torch announces at each first use that CSR is in beta
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+        return torch.sparse_csr_tensor(
+            torch.as_tensor(matrix.indptr, dtype=index),
+            torch.as_tensor(matrix.indices, dtype=index),
+            torch.as_tensor(matrix.data, dtype=dtype),
+            size=matrix.shape,
+            device=device,
+            check_invariants=True,
+        )
+
+
+class SparseView:
+    """A_hat^hops X of sparse features X. torch's linear layers take it, or its transpose T, in place of a tensor.
+
+    Both factors are linear, so A_hat^hops (X W) stands for (A_hat^hops X) W: nothing of size [N, G] is made. The gradient of W is
+    X^T (A_hat^hops gradient), with a block of cells at a time made dense and dropped.
+
+    features: X, [N, G]; a_hat: [N, N] sparse; block: cells made dense at a time.
+    """
+
+    def __init__(self, features: Features, a_hat: Tensor, hops: int, block: int) -> None:
+        place: dict[str, Any] = {"device": a_hat.device}
+        self.shape = torch.Size(features.shape)
+        self.device, self.dtype = a_hat.device, a_hat.dtype
+        self.block = min(block, self.shape[0])
+        self.starts = features.values.indptr.tolist()  # known to the host, so that no block waits for the device
+        self.ends = torch.as_tensor(features.values.indptr, dtype=torch.int64, **place)
+        self.genes = torch.as_tensor(features.values.indices, dtype=torch.int32, **place)
+        self.values = torch.as_tensor(features.values.data, dtype=self.dtype, **place)
+        self.offset = torch.as_tensor(features.offset, dtype=self.dtype, **place)
+        self.a_hat, self.hops = a_hat, hops
+        self.is_dense_faster = self.device.type != "cpu" or features.density > SPARSE_UP_TO
+        self.transposed = False
+        # One for all blocks, since to ask for new memory takes as long as to fill it.
+        self._buffer = torch.empty(self.block, self.shape[1], **place, dtype=self.dtype)
+
+    @property
+    def T(self) -> SparseView:
+        """The transpose, on the same memory."""
+        other = copy.copy(self)
+        other.shape, other.transposed = self.shape[::-1], not self.transposed
+        return other
+
+    def after(self, hops: int) -> SparseView:
+        """The same features after that many hops, on the same memory."""
+        other = copy.copy(self)
+        other.hops = hops
+        return other
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """torch's own way for foreign types to take part: linear(view, weight, bias)."""
+        if function is not torch.nn.functional.linear:
+            return NotImplemented
+        return cls._linear(*args, **(kwargs or {}))
+
+    def _linear(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        if self.transposed:
+            product = _Product.apply(self.transposed_times, self.times, self._smooth(weight.T))
+        else:
+            product = self._smooth(_Product.apply(self.times, self.transposed_times, weight.T))
+        return product if bias is None else product + bias
+
+    def _smooth(self, x: Tensor) -> Tensor:
+        for _ in range(self.hops):
+            x = symmetric_product(self.a_hat, x)
+        return x
+
+    def _blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Which cells, and where their values are stored."""
+        n_cells = len(self.starts) - 1
+        for start in range(0, n_cells, self.block):
+            rows = slice(start, min(start + self.block, n_cells))
+            yield rows, slice(self.starts[rows.start], self.starts[rows.stop])
+
+    def _ends(self, rows: slice) -> Tensor:
+        """Where each of the cells' values begin and the last ones end, counted from the first."""
+        return self.ends[rows.start : rows.stop + 1] - self.starts[rows.start]
+
+    def _dense(self, rows: slice, stored: slice) -> Tensor:
+        """Values of these cells without the offset, [cells, G], until the next call."""
+        ends = self._ends(rows)
+        firsts = torch.arange(len(ends) - 1, device=self.device) * len(self.offset)
+        where = torch.repeat_interleave(firsts, ends.diff(), output_size=stored.stop - stored.start)
+        dense = self._buffer[: len(ends) - 1].zero_()
+        dense.view(-1).index_put_((where + self.genes[stored],), self.values[stored])
+        return dense
+
+    def _stored(self, rows: slice, stored: slice) -> Tensor:
+        """Values of these cells without the offset, [cells, G] sparse."""
+        ends = self._ends(rows).to(torch.int32)
+        size = (len(ends) - 1, len(self.offset))
+        # scipy has checked the whole, of which this is a part.
+        return torch.sparse_csr_tensor(ends, self.genes[stored], self.values[stored], size=size, check_invariants=False)
+
+    def times(self, x: Tensor) -> Tensor:
+        """X x, [N, d]; x: [G, d]."""
+        part = self._dense if self.is_dense_faster else self._stored
+        product = torch.empty(len(self.starts) - 1, x.shape[1], device=self.device, dtype=self.dtype)
+        for rows, stored in self._blocks():
+            torch.mm(part(rows, stored), x, out=product[rows])
+        return product.sub_(self.offset @ x)
+
+    def transposed_times(self, x: Tensor) -> Tensor:
+        """X^T x, [G, d]; x: [N, d]."""
+        product = torch.outer(-self.offset, x.sum(0))
+        for rows, stored in self._blocks():
+            product.addmm_(self._dense(rows, stored).T, x[rows])
+        return product
+
+
+class _Product(torch.autograd.Function):
+    """A product with a constant matrix, and with its transpose for the gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, product: Callable[[Tensor], Tensor], transposed: Callable[[Tensor], Tensor], x: Tensor
+    ) -> Tensor:
+        ctx.transposed = transposed
+        return product(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, ctx.transposed(grad)

@@ -1,0 +1,255 @@
+"""Operations on cells by rows, in bounded memory, with the same bits whatever the number of threads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn import functional
+
+CACHED = 2**19  # numbers of an array that is worked on while a core's cache holds it
+
+
+def by_rows(
+    function: Callable[..., tuple[Tensor, ...]], block: int, rows: tuple[Tensor, ...], shared: tuple[Tensor, ...] = ()
+) -> tuple[Tensor, ...]:
+    """function(*rows, *shared), a block of rows at a time, where row i of what it returns hangs on row i of its arguments alone.
+
+    Of what a block makes only the result stays; the backward pass makes the rest again. shared: what
+    all rows need and has a gradient. block 0: all at once, and all stays.
+    """
+    if not block or block >= len(rows[0]):
+        return function(*rows, *shared)
+    return _ByRows.apply(function, block, len(rows), *rows, *shared)
+
+
+class _ByRows(torch.autograd.Function):
+    """by_rows, with results and gradients written in place: they are never there twice."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Any], block: int, n: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.function, ctx.block, ctx.n = function, block, n
+        ctx.save_for_backward(*tensors)
+        ctx.random = _random_state(tensors[0].device)
+        rows, shared = tensors[:n], tensors[n:]
+        results: list[Tensor] = []
+        for part in _parts(len(rows[0]), block):
+            found = function(*(x[part] for x in rows), *shared)
+            results = results or [x.new_empty((len(rows[0]), *x.shape[1:])) for x in found]
+            for result, x in zip(results, found):
+                result[part] = x
+        return tuple(results)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows = ctx.saved_tensors[: ctx.n]
+        shared = [x.detach().requires_grad_() for x in ctx.saved_tensors[ctx.n :]]
+        results = [torch.empty_like(x) for x in rows]
+        device = rows[0].device
+        with torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            _set_random_state(ctx.random, device)  # dropout falls on the same places
+            for part in _parts(len(rows[0]), ctx.block):
+                own = [x[part].detach().requires_grad_() for x in rows]
+                torch.autograd.backward(ctx.function(*own, *shared), [grad[part] for grad in grads])
+                for result, x in zip(results, own):
+                    result[part] = x.grad
+        return None, None, None, *results, *(x.grad for x in shared)
+
+
+def _parts(n: int, block: int) -> list[slice]:
+    return [slice(start, min(start + block, n)) for start in range(0, n, block)]
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(state: Tensor, device: torch.device) -> None:
+    torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.set_rng_state(state)
+
+
+def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
+    """Dropout; on a CPU the mask is made of 16 random bits per value, an eighth of the time of torch's Bernoulli numbers."""
+    if not training or not probability:
+        return x
+    if not x.is_cpu:
+        return functional.dropout(x, probability, training)
+    dropped = min(max(1, round(probability * 2**16)), 2**16 - 1)  # of the 2^16 values that 16 bits have
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
+    return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))
+
+
+class _SymmetricProduct(torch.autograd.Function):
+    """S @ x for a symmetric sparse S: the gradient is S @ g, no transpose needed."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, symmetric: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(symmetric)
+        return _product(symmetric, x)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[None, Tensor]:
+        (symmetric,) = ctx.saved_tensors  # type: ignore[attr-defined]  # torch does not declare it
+        return None, _product(symmetric, grad)
+
+
+def _product(symmetric: Tensor, x: Tensor) -> Tensor:
+    """symmetric @ x, without the zeros and the copy of them that @ writes first: two thirds of the time."""
+    return torch.addmm(result := torch.empty_like(x), symmetric, x, beta=0, out=result)
+
+
+symmetric_product = _SymmetricProduct.apply
+
+
+class _UnitRows(torch.autograd.Function):
+    """Rows at unit length, as torch's normalize gives them, in half the passes over them: d h = (d e - e (e . d e)) / |h|."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
+        unit = x / length
+        ctx.save_for_backward(unit, length)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        unit, length = ctx.saved_tensors
+        return torch.addcmul(grad, unit, row_dot(unit, grad)[:, None], value=-1).div_(length)
+
+
+unit_rows = _UnitRows.apply
+
+
+class RowProducts(NamedTuple):
+    """Per cell, [N], of logits u, v, with p, q their row softmax less 1/H, and d = u - v.
+
+    near: p . (sum of v over neighbours) + u . (sum of q over neighbours); all: the same with the sums over all cells;
+    size_u, size_v: log-normalisers; drift: mean of d, what the 1/H taken off p and q leaves out of p.d and q.d.
+    """
+
+    pu: Tensor
+    qv: Tensor
+    pd: Tensor
+    qd: Tensor
+    near: Tensor
+    all: Tensor
+    size_u: Tensor
+    size_v: Tensor
+    drift: Tensor
+
+
+def row_products(u: Tensor, v: Tensor, neighbourhood: Tensor, block: int = 0) -> RowProducts:
+    """u, v: [N, H]; neighbourhood: [N, N], symmetric and sparse; block: rows at a time, 0 for as many as suit the device."""
+    block = block or (max(1, CACHED // u.shape[1]) if u.is_cpu else len(u))
+    return RowProducts(*_RowProducts.apply(u, v, neighbourhood, block).unbind(0))
+
+
+class _RowProducts(torch.autograd.Function):
+    """row_products, [9, N], and its gradient written out: rows are worked on while the cache holds them, and p and q are
+    made again in place of being kept."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, v: Tensor, neighbourhood: Tensor, block: int) -> Tensor:
+        parts = _parts(len(u), block)
+        q = torch.empty_like(v)
+        for part in parts:
+            q[part] = _softmax(v[part])[1]
+        v_near, q_near, v_all, q_all = _product(neighbourhood, v), _product(neighbourhood, q), v.sum(0), q.sum(0)
+        results = u.new_empty((len(RowProducts._fields), len(u)))
+        for part in parts:
+            own = u[part], v[part], q[part], v_near[part], q_near[part]
+            results[:, part] = torch.stack(_products_of(*own, v_all, q_all))
+        ctx.save_for_backward(u, v, neighbourhood, v_near, q_near, v_all, q_all)
+        ctx.parts = parts
+        return results
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        u, v, neighbourhood, v_near, q_near, v_all, q_all = ctx.saved_tensors
+        to = RowProducts(*grad[:, :, None])  # each [N, 1]
+        # What reaches q and v over neighbours and over the sums of all cells.
+        weighted = to.near * u
+        dq = _product(neighbourhood, weighted)
+        dq_all, dv_all = torch.zeros_like(q_all), torch.zeros_like(v_all)
+        for part in ctx.parts:
+            p = _softmax(u[part])[1]
+            weighted[part] = to.near[part] * p
+            dq_all += (to.all[part] * u[part]).sum(0)
+            dv_all += (to.all[part] * p).sum(0)
+        dv = _product(neighbourhood, weighted)
+        du = weighted
+        for part in ctx.parts:
+            own = u[part], v[part], v_near[part], q_near[part], dq[part] + dq_all, dv[part] + dv_all
+            du[part], dv[part] = _gradients_of(*own, v_all, q_all, RowProducts(*(x[part] for x in to)))
+        return du, dv, None, None
+
+
+def _softmax(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The row softmax, and it less 1/H."""
+    shares = torch.softmax(x, dim=1)
+    return shares, shares - 1 / x.shape[1]
+
+
+def _products_of(
+    u: Tensor, v: Tensor, q: Tensor, v_near: Tensor, q_near: Tensor, v_all: Tensor, q_all: Tensor
+) -> RowProducts:
+    shares, p = _softmax(u)
+    d = u - v
+    return RowProducts(
+        pu=row_dot(p, u),
+        qv=row_dot(q, v),
+        pd=row_dot(p, d),
+        qd=row_dot(q, d),
+        near=row_dot(p, v_near) + row_dot(u, q_near),
+        all=row_dot(p, v_all) + row_dot(u, q_all),
+        # log softmax = x - size, also where x is largest
+        size_u=u.amax(1) - shares.amax(1).log(),
+        size_v=v.amax(1) - (q.amax(1) + 1 / v.shape[1]).log(),
+        drift=d.mean(1),
+    )
+
+
+def _gradients_of(
+    u: Tensor,
+    v: Tensor,
+    v_near: Tensor,
+    q_near: Tensor,
+    dq: Tensor,
+    dv: Tensor,
+    v_all: Tensor,
+    q_all: Tensor,
+    to: RowProducts,
+) -> tuple[Tensor, Tensor]:
+    """Of u and v, given those of the products, and what reaches q and v from other cells."""
+    (shares_u, p), (shares_v, q), d = _softmax(u), _softmax(v), u - v
+    dp = to.pu * u + to.pd * d + to.near * v_near + to.all * v_all
+    dq = to.qv * v + to.qd * d + dq
+    dd = to.pd * p + to.qd * q + to.drift / u.shape[1]
+    du = shares_u * (dp - row_dot(shares_u, dp)[:, None] + to.size_u) + to.pu * p + to.near * q_near + to.all * q_all
+    dv = shares_v * (dq - row_dot(shares_v, dq)[:, None] + to.size_v) + to.qv * q + dv
+    return du + dd, dv - dd
+
+
+def fixed_sum(x: Tensor) -> Tensor:
+    """The sum of all, in an order that the number of threads does not change: torch splits a sum of 32,768 or more by threads."""
+    side = math.isqrt(x.numel())
+    flat = x.flatten()
+    return flat[: side**2].view(side, side).sum(1).sum() + flat[side**2 :].sum()
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean of [N] values, by `fixed_sum`."""
+    return fixed_sum(x) / len(x)
+
+
+def row_dot(a: Tensor, b: Tensor) -> Tensor:
+    """[N], a . b row by row, for the same reason in place of a matrix times a vector."""
+    return torch.linalg.vecdot(a, b)

@@ -1,0 +1,119 @@
+"""The scRCL network: two encoders of the same cells, and the refinement by cell-gene associations.
+
+Shapes: N cells (or spots), G genes, H hidden units, K' refined dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu_, linear
+from torch_geometric.nn import GCNConv
+from torch_geometric.nn.dense.linear import Linear as InitLinear
+
+from scrcl.method.inputs import GraphInputs
+from scrcl.method.kernels import by_rows, dropout, symmetric_product, unit_rows
+
+
+class Architecture(NamedTuple):
+    """H hidden units, K' refined dimensions, the probability of dropout in [0, 1)."""
+
+    hidden: int
+    refined_width: int
+    dropout: float
+
+
+class Embeddings(NamedTuple):
+    """e1, e2: [N, H], cell embeddings; z1, z2: [N, K'], refined embeddings; all in rows of unit length."""
+
+    e1: Tensor
+    e2: Tensor
+    z1: Tensor
+    z2: Tensor
+
+
+class SymmetricGCNConv(GCNConv):
+    """GCNConv over a symmetric, already normalised sparse adjacency: one sparse product each way."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, normalize=False)
+
+    def message_and_aggregate(self, adj_t: Tensor, x: Tensor) -> Tensor:
+        return symmetric_product(adj_t, x)
+
+
+class GraphEncoder(nn.Module):
+    """GCN -> LeakyReLU -> GCN -> LeakyReLU -> dropout -> Linear -> LeakyReLU, [N, G] to [N, H].
+
+    The first GCN multiplies an input that never changes by a graph that never
+    changes, so it receives the product and is left with its weights: (A_hat X) W + b.
+    """
+
+    def __init__(self, n_genes: int, hidden: int, dropout: float):
+        super().__init__()
+        # GCNConv's own initialisation, since this is its first half.
+        self.gcn1 = InitLinear(n_genes, hidden, weight_initializer="glorot", bias_initializer="zeros")
+        self.gcn2 = SymmetricGCNConv(hidden, hidden)
+        self.out = nn.Linear(hidden, hidden)
+        self.dropout = dropout
+
+    def forward(self, inputs: GraphInputs) -> Tensor:
+        h = leaky_relu_(self.gcn1(inputs.propagated_view2))
+        h = leaky_relu_(self.gcn2(h, inputs.normalised))
+        (h,) = by_rows(self._head, inputs.block, (h,), (self.out.weight, self.out.bias))
+        return h
+
+    def _head(self, h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
+        return (leaky_relu_(linear(dropout(h, self.dropout, self.training), weight, bias)),)
+
+
+class ScRCL(nn.Module):
+    """Two encoders of the same cells and their refinement by cell-gene associations.
+
+    Parameters
+    ----------
+    n_cells, n_genes
+        N and G; the gene encoder's weights hang on the number of cells.
+    architecture
+        H, K' and the probability of dropout.
+    """
+
+    def __init__(self, n_cells: int, n_genes: int, architecture: Architecture):
+        super().__init__()
+        hidden, refined_width, self.dropout = architecture
+        self.expression_encoder = nn.Linear(n_genes, hidden)
+        self.graph_encoder = GraphEncoder(n_genes, hidden, self.dropout)
+        self.projector = nn.Linear(hidden, n_genes)
+        self.gene_encoder = GCNConv(n_cells, refined_width, normalize=False)
+
+    def forward(self, inputs: GraphInputs) -> Embeddings:
+        h1, h2 = self.encode(inputs)
+        q = self.encode_genes(inputs)
+        return self.contrasted(h1, h2, q, inputs.block)
+
+    def encode(self, inputs: GraphInputs) -> tuple[Tensor, Tensor]:
+        """H1 = ReLU(X1 W + b) and H2, of the graph encoder: the hidden units of both views, [N, H] each."""
+        return self.expression_encoder(inputs.view1).relu_(), self.graph_encoder(inputs)
+
+    def encode_genes(self, inputs: GraphInputs) -> Tensor:
+        """Q = ReLU(GCN_B(X1^T)), [G, K']."""
+        return self.gene_encoder(inputs.view1.T, inputs.gene_graph).relu()
+
+    def contrasted(self, h1: Tensor, h2: Tensor, q: Tensor, block: int = 0) -> Embeddings:
+        """What the losses compare: E1, E2 are H1, H2 in rows of unit length, Z1, Z2 their refinement by the genes."""
+        z1, z2 = self.refine(q, h1, h2, block=block)
+        (e1,), (e2,) = (by_rows(lambda h: (unit_rows(h),), block, (h,)) for h in (h1, h2))
+        return Embeddings(e1, e2, z1, z2)
+
+    def refine(self, q: Tensor, *hidden: Tensor, block: int = 0) -> list[Tensor]:
+        """Z = rownorm(P(h) Q) for each h. q: [G, K'], h: [N, H], results [N, K'].
+
+        P(h) Q = h (W^T Q) + b Q: multiplied small side first, so that the N x G intermediate P(h) never exists.
+        """
+
+        def refined(h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
+            return (unit_rows(dropout(h, self.dropout, self.training) @ weight + bias),)
+
+        projected = self.projector.weight.T @ q, self.projector.bias @ q
+        return [by_rows(refined, block, (h,), projected)[0] for h in hidden]

@@ -1,0 +1,219 @@
+"""Full-batch training. No clustering and no scoring happens in here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from scrcl.disk import interrupts
+from scrcl.disk.checkpoints import Checkpoints
+from scrcl.messages import UserError, log, progress
+from scrcl.method.inputs import GraphInputs
+from scrcl.method.losses import Losses, Objective, losses
+from scrcl.method.network import Architecture, ScRCL
+from scrcl.runtime import keep_freed_memory
+
+PER_CELL = "gene_encoder.lin.weight"  # [K', N]
+PLATEAU_EPOCHS = 10  # over which a loss is seen to fall or not
+
+
+class Fitted(NamedTuple):
+    """model on its device, its last state; history: per epoch, the losses."""
+
+    model: ScRCL
+    history: list[dict[str, float]]
+
+
+class Schedule(NamedTuple):
+    """How long and how fast: full-batch epochs at most, and Adam's learning rate and L2 weight decay.
+
+    plateau: training ends once the loss falls by less than this share of its first value in 10 epochs; 0 for never.
+    """
+
+    epochs: int
+    lr: float
+    weight_decay: float
+    plateau: float = 0.0
+
+
+def fit(
+    inputs: GraphInputs,
+    architecture: Architecture,
+    objective: Objective,
+    schedule: Schedule,
+    *,
+    seed: int,
+    on_epoch: Callable[[dict[str, float]], None] = lambda record: None,
+    checkpoints: Checkpoints | None = None,
+) -> Fitted:
+    """Train a new model with Adam.
+
+    Within `interrupts.handled()`, as in the scripts, Ctrl-C and SIGTERM wait for the end of the epoch, after which the
+    state is kept. The caller's torch random state is left as it was.
+
+    Parameters
+    ----------
+    inputs, architecture, objective, schedule
+        What is trained on, which network, what is minimised, and for how long.
+    seed
+        Of the initial parameters and of dropout.
+    on_epoch
+        Receives {seed, epoch, the losses, total} after each epoch, also for epochs of the checkpoint.
+    checkpoints
+        Where the state of training is kept, and where it goes on from.
+
+    Raises
+    ------
+    UserError
+        When a loss is not finite.
+    """
+    keep_freed_memory()
+    device, checkpoints = inputs.view1.device, checkpoints or Checkpoints()
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), interrupts.deferred() as asked_to_end:
+        torch.manual_seed(seed)
+        model = new_model(inputs, architecture)
+        optimizer = adam(model, schedule)
+        history = _go_on(checkpoints.training(seed), model, optimizer)
+        for record in history:
+            on_epoch(record)
+        bar = progress(desc=f"seed {seed}", unit="epoch", total=schedule.epochs, initial=len(history))
+        while len(history) < schedule.epochs and not _has_flattened(history, schedule.plateau) and not asked_to_end():
+            terms = step(model, inputs, optimizer, objective)
+            history.append({"seed": seed, "epoch": len(history) + 1, **terms})
+            on_epoch(history[-1])
+            if not math.isfinite(terms["total"]):
+                raise _diverged(f"The loss is no longer a finite number in epoch {len(history)} of seed {seed}")
+            bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
+            bar.update()
+            if checkpoints.is_due(len(history)) or asked_to_end():
+                checkpoints.keep_training(_state(seed, model, optimizer, history))
+        bar.total = len(history)  # the bar ends full, also on a plateau
+        bar.close()
+    return Fitted(model, history)
+
+
+def new_model(inputs: GraphInputs, architecture: Architecture) -> ScRCL:
+    """A model for these inputs, on their device, with parameters from torch's random state."""
+    model = ScRCL(*inputs.view1.shape, architecture)
+    return model.to(inputs.view1.device, inputs.view1.dtype)
+
+
+def restored_model(parameters: dict[str, torch.Tensor], inputs: GraphInputs, architecture: Architecture) -> ScRCL:
+    """`new_model` with parameters of an earlier one; the caller's torch random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        model = new_model(inputs, architecture)
+    model.load_state_dict(parameters)
+    return model
+
+
+def in_order_of_cells(parameters: dict[str, torch.Tensor], order: np.ndarray | None) -> dict[str, torch.Tensor]:
+    """Parameters of a model that has seen the cells in that order, for cells as they stand; the gene encoder's hang on it."""
+    if order is None:
+        return parameters
+    weight = torch.empty_like(parameters[PER_CELL])
+    weight[:, order] = parameters[PER_CELL]
+    return parameters | {PER_CELL: weight}
+
+
+def _state(seed: int, model: ScRCL, optimizer: torch.optim.Adam, history: list[dict[str, float]]) -> dict[str, Any]:
+    """All that the next epochs depend on."""
+    on_cuda = next(model.parameters()).is_cuda
+    return {
+        "seed": seed,
+        "epoch": len(history),
+        "history": history,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state(next(model.parameters()).device) if on_cuda else None,
+    }
+
+
+def _go_on(state: dict[str, Any] | None, model: ScRCL, optimizer: torch.optim.Adam) -> list[dict[str, float]]:
+    """Bring a state back, torch's random one included; the losses of the epochs before it, none without a state."""
+    if state is None:
+        return []
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"])
+    if state["random_cuda"] is not None:
+        torch.cuda.set_rng_state(state["random_cuda"], next(model.parameters()).device)
+    log.info("Going on from epoch %d of seed %d.", state["epoch"], state["seed"])
+    return state["history"]
+
+
+def _has_flattened(history: list[dict[str, float]], plateau: float) -> bool:
+    """Whether the total loss has fallen by less than plateau times its first value over the last PLATEAU_EPOCHS; never for a plateau of 0."""
+    if plateau == 0 or len(history) <= PLATEAU_EPOCHS:
+        return False
+    fallen = history[-1 - PLATEAU_EPOCHS]["total"] - history[-1]["total"]
+    return fallen < plateau * abs(history[0]["total"])
+
+
+def adam(model: ScRCL, schedule: Schedule) -> torch.optim.Adam:
+    """Adam with L2 weight decay, as published, in one kernel where the device has one."""
+    fused = next(model.parameters()).device.type in ("cpu", "cuda")
+    return torch.optim.Adam(model.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay, fused=fused)
+
+
+def _diverged(what: str) -> UserError:
+    return UserError(f"{what}; lower --lr or raise --temperature.")
+
+
+def step(model: ScRCL, inputs: GraphInputs, optimizer: torch.optim.Optimizer, objective: Objective) -> dict[str, float]:
+    """An update, and its losses by name: the one transfer from the device."""
+    return dict(zip([*Losses._fields, "total"], update(model, inputs, optimizer, objective).tolist()))
+
+
+def update(model: ScRCL, inputs: GraphInputs, optimizer: torch.optim.Optimizer, objective: Objective) -> torch.Tensor:
+    """One full-batch step without waiting for the device; the losses before it and their weighted total, on the device."""
+    model.train()
+    optimizer.zero_grad(set_to_none=True)
+    terms = losses(model(inputs), inputs.neighbourhood, objective, inputs.block)
+    total = terms.total(objective)
+    total.backward()
+    _step_in_one_thread(optimizer)
+    return torch.stack([*terms, total]).detach()
+
+
+def _step_in_one_thread(optimizer: torch.optim.Optimizer) -> None:
+    """One step of the optimizer in one thread: where a tensor is split between threads, its kernel rounds differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        optimizer.step()
+    finally:  # Ctrl-C in a notebook
+        torch.set_num_threads(threads)
+
+
+class Embedded(NamedTuple):
+    """encoder: [N, 2H] float32, [E1 | E2]; refined: [N, 2K'], [Z1 | Z2]; lengths: [N, 2], those that the rows of E1 and E2 had."""
+
+    encoder: np.ndarray
+    refined: np.ndarray
+    lengths: np.ndarray
+
+
+@torch.no_grad()
+def embed(model: ScRCL, inputs: GraphInputs) -> Embedded:
+    """Embed all cells, dropout off.
+
+    Raises
+    ------
+    UserError
+        Where that is not finite.
+    """
+    model.eval()
+    hidden = model.encode(inputs)
+    lengths = torch.stack([h.norm(dim=1) for h in hidden], dim=1)
+    e1, e2, z1, z2 = model.contrasted(*hidden, model.encode_genes(inputs), inputs.block)
+    views = torch.cat([e1, e2], dim=1), torch.cat([z1, z2], dim=1), lengths
+    found = Embedded(*(points.float().cpu().numpy() for points in views))
+    if not all(np.isfinite(points).all() for points in found):
+        raise _diverged("The embedding is not finite after the last epoch")
+    return found

@@ -1,0 +1,68 @@
+"""Figures of a finished run, each a function of the AnnData that the run has annotated; `scrcl.pl` for short.
+
+>>> scrcl.pl.umap(adata)  # a matplotlib Figure; no window is opened
+
+This is the registry: a figure of a run is a function `NAME(adata, key="scrcl")` in a file of this room, which returns a
+Figure, or None where there is nothing to draw, and one line in `FIGURES`; a figure of marker genes is a function
+`NAME(scene)` and one line in `GENE_FIGURES`. Modules are loaded when their figure is drawn.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from scrcl.plot.cells import confusion, losses, umap
+    from scrcl.plot.tissue import domains, paga, paga_compare
+
+    __all__ = ["confusion", "domains", "losses", "paga", "paga_compare", "umap"]
+
+
+class Entry(NamedTuple):
+    """The tasks that a figure is drawn for, and the module that holds its function."""
+
+    tasks: tuple[Literal["SC", "ST"], ...]
+    module: str
+
+
+FIGURES = {
+    "domains": Entry(("ST",), "tissue"),
+    "umap": Entry(("SC", "ST"), "cells"),
+    "paga": Entry(("ST",), "tissue"),
+    "paga_compare": Entry(("ST",), "tissue"),
+    "losses": Entry(("SC", "ST"), "cells"),
+    "confusion": Entry(("SC", "ST"), "cells"),
+}
+GENE_FIGURES = {  # in the order of the report
+    "umap_clusters": Entry(("SC", "ST"), "genes"),
+    "tissue_clusters": Entry(("ST",), "genes"),
+    "umap_markers": Entry(("SC", "ST"), "genes"),
+    "tissue_markers": Entry(("ST",), "genes"),
+    "ranking": Entry(("SC", "ST"), "genes"),
+    "dotplot": Entry(("SC", "ST"), "genes"),
+    "heatmap": Entry(("SC", "ST"), "genes"),
+    "stacked_violin": Entry(("SC", "ST"), "genes"),
+    "matrixplot": Entry(("SC", "ST"), "genes"),
+    "volcano": Entry(("SC", "ST"), "genes"),
+}
+
+
+def names(task: str) -> list[str]:
+    """The figures of a run, in the order in which they are drawn."""
+    return [name for name, entry in FIGURES.items() if task in entry.tasks]
+
+
+def gene_figure(name: str) -> Any:
+    """The function that draws a figure of marker genes."""
+    return getattr(import_module(f"scrcl.plot.{GENE_FIGURES[name].module}"), name)
+
+
+def __getattr__(name: str) -> Any:
+    if name in FIGURES:
+        return getattr(import_module(f"scrcl.plot.{FIGURES[name].module}"), name)
+    raise AttributeError(f"there is no figure {name!r}; there are {', '.join(FIGURES)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *FIGURES})

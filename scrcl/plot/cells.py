@@ -1,0 +1,120 @@
+"""Figures of any run: the UMAP, the losses, and clusters against known types."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from anndata import AnnData
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+
+from scrcl.cluster.scores import matched_types
+from scrcl.plot.style import MISSING, Scene, bare_copy
+
+MOST_TYPES = 150  # rows of a confusion table that can still be read
+
+
+def umap(adata: AnnData, key: str = "scrcl") -> Figure:
+    """Draw the UMAP by cluster, by given type where known, and, of several seeds, by confidence, side by side.
+
+    Parameters
+    ----------
+    adata
+        Annotated by a run; its obs[key], obs[key_confidence], uns[key] and obsm['X_umap'] are read.
+    key
+        The run's `key_added`.
+    """
+    scene = Scene(adata, key)
+    bare = bare_copy(scene)
+    legends = [
+        0.08 * values.astype(str).str.len().max() + 1.2 * (1 + values.nunique() // 18) for _, values in bare.obs.items()
+    ]
+    if len(scene.facts["params"]["seeds"]) > 1:
+        bare.obs["confidence"] = adata.obs.loc[bare.obs_names, scene.keys.confidence]
+        legends.append(1.0)
+    figure = Figure(figsize=(5 * len(legends) + sum(legends), 5), layout="constrained")
+    look = {"show": False, "frameon": False, "legend_fontsize": 9, "na_color": MISSING}
+    for axes, name in zip(figure.subplots(1, len(legends), squeeze=False)[0], bare.obs):
+        scale = {"vmin": 0, "vmax": 1, "color_map": "viridis", "colorbar_loc": None} if name == "confidence" else {}
+        sc.pl.umap(bare, color=name, ax=axes, **look, **scale)
+        if scale:
+            figure.colorbar(axes.collections[0], ax=axes, label="share of the seeds that agree", shrink=0.7)
+    return figure
+
+
+TERMS = {"hea_global": "HEA, global", "hea_cell": "HEA, cell", "ndc": "NDC", "cvc": "CVC", "total": "weighted total"}
+
+
+def losses(adata: AnnData, key: str = "scrcl") -> Figure:
+    """Draw each loss term against the epoch, one line per seed.
+
+    Parameters
+    ----------
+    adata
+        Annotated by a run; its uns[key]['losses'] is read.
+    key
+        The run's `key_added`.
+    """
+    history = pd.DataFrame(Scene(adata, key).facts["losses"])
+    names = {name: TERMS.get(name, name) for name in history if name not in ("seed", "epoch")}
+    figure = Figure(figsize=(15, 3.2), layout="constrained")
+    for axes, (name, title) in zip(figure.subplots(1, len(names)), names.items()):
+        for seed, run in history.groupby("seed"):
+            axes.plot(run["epoch"], run[name], label=f"seed {seed:.0f}")
+        axes.set(title=title, xlabel="epoch", yscale="log" if (history[name] > 0).all() else "linear")
+        if axes.get_yscale() == "log":  # plain numbers, no formulas
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
+    axes.legend(frameon=False)
+    return figure
+
+
+def confusion(adata: AnnData, key: str = "scrcl") -> Figure | None:
+    """Draw the share of each known type in each cluster, clusters in the order of the types they match.
+
+    Parameters
+    ----------
+    adata
+        Annotated by a run on data with known types; obs[key] and uns[key] are read.
+    key
+        The run's `key_added`.
+
+    Returns
+    -------
+    None without known types, and for more than 150 of them, which nobody could read.
+    """
+    scene = Scene(adata, key)
+    known = scene.known
+    if known is None or known.nunique() > MOST_TYPES:
+        return None
+    table, share = shares(scene.labels, known)
+    rows, columns = list(share.index), list(share.columns)
+    longest = max(len(name) for name in rows)
+    figure = Figure(figsize=(2.5 + 0.1 * longest + 0.45 * len(columns), 1.8 + 0.36 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(share, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    for (i, j), value in np.ndenumerate(share.to_numpy()):
+        if value >= 0.005:
+            look = {"fontsize": 7, "color": "white" if value > 0.55 else "black"}
+            axes.text(j, i, f"{value:.0%}".rstrip("%"), ha="center", va="center", **look)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), [f"{name} ({table.loc[name].sum()})" for name in rows])
+    axes.set(xlabel="scRCL cluster", ylabel=f"given: {known.name} (number)")
+    figure.colorbar(image, label="share of the given type")
+    return figure
+
+
+def shares(predicted: pd.Series, known: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cells of every known type in every cluster, and their share of the type, on the cells that have both.
+
+    The shares have types in rows, the largest first, and clusters in the order of the types they match.
+    """
+    both = known.notna() & predicted.notna()
+    predicted, known = predicted[both].astype(str), known[both]
+    table = pd.crosstab(known, predicted)
+    rows = table.sum(axis=1).sort_values(ascending=False, kind="stable").index
+    partner = {name: cluster for cluster, name in matched_types(predicted, known).items()}
+    columns = [partner[name] for name in rows if name in partner]
+    columns += sorted(set(table.columns) - set(columns), key=int)
+    return table, table.loc[rows, columns].div(table.sum(axis=1), axis=0).loc[rows]

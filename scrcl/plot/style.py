@@ -1,0 +1,155 @@
+"""What all figures share: colours that are told apart, the panels of a run, and files."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import matplotlib
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from matplotlib.figure import Figure
+
+from scrcl.cluster.scores import matched_types
+from scrcl.contents.labels import find_labels
+from scrcl.contents.places import sections
+from scrcl.keys import UMAP, Keys
+from scrcl.messages import UserError, log, natural_order
+
+DPI = 150
+MOST_SHAPES = 5000  # points drawn as shapes in pdf and svg
+MOST_PIXELS = 50_000  # along a side; matplotlib fails at 65,536
+# Okabe and Ito's colours without black, then each next one as far as possible from all before it, from white and
+# from light grey: the least CIELAB distance as seen with normal, protan and deutan vision (Machado 2009). The
+# first 10 are 39 apart or more, the first 20 18, all 40 11.
+PALETTE = (
+    *("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#0000FF", "#691E00", "#C3F096"),
+    *("#4B2D4B", "#2D1EA5", "#5A78FF", "#E10F4B", "#2D2D78", "#69D296", "#FFA55A", "#3C4BF0", "#963C00", "#4B96F0"),
+    *("#87E1FF", "#4B693C", "#964B78", "#4B2D2D", "#D200B4", "#0000C3", "#E1784B", "#693C78", "#963CD2", "#E1E1C3"),
+    *("#69C3A5", "#3CB4C3", "#1EE169", "#FF3C78", "#3C2D96", "#963C5A", "#3C960F", "#0096D2", "#A52D2D", "#C30096"),
+)
+MISSING = "#D3D3D3"
+
+
+def to_files() -> None:
+    """Draw without a window, and names as they are: a dollar sign in a gene's or cluster's name is no formula."""
+    matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the figures of a run are drawn from: an AnnData that a run has annotated, and where in it to look.
+
+    adata: with obs[key], obs[key_confidence], uns[key], ...; key: the run's `key_added`.
+    """
+
+    adata: ad.AnnData
+    key: str = "scrcl"
+
+    def __post_init__(self) -> None:
+        if self.key not in self.adata.obs or self.key not in self.adata.uns:
+            raise UserError(
+                f"There is no run under {self.key!r} in these data: obs[{self.key!r}] or uns[{self.key!r}] is missing; "
+                "run scrcl.find_cell_types or scrcl.find_domains first, or name its key_added."
+            )
+
+    @property
+    def keys(self) -> Keys:
+        """Where the run has written."""
+        return Keys(self.key)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The run's own uns: see `scrcl.result.parameters`."""
+        return self.adata.uns[self.key]
+
+    @property
+    def labels(self) -> pd.Series:
+        """The final labels, a categorical."""
+        return self.adata.obs[self.keys.labels]
+
+    @property
+    def known(self) -> pd.Series | None:
+        """The known labels that the run was scored against, or None."""
+        key = self.facts["label_key"]
+        return find_labels(self.adata.obs, key) if key and key in self.adata.obs else None
+
+    @property
+    def sections(self) -> pd.Series | None:
+        """The section of every spot, or None where all are of one."""
+        return sections(self.adata.obs, self.facts["params"].get("section_key", "none"))
+
+    @property
+    def umap(self) -> np.ndarray:
+        """The UMAP of the run, [N, 2]."""
+        place = self.facts.get("umap", UMAP)
+        if place not in self.adata.obsm:
+            raise UserError(f"There is no obsm[{place!r}] to draw; run with umap=True, or scanpy's sc.tl.umap first.")
+        return self.adata.obsm[place]
+
+    def panels(self) -> dict[str, pd.Series]:
+        """What is drawn side by side, by title: clusters and, where known, given types; categoricals in natural order."""
+        shown, known = {"scRCL": self.labels}, self.known
+        if known is not None:
+            shown[f"given: {known.name}"] = as_categorical(known)
+        return shown
+
+
+def as_categorical(labels: pd.Series) -> pd.Series:
+    """Strings as a categorical in natural order."""
+    return labels.astype(pd.CategoricalDtype(natural_order(labels.dropna().unique())))
+
+
+def colours(shown: dict[str, pd.Series]) -> dict[str, dict[str, str]]:
+    """A colour per category of every panel; a cluster has that of the given type it is matched to.
+
+    But for a match that is only what the others left over: of less than a tenth of the cluster.
+    """
+    clusters, *given = shown.values()
+    rest = list(dict.fromkeys([*PALETTE, *sc.pl.palettes.default_102]))
+    if not given:
+        return {title: dict(zip(values.cat.categories, itertools.cycle(rest))) for title, values in shown.items()}
+    of_type = dict(zip(given[0].cat.categories, itertools.cycle(rest)))
+    types = {
+        name: of
+        for name, of in matched_types(clusters, given[0]).items()
+        if given[0][clusters == name].eq(of).mean() >= 0.1
+    }
+    unused = itertools.cycle([colour for colour in rest if colour not in set(of_type.values())] or rest)
+    of_cluster = {name: of_type[types[name]] if name in types else next(unused) for name in clusters.cat.categories}
+    return dict(zip(shown, [of_cluster, of_type]))
+
+
+def add_colours(scene: Scene) -> None:
+    """Write a colour per final label to uns, where scanpy and squidpy look for it."""
+    of_label = next(iter(colours(scene.panels()).values()))
+    scene.adata.uns[scene.keys.colours] = [of_label[name] for name in scene.labels.cat.categories]
+
+
+def bare_copy(scene: Scene) -> ad.AnnData:
+    """The panels in obs with their colours in uns, where scanpy looks for them, and the UMAP; nothing else."""
+    shown = scene.panels()
+    bare = ad.AnnData(obs=pd.DataFrame(shown, index=scene.adata.obs_names), obsm={UMAP: scene.umap})
+    for title, of_category in colours(shown).items():
+        bare.uns[f"{title}_colors"] = list(of_category.values())
+    return bare[np.isfinite(bare.obsm[UMAP]).all(axis=1)].copy()  # of many cells, only some have a place
+
+
+def save(figure: Figure, path: Path | io.BytesIO, format: str = "png", dpi: int = DPI) -> None:
+    """Write a figure, with as many dots per inch as asked for, or as an image can hold.
+
+    Clouds of points are images in pdf and svg too: as shapes they take long to open.
+    """
+    if format != "png":
+        for points in (points for axes in figure.axes for points in axes.collections):
+            points.set_rasterized(np.shape(points.get_offsets())[0] > MOST_SHAPES)
+    most = int(MOST_PIXELS / max(figure.get_size_inches()))
+    if format == "png" and dpi > most:
+        log.info("%s is drawn at %d dots per inch; it would be too large at %d.", path, most, dpi)
+    figure.savefig(path, format=format, dpi=min(dpi, most), bbox_inches="tight")  # tight: a legend is never cut off

@@ -1,0 +1,103 @@
+"""Prepare cells: values, highly variable genes, PCs, and the graph of cells that express alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import anndata as ad
+import numpy as np
+
+from scrcl.keys import OURS, PCS
+from scrcl.messages import log
+from scrcl.prepare import genes, graphs
+from scrcl.prepare.plan import Plan
+from scrcl.prepare.prepared import (
+    Matrix,
+    Prepared,
+    in_training_order,
+    known_labels,
+    pcs_and_inputs,
+    plan_of,
+    preprocessed,
+)
+from scrcl.recipes import CellSettings
+from scrcl.runtime import Stopwatch, release_memory
+
+DEPTH_IS_FIRST_PC = 0.75  # R^2 of the first PC and the logarithm of the number of counts
+PCS_FROM = 10_000  # cells from which the published cell graph is built on PCs instead of genes
+FEW_CELLS = 500  # with fewer, single cells make PCs of their own, and the cell graph confirms hardly any number
+
+
+def prepare(adata: ad.AnnData, settings: CellSettings, watch: Stopwatch) -> Prepared:
+    """Everything before training: values, HVGs, PCs, cell graph.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, which stays as it is; values in X, a layer or .raw.
+    settings
+        The recipe.
+    watch
+        Collects the seconds of the stages 'preprocess' and 'graphs'.
+
+    Raises
+    ------
+    UserError
+        For input that cannot be used.
+    """
+    with watch("preprocess"):
+        cells, values, planned, inputs = depth_corrected(adata, settings)
+        log.info("Training: %s.", planned.in_words())
+        known = known_labels(adata.obs, settings, cells)
+    with watch("graphs"):
+        on_genes = settings.graph_on == "genes" and cells.n_obs < PCS_FROM
+        points = genes.encoder_values(cells, "lognorm") if on_genes else cells.obsm[PCS]
+        graph = graphs.cell_graph(points, settings.n_neighbors, settings.metric, seed=0)
+        cells.obsp[OURS.graph] = graph
+        inputs, order = in_training_order(inputs, graph)
+    pcs = cells.obsm[PCS] if cells.n_obs >= FEW_CELLS else long_rows_shortened(cells.obsm[PCS])
+    return Prepared(cells, inputs, pcs, known, values, block=planned.block, order=order)
+
+
+class Encoded(NamedTuple):
+    """Cells with X and obsm['X_pca']; values: in words, what they are; planned: how training takes them; inputs: [N, G],
+    what the encoders see."""
+
+    cells: ad.AnnData
+    values: str
+    planned: Plan
+    inputs: Matrix
+
+
+def encoded(adata: ad.AnnData, settings: CellSettings) -> Encoded:
+    """The cells preprocessed, with PCs, and what the encoders see of them."""
+    cells, values = preprocessed(adata, settings)
+    planned = plan_of(cells, settings)
+    return Encoded(cells, values, planned, pcs_and_inputs(cells, settings, planned))
+
+
+def depth_corrected(adata: ad.AnnData, settings: CellSettings) -> Encoded:
+    """`encoded`; for the target_sum 'auto' with the median where 10,000 makes the first PC the number of counts.
+
+    See `genes.depth_in_first_pc` for how that happens where counts were blown up.
+    """
+    found = encoded(adata, settings)
+    depth = genes.depth_in_first_pc(found.cells)
+    if settings.target_sum != "auto" or depth < DEPTH_IS_FIRST_PC or not genes.blown_up(found.cells):
+        return found
+    log.info(
+        "Counts normalised to 10,000 per cell have their number as first PC (R^2 %.2f): normalised to its median.",
+        depth,
+    )
+    del found  # first, since two of them could fill the memory
+    release_memory()
+    found = encoded(adata, dataclasses.replace(settings, target_sum="median"))
+    return found._replace(values=f"{found.values}, normalised to the median")
+
+
+def long_rows_shortened(points: np.ndarray) -> np.ndarray:
+    """x / sqrt(|x|^2 + 4 median |x|^2) of every row: short rows are all scaled alike, the longest come near a length of 1."""
+    squares = (points.astype(np.float64) ** 2).sum(axis=1, keepdims=True)
+    scale = np.sqrt(squares + max(4 * np.median(squares), np.finfo(np.float64).tiny))
+    return (points / scale).astype(np.float32)

@@ -1,0 +1,87 @@
+"""Tables of known domains beside the spots: found, read, and joined by barcode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import pandas as pd
+
+from scrcl.keys import LABELS_OF_SPOTS
+from scrcl.messages import UserError, log
+from scrcl.readers import tables
+from scrcl.settings import SPACE_RANGER
+
+FILES = ("metadata.tsv", "metadata.csv")
+
+
+def annotate(adata: ad.AnnData, path: Path, annotation: str) -> None:
+    """Join the annotation that belongs to the Visium folder or file at path, if there is one; its columns go to obs."""
+    table = annotation_table(path, annotation)
+    if table is None:
+        return
+    join_annotation(adata, table)
+    if not set(LABELS_OF_SPOTS) & set(adata.obs):
+        usual, there = ", ".join(LABELS_OF_SPOTS), ", ".join(map(str, adata.obs))
+        log.info("No known domains: none of %s in obs (%s); name a column by --label-key.", usual, there)
+
+
+def annotation_table(path: Path, annotation: str) -> Path | None:
+    """The table of known domains that belongs to the Visium folder or h5ad file at path, or None."""
+    if annotation not in ("auto", "none"):
+        return Path(annotation)
+    if annotation == "none" or path.is_file():
+        return None
+    outside = [folder.parent for folder in (path, *path.parents) if folder.name in SPACE_RANGER]
+    tables = [folder / name for folder in (path, *outside) for name in FILES]
+    return next((table for table in tables if table.is_file()), None)
+
+
+def join_annotation(adata: ad.AnnData, path: Path) -> None:
+    """Write the columns of a table to obs, joined by barcode; spots that it does not name keep what they have.
+
+    The barcodes are the column, or the row names, that have most in common with the spots'
+    names. A table without any such column, but with a row per spot, is taken row by row,
+    which is said.
+    Raises UserError for a table that cannot be read, that names a spot twice, or whose
+    barcodes are those of other spots.
+    """
+    table = tables.read_table(path, "annotation")
+    if set(table) & set(adata.obs_names):
+        raise UserError(f"The annotation {path} starts with a spot, not with the names of its columns; add that line.")
+    column = tables.barcode_column(table, adata.obs_names)
+    if column is None:
+        _require_row_order(table, adata, path)
+        table = table.set_axis(adata.obs_names)
+    else:
+        table = tables.by_barcode(table, column, path)
+        met = table.index.isin(adata.obs_names).sum()
+        log.info("%s: %d of its %d barcodes are among the %d spots.", path.name, met, len(table), adata.n_obs)
+    for name, values in table.reindex(adata.obs_names).items():
+        if name in adata.obs:
+            values = values.astype(object).where(values.notna(), adata.obs[name].astype(object)).infer_objects()
+        adata.obs[name] = _storable(values)
+
+
+def _storable(values: pd.Series) -> pd.Series:
+    """Truth values with gaps in pandas' own type for them, since h5ad cannot hold an object column of them."""
+    mixed = values.dtype == object and values.notna().any() and values.dropna().map(type).eq(bool).all()
+    return values.astype("boolean") if mixed else values
+
+
+def _require_row_order(table: pd.DataFrame, adata: ad.AnnData, path: Path) -> None:
+    """Raise UserError unless the table has no barcodes and a row per spot."""
+    barcodes = [name for name in table if _like_barcodes(table[name])]
+    if barcodes or len(table) != adata.n_obs:
+        example = f" ({table[barcodes[0]].iloc[0]!r} there, {adata.obs_names[0]!r} here)" if barcodes else ""
+        raise UserError(
+            f"None of the {len(table)} rows of {path} has the barcode of one of the {adata.n_obs} spots, or too few do"
+            f"{example}; its first column must hold the spots' barcodes."
+        )
+    log.warning("%s has no barcodes: its rows are taken to be in the order of the matrix.", path)
+
+
+def _like_barcodes(column: pd.Series) -> bool:
+    """Text that differs in every row; the row numbers that to_csv writes are no barcodes."""
+    counter = column.astype(str).equals(pd.Series(range(len(column)), index=column.index).astype(str))
+    return not pd.api.types.is_numeric_dtype(column) and column.is_unique and not counter

@@ -1,0 +1,105 @@
+"""Find the data set that a user means, by path or by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from scrcl.disk import home
+from scrcl.messages import UserError, did_you_mean
+from scrcl.published import registry
+from scrcl.readers import formats
+from scrcl.readers.formats import Located, Task
+from scrcl.recipes import BUNDLED
+from scrcl.settings import sample_folder
+
+DEMO = "demo"  # a simulated tissue
+SCRIPTS = {"SC": "runSC.py", "ST": "runST.py"}
+WITHOUT_FILE = {"SC": BUNDLED, "ST": DEMO}  # data sets that need no file
+DLPFC = "DLPFC"  # the folder of the twelve slices
+
+
+def find(dataset: str, task: Task) -> Located | None:
+    """What is to be read for a path, or for a name in the task's folder; None for the data set that needs no file.
+
+    Raises
+    ------
+    UserError
+        Where there is no such thing, saying what was looked for and what there is.
+    """
+    folder = home.data_folder(task)
+    if not dataset:
+        raise UserError(f"{_how_to(folder)}\n{_in_words(folder)}")
+    places = [Path(dataset).expanduser(), folder / dataset, folder / f"{dataset.removesuffix('.h5ad')}.h5ad"]
+    if task == "ST":
+        places.append(folder / DLPFC / dataset)
+    there = [place for place in places if readable(place)]
+    found = next((found for place in there if (found := formats.locate(place, task))), None)
+    if found is None and dataset == WITHOUT_FILE[task]:
+        return None
+    if found is None and there:
+        raise UserError(f"{there[0]} cannot be read: it is not {formats.in_words(task)}.")
+    if found is None:
+        raise UserError(_not_there(dataset, task, folder))
+    return found
+
+
+def _not_there(dataset: str, task: Task, folder: Path) -> str:
+    known = registry.known()
+    if known.get(dataset.removesuffix(".h5ad")) == task:
+        name = dataset.removesuffix(".h5ad")
+        return f"The data set {name} is not in {folder}; `{registry.command(name)}` fetches it, or says how."
+    near = did_you_mean(dataset, _names(folder)) if "/" not in dataset else ""
+    return (
+        f"There is no data set {dataset!r}{near}: no file or folder of that path, and none of that name in {folder}. "
+        f"{_in_words(folder)} `{registry.command('--list')}` shows the published ones that can be fetched."
+    )
+
+
+def readable(path: Path) -> bool:
+    """Whether there is such a file or folder.
+
+    Raises
+    ------
+    UserError
+        Where it may not be read.
+    """
+    if not os.path.exists(path):  # unlike Path.exists, no error for an impossible name
+        return False
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{path} may not be read by this user; change its permissions.")
+    return True
+
+
+def _names(folder: Path) -> list[str]:
+    """The data sets in a task's folder."""
+    return sorted(
+        path.name.removesuffix(".h5ad")
+        for place in (folder, folder / DLPFC)
+        for path in place.glob("*")
+        if path.suffix == ".h5ad" or (path.is_dir() and path.name != DLPFC)
+    )
+
+
+def _in_words(folder: Path) -> str:
+    names = _names(folder)
+    return f"{folder} holds {', '.join(names)}." if names else f"{folder} holds no data yet."
+
+
+def _how_to(folder: Path) -> str:
+    return f"""No data set was named. Put one of these in place and name it:
+  a Visium folder   {folder}/NAME/ with filtered_feature_bc_matrix.h5 (or the folder of that name) and
+                    spatial/ (tissue_positions.csv or tissue_positions_list.csv, scalefactors_json.json, images)
+  the 12 DLPFC      {folder}/DLPFC/151673/ and so on; known layers in metadata.tsv (barcode, layer_guess);
+                    `{registry.command("151673")}` fetches one
+  an h5ad file      {folder}/NAME.h5ad with obsm['spatial'], or x and y in obs
+Both can also be given as a path: python runST.py PATH. Without any data: python runST.py --demo"""
+
+
+def dataset_name(dataset: str) -> str:
+    """The name that results are filed under; never one that leads elsewhere.
+
+    It is a file's name without .h5ad, or a folder's, without Space Ranger's own outs/ and the like.
+    """
+    name = sample_folder(Path(dataset)).name.removesuffix(".h5ad")
+    return "dataset" if name in ("", ".", "..") else name

@@ -1,0 +1,38 @@
+"""Read tables of known marker genes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from scrcl.messages import UserError, log
+from scrcl.readers import tables
+
+
+def read_marker_genes(path: Path, genes: pd.Index) -> dict[str, list[str]]:
+    """Known markers per type, those that are among genes, from a table with columns type and gene.
+
+    A name that is not there in its own spelling is looked for regardless of case. Types without
+    any of their genes in the data are left out, which is said.
+    Raises UserError for a table without these columns, and where no gene is in the data.
+    """
+    table = tables.read_table(path, "table of markers").rename(columns=lambda name: str(name).strip().lower())
+    if [list(table).count(name) for name in ("type", "gene")] != [1, 1]:
+        raise UserError(f"{path} has the columns {', '.join(table)}; a table of markers has columns type and gene.")
+    table = table[["type", "gene"]].dropna().astype(str).apply(lambda column: column.str.strip())
+    spelling = {name.upper(): name for name in reversed(genes)} | {name: name for name in genes}
+    found = {
+        name: list(dict.fromkeys(hit for gene in own if (hit := spelling.get(gene) or spelling.get(gene.upper()))))
+        for name, own in table.groupby("type", sort=False)["gene"]
+    }
+    n_found = sum(map(len, found.values()))
+    if not n_found:
+        raise UserError(
+            f"None of the {len(table)} genes in {path} is in the data, whose genes are named like {', '.join(genes[:3])}."
+        )
+    log.info("%s: %d of its %d markers are in the data.", path.name, n_found, len(table.drop_duplicates()))
+    missing = [name for name, own in found.items() if not own]
+    if missing:
+        log.warning("No marker is in the data for %s: no cluster can be named so.", ", ".join(missing))
+    return {name: own for name, own in found.items() if own}

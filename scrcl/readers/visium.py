@@ -1,0 +1,192 @@
+"""Read the folder that 10x Genomics' Space Ranger writes: Visium (1.x, 2.x and later) and binned Visium HD."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import anndata as ad
+import h5py
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import scanpy as sc
+
+from scrcl.keys import SPATIAL, SPOT_GRID
+from scrcl.messages import UserError, log, one_line
+from scrcl.readers.h5ad import require_sound
+from scrcl.settings import HD_BINS
+
+MATRIX = "filtered_feature_bc_matrix"  # a folder, or with .h5; downloads put a sample's name before it
+POSITIONS = (
+    "tissue_positions.parquet",
+    "tissue_positions.csv",
+    "tissue_positions_list.csv",
+    "tissue_positions_list.txt",
+)
+POSITION_COLUMNS = (
+    "barcode",
+    "in_tissue",
+    "array_row",
+    "array_col",
+    "pxl_row_in_fullres",
+    "pxl_col_in_fullres",
+)
+IMAGES = {"hires": "tissue_hires_image.png", "lowres": "tissue_lowres_image.png"}
+INNER = ("", "outs", *(f"{outs}binned_outputs/{bins}" for outs in ("", "outs/") for bins in HD_BINS))
+
+
+def locate(folder: Path) -> Path | None:
+    """The folder in or below folder that holds a matrix and spatial/, or None.
+
+    Looked for in folder, in outs/, and in the bins of binned_outputs/, 8 um before 16 um before 2 um.
+    """
+    roots = [folder / inner for inner in INNER if (folder / inner / "spatial").is_dir()]
+    # Visium HD has a folder outs/spatial of images alone beside its bins, so what has more goes first.
+    return next((root for root in roots if files(root)), next(iter(roots), None))
+
+
+def read(root: Path, name: str, max_memory: float | None = None) -> ad.AnnData:
+    """Counts, positions and images of one section.
+
+    root: folder with filtered_feature_bc_matrix(.h5) and spatial/. Returns spots x genes, counts
+    in X, and squidpy's keys: obs in_tissue, array_row, array_col; obsm['spatial'], x and y in
+    pixels of the full-resolution image; uns['spatial'][library_id] with 'images' (those
+    that are there, uint8) and 'scalefactors'. Spots outside the tissue, and spots
+    without a position, are left out.
+    Raises UserError for missing or damaged files; a missing or damaged image is only reported.
+    """
+    adata = _read_matrix(root)
+    if adata.n_obs == 0:
+        raise UserError(f"The matrix in {root} has no spots.")
+    places = read_positions(root / "spatial")
+    shared = adata.obs_names.isin(places.index)
+    if not shared.any():
+        raise UserError(
+            f"None of the {adata.n_obs} barcodes of the matrix in {root} is among the {len(places)} of its positions "
+            f"({adata.obs_names[0]!r} and {places.index[0]!r} are the first); they belong to different samples."
+        )
+    if not shared.all():
+        log.info("%d of %d spots have no position: left out.", (~shared).sum(), adata.n_obs)
+    places = places.loc[adata.obs_names[shared]]
+    inside = (places["in_tissue"] == 1).to_numpy()
+    if not inside.all():
+        log.info("%d of %d spots are outside the tissue: left out.", (~inside).sum(), len(places))
+    if not inside.any():
+        raise UserError(f"No spot of the matrix in {root} lies in the tissue: in_tissue is 1 for none of them.")
+    places = places[inside]
+    adata = adata[places.index].copy()
+    adata.obs[list(SPOT_GRID)] = places[list(SPOT_GRID)].astype(int)
+    adata.obsm[SPATIAL] = places[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)
+    adata.uns[SPATIAL] = {name: _read_images(root / "spatial")}
+    return adata
+
+
+def files(root: Path) -> list[Path]:
+    """The files of the matrix and the table of positions, as far as they are there."""
+    found = [path for path in (_matrix_path(root), _positions_path(root / "spatial")) if path is not None]
+    return [file for path in found for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+
+
+def _matrix_path(root: Path) -> Path | None:
+    exact = [path for path in (root / f"{MATRIX}.h5", root / MATRIX) if path.exists()]
+    named = sorted(root.glob(f"*{MATRIX}.h5"))
+    if not exact and len(named) > 1:
+        raise UserError(
+            f"{root} holds the matrices of several samples ({', '.join(path.name for path in named)}) but one folder "
+            f"spatial; keep the one that belongs to it, or name it {MATRIX}.h5."
+        )
+    return next(iter([*exact, *named]), None)
+
+
+def _positions_path(folder: Path) -> Path | None:
+    return next((folder / name for name in POSITIONS if (folder / name).exists()), None)
+
+
+def _read_matrix(root: Path) -> ad.AnnData:
+    path = _matrix_path(root)
+    if path is None:
+        raise UserError(f"{root} has a folder spatial, but neither {MATRIX}.h5 nor a folder {MATRIX}; add one of them.")
+    if not path.is_dir() and h5py.is_hdf5(path):
+        require_sound(path)
+    try:
+        if not path.is_dir():
+            _require_sound_indices(path)
+        with warnings.catch_warnings():  # gene symbols repeat in every annotation; they are made unique below
+            warnings.filterwarnings("ignore", message="Variable names are not unique")
+            adata = sc.read_10x_mtx(path) if path.is_dir() else sc.read_10x_h5(path)
+    except Exception as error:  # scanpy, h5py, scipy and gzip raise many types for damaged files
+        raise UserError(
+            f"{path} cannot be read as a 10x matrix ({one_line(error)}); download or copy it again."
+        ) from error
+    adata.var_names_make_unique()
+    return adata
+
+
+def _require_sound_indices(path: Path) -> None:
+    """Raise ValueError for a matrix whose indices point outside of it, which scipy does not look at and crashes on."""
+    with h5py.File(path) as file:
+        for group in (item for item in file.values() if isinstance(item, h5py.Group) and "indptr" in item):
+            starts, genes = group["indptr"][:].astype(np.int64), group["indices"][:]
+            n_genes, n_spots = map(int, group["shape"][:])
+            fits = len(starts) == n_spots + 1 and starts[0] == 0 and starts[-1] == len(genes) == len(group["data"])
+            if (
+                not fits
+                or (np.diff(starts) < 0).any()
+                or (genes.size and not 0 <= genes.min() <= genes.max() < n_genes)
+            ):
+                raise ValueError("its indices point outside the matrix")
+
+
+def read_positions(folder: Path) -> pd.DataFrame:
+    """The table of positions in folder, indexed by barcode, in the columns of Space Ranger 2.
+
+    Space Ranger 1 wrote no header, so the first cell decides: it is 'barcode', or a barcode.
+    Raises UserError where there is no such table or it has other columns.
+    """
+    path = _positions_path(folder)
+    if path is None:
+        raise UserError(f"{folder} has no {' or '.join(POSITIONS[1:3])}, so there are no coordinates; add one of them.")
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(path, header=None, dtype={0: str})
+            if table.iloc[0, 0] == POSITION_COLUMNS[0]:
+                table = table.iloc[1:].set_axis(table.iloc[0], axis=1)
+            else:
+                table = table.set_axis(POSITION_COLUMNS, axis=1)
+        table = table.set_index("barcode")[list(POSITION_COLUMNS[1:])].apply(pd.to_numeric).dropna()
+    except Exception as error:  # pandas, pyarrow: many types for damaged tables
+        columns = ", ".join(POSITION_COLUMNS)
+        raise UserError(
+            f"{path} is not a table of positions with the columns {columns} ({one_line(error)})."
+        ) from error
+    twice = table.index[table.index.duplicated()]
+    if len(twice):
+        raise UserError(f"{path} has the barcode {twice[0]!r} more than once; keep one line of each.")
+    return table
+
+
+def _read_images(folder: Path) -> dict[str, dict]:
+    """'images' and 'scalefactors', as far as they are there and can be read."""
+    found: dict[str, dict] = {"images": {}, "scalefactors": {}}
+    try:
+        found["scalefactors"] = {
+            name: float(value) for name, value in json.loads((folder / "scalefactors_json.json").read_text()).items()
+        }
+    except FileNotFoundError:
+        log.info("There is no scalefactors_json.json, so the tissue image cannot be laid under the spots.")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        log.warning("scalefactors_json.json cannot be read (%s): going on without the image.", one_line(error))
+    for name, file in IMAGES.items():
+        try:
+            image = matplotlib.image.imread(folder / file)
+        except FileNotFoundError:
+            continue
+        except Exception as error:  # pillow raises many types for damaged images
+            log.warning("The image %s cannot be read (%s): going on without it.", file, one_line(error))
+            continue
+        found["images"][name] = image if image.dtype == np.uint8 else np.rint(image * 255).astype(np.uint8)
+    return found

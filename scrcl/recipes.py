@@ -1,0 +1,352 @@
+"""The two recipes, one for cells and one for tissue, each complete and flat: every setting with its default.
+
+What a setting means and which values it takes is in `FIELDS`. The paper's own settings are in `paper/`, as the paper's.
+The class of the settings is what decides between cells and tissue, everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from scrcl.cluster.methods import METHODS
+from scrcl.keys import LABELS_OF_CELLS, LABELS_OF_SPOTS
+from scrcl.messages import UserError, log
+from scrcl.settings import Field, Settings, flag, list_of
+
+BUNDLED = "pbmc68k_reduced"  # real, labelled, inside the scanpy package
+FIRST_SEED, SEED_STEP = 5, 10  # the paper's seeds are 5, 15, 25, 35, 45
+MOST_SEEDS = 100
+ONE_SEED_BEYOND = 50_000  # cells
+
+Task = Literal["SC", "ST"]
+EncoderInput = Literal["scaled", "uncentred", "lognorm", "counts"]
+Embedding = Literal["joint-or-pcs", "joint", "joint-refined", "encoder", "refined", "pcs"]
+
+FIELDS = {
+    "dataset": Field("data", "name in {folder}, or path: {formats}"),
+    "label_key": Field(
+        "data", "obs column with known labels, 'none' to ignore labels, 'auto' to look for the usual names"
+    ),
+    "layer": Field("data", "where the expression is: 'X', 'raw', a layer's name, or 'auto'"),
+    "annotation": Field(
+        "data", "table of known domains, joined by barcode; 'auto' is metadata.tsv or .csv in a Visium folder"
+    ),
+    "section_key": Field(
+        "data", "obs column that tells sections apart, which no edge joins; auto is library_id, if there"
+    ),
+    "target_sum": Field(
+        "preprocessing",
+        "what the values of a {one} sum up to before the logarithm: a number, 'median', that of all{auto_sum}",
+    ),
+    "n_top_genes": Field("preprocessing", "highly variable genes to keep", at_least=2),
+    "hvg_flavor": Field("preprocessing", "how they are chosen: scanpy's 'seurat', or 'seurat_v3' (needs counts)"),
+    "min_cells": Field(
+        "preprocessing",
+        "a gene seen in fewer {unit}, or in under a tenth of them if that is less, is not taken for highly variable",
+        above=0,
+    ),
+    "encoder_input": Field(
+        "preprocessing",
+        "values the encoders see: log-normalised at zero mean and unit variance, at unit variance only, "
+        "log-normalised, or as read",
+    ),
+    "n_pcs": Field("preprocessing", "principal components of the scaled genes", above=0),
+    "gene_weights": Field(
+        "preprocessing", "scaled genes weigh as much as neighbours share of them (Moran's I), or the same"
+    ),
+    "graph_on": Field("graphs", "space of the cell graph: PCs, or log-normalised genes (on PCs from 10,000 cells up)"),
+    "metric": Field("graphs", "distance of the cell graph"),
+    "graph": Field("graphs", "which spots are neighbours"),
+    "n_neighbors": Field("graphs", "nearest {unit} per {one}, {itself}", above=0),
+    "radius": Field("graphs", "distance up to which spots are neighbours (--graph radius, delaunay)", at_least=0),
+    "gene_neighbors": Field("graphs", "nearest genes per gene, the gene itself included", above=0),
+    "hops": Field("graphs", "smoothing hops of the two views", at_least=0),
+    "hidden": Field("model", "hidden units H", above=0),
+    "refined_width": Field("model", "refined dimensions K', 0 for the number of clusters", at_least=0),
+    "dropout": Field("model", "dropout probability", at_least=0, below=1),
+    "epochs": Field("training", "full-batch epochs, at most", above=0),
+    "plateau": Field(
+        "training",
+        "end training once the loss falls by less than this share of its first value in 10 epochs; 0 for all epochs",
+        at_least=0,
+    ),
+    "lr": Field("training", "learning rate of Adam", above=0),
+    "weight_decay": Field("training", "L2 weight decay of Adam", at_least=0),
+    "temperature": Field("training", "temperature t of the softmax", above=0),
+    "lambda1": Field("training", "weight of the neighbourhood contrastive loss (NDC)", at_least=0),
+    "lambda2": Field("training", "weight of the cross-view consistency loss (CVC)", at_least=0),
+    "consistency": Field(
+        "training", "CVC as published, or after the best scaling of Z1 Z2^T, which does not fade with cells"
+    ),
+    "n_clusters": Field(
+        "clustering", "a number, or 'auto': the number of known labels if there are any, else estimated"
+    ),
+    "embedding": Field(
+        "clustering",
+        "what to cluster: [E1|E2] (joint) or [Z1|Z2] beside the PCs at equal variance, or any alone; joint-or-pcs: "
+        "per seed the joint one or the PCs, whichever's labels agree better with the cell graph",
+    ),
+    "mixture_dims": Field(
+        "clustering",
+        "leading components that the mixture sees, at most one per 15 cells; of several numbers, per seed the one "
+        "whose labels agree best with the cell graph",
+        at_least=1,
+    ),
+    "mixture_rounds": Field(
+        "clustering",
+        "of twelve starts of the mixture, rounds in the metric of the likeliest so far, after a plain one",
+        at_least=0,
+        at_most=11,  # of the twelve starts, one each
+    ),
+    "cluster_method": Field(
+        "clustering", ", ".join(f"{name}: {how.what}" for name, how in METHODS.items()), choices=tuple(METHODS)
+    ),
+    "refine_neighbors": Field(
+        "clustering",
+        "each spot takes the label of most of its nearest spots, this many; 0 for none of it",
+        at_least=0,
+    ),
+    "seeds": Field(
+        "run",
+        "one training per seed, and one consensus of all; a single number says how many (5, 15, 25, ...), several are "
+        "the seeds; none given: 5, and 1 beyond 50,000 {unit}",
+        at_least=0,
+        below=2**32,
+    ),
+    "device": Field("run", "auto, cpu, cuda, cuda:1 or mps; auto takes CUDA where there is one"),
+    "tf32": Field("run", "faster matrix products of lower precision, on CUDA cards that have them"),
+    "threads": Field(
+        "run", "CPU threads, 0 for all; runs at the same time should not share cores", at_least=0, at_most=1024
+    ),
+    "output": Field("run", "folder of this run's results; auto is results/{task}/DATASET"),
+    "max_memory": Field(
+        "run",
+        "GiB that training may take, which decides how many {unit} it works on at a time; values of more than a tenth "
+        "of it stay on disk; 0 for no limit",
+        at_least=0,
+    ),
+    "checkpoint_every": Field("run", "epochs between checkpoints, 0 for none", at_least=0),
+    "resume": Field("run", "go on from the checkpoint of a run that was ended early"),
+    "figures": Field("run", "draw figures ({drawings}; the UMAP takes the most time of them)"),
+    "report": Field("run", "rank marker genes and write report.html too, as draw_DEGs.py does"),
+}
+# Settings of the scripts, without effect on what is found
+RUN_ONLY = ("dataset", "annotation", "output", "figures", "report", "checkpoint_every", "resume")
+
+
+def first_seeds(n: int, first: int = FIRST_SEED) -> list[int]:
+    """The n seeds that a number of seeds stands for: 5, 15, 25, ..., those of the paper."""
+    return [first + SEED_STEP * i for i in range(n)]
+
+
+class Recipe(Settings):
+    """What is the same for both recipes: checks across settings. The settings themselves stand in the two classes below."""
+
+    fields: ClassVar[dict[str, Field]] = FIELDS
+    task: ClassVar[Task]
+    unit: ClassVar[str]  # what a row of the data is
+    usual_labels: ClassVar[tuple[str, ...]]  # obs columns in which known labels are looked for
+    target_sums: ClassVar[tuple[str, ...]]  # words that target_sum takes
+
+    def __post_init__(self) -> None:
+        self.seeds: list[int]
+        if isinstance(self.seeds, int) and not isinstance(self.seeds, bool):
+            if not 1 <= self.seeds <= MOST_SEEDS:
+                raise UserError(
+                    f"--seeds with one number says how many seeds, 1 to {MOST_SEEDS}; for the one seed {self.seeds} "
+                    f"it is --seed {self.seeds}."
+                )
+            self.seeds = first_seeds(self.seeds)
+        super().__post_init__()
+        self.check()
+
+    def check(self: Any) -> None:
+        """Raise UserError for settings that do not fit together."""
+        if self.report and not self.figures:
+            raise UserError("--report shows the figures; leave --no-figures out.")
+        if len(self.hops) != 2:
+            raise UserError(f"--hops takes two numbers, one per view, not {self.hops}.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"--seeds lists a seed twice: {self.seeds}.")
+        if not self.mixture_dims:
+            raise UserError("--mixture-dims is empty; it takes numbers of at least 1.")
+        if self.cluster_method not in self.fields["cluster_method"].choices[:1]:
+            for name in ("mixture_dims", "mixture_rounds"):
+                if getattr(self, name) != getattr(type(self)(), name):
+                    raise UserError(f"{flag(name)} has no effect without the mixture; add --cluster-method gmm.")
+        if self.target_sum not in self.target_sums and not _is_positive(self.target_sum):
+            words = " or ".join(["a number above 0", *map(repr, self.target_sums)])
+            raise UserError(f"--target-sum must be {words}, not {self.target_sum!r}.")
+        if self.n_clusters != "auto" and not (re.fullmatch("[0-9]{1,9}", self.n_clusters) and int(self.n_clusters) > 1):
+            raise UserError(f"--n-clusters must be 'auto' or a whole number above 1, not {self.n_clusters!r}.")
+
+    def with_seeds(self: Any, n_cells: int) -> Any:
+        """These settings with the seeds that a number of cells calls for, where none are given."""
+        if self.seeds:
+            return self
+        if n_cells > ONE_SEED_BEYOND:
+            log.info("One seed, since each takes its time: --seeds 5 for the consensus of five, and a confidence.")
+        return dataclasses.replace(self, seeds=first_seeds(1 if n_cells > ONE_SEED_BEYOND else 5))
+
+
+def _is_positive(number: str) -> bool:
+    try:
+        return 0 < float(number) < float("inf")
+    except ValueError:
+        return False
+
+
+@dataclass
+class CellSettings(Recipe):
+    """Settings of a run on cells; the defaults are the one recipe for all data sets."""
+
+    task: ClassVar[Task] = "SC"
+    unit: ClassVar[str] = "cells"
+    published: ClassVar[str] = "SC"
+    usual_labels: ClassVar[tuple[str, ...]] = LABELS_OF_CELLS
+    target_sums: ClassVar[tuple[str, ...]] = ("median", "auto")
+    words: ClassVar[dict[str, str]] = {
+        "task": "SC",
+        "folder": "datasets/scdata",
+        "unit": "cells",
+        "one": "cell",
+        "itself": "the cell itself included (as in scanpy)",
+        "auto_sum": ", or 'auto': 10,000, and the median where the first PC would be the number of counts",
+    }
+
+    # Data
+    dataset: str = BUNDLED
+    label_key: str = "auto"
+    layer: str = "auto"
+    # Preprocessing
+    target_sum: str = "auto"
+    n_top_genes: int = 2000
+    hvg_flavor: Literal["seurat", "seurat_v3"] = "seurat"
+    min_cells: int = 10
+    encoder_input: EncoderInput = "scaled"
+    n_pcs: int = 50
+    # Graphs
+    graph_on: Literal["pcs", "genes"] = "pcs"
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    n_neighbors: int = 15
+    gene_neighbors: int = 5
+    hops: list[int] = list_of(0, 0)
+    # Model
+    hidden: int = 256
+    refined_width: int = 64
+    dropout: float = 0.1
+    # Training
+    epochs: int = 200
+    plateau: float = 0.02
+    lr: float = 5e-4
+    weight_decay: float = 1e-3
+    temperature: float = 1.0
+    lambda1: float = 100.0
+    lambda2: float = 1.0
+    consistency: Literal["published", "scale-free"] = "scale-free"
+    # Clustering
+    n_clusters: str = "auto"
+    embedding: Embedding = "joint-or-pcs"
+    mixture_dims: list[int] = list_of(20, 30)
+    mixture_rounds: int = 2
+    cluster_method: str = "gmm"
+    # Run
+    seeds: list[int] = list_of()
+    device: str = "auto"
+    tf32: bool = False
+    threads: int = 0
+    output: str = "auto"
+    max_memory: float = 0.0
+    checkpoint_every: int = 10
+    resume: bool = False
+    figures: bool = True
+    report: bool = False
+
+    def check(self) -> None:
+        super().check()
+        if self.n_neighbors < 2:
+            raise UserError("--n-neighbors counts the cell itself and must be at least 2.")
+
+
+@dataclass
+class TissueSettings(Recipe):
+    """Settings of a run on spots; the defaults are the one recipe for all tissues."""
+
+    task: ClassVar[Task] = "ST"
+    unit: ClassVar[str] = "spots"
+    published: ClassVar[str] = "ST"
+    usual_labels: ClassVar[tuple[str, ...]] = LABELS_OF_SPOTS
+    target_sums: ClassVar[tuple[str, ...]] = ("median",)
+    words: ClassVar[dict[str, str]] = {
+        "task": "ST",
+        "folder": "datasets/stdata",
+        "unit": "spots",
+        "one": "spot",
+        "itself": "the spot itself not counted (--graph knn)",
+        "auto_sum": "",
+    }
+
+    # Data
+    dataset: str = ""
+    annotation: str = "auto"
+    label_key: str = "auto"
+    layer: str = "auto"
+    section_key: str = "auto"
+    # Preprocessing
+    target_sum: str = "10000"
+    n_top_genes: int = 3000
+    hvg_flavor: Literal["seurat", "seurat_v3"] = "seurat"
+    min_cells: int = 10
+    encoder_input: EncoderInput = "scaled"
+    n_pcs: int = 50
+    gene_weights: Literal["spatial", "none"] = "spatial"
+    # Graphs
+    graph: Literal["knn", "radius", "delaunay"] = "knn"
+    n_neighbors: int = 15
+    radius: float = 0.0
+    gene_neighbors: int = 5
+    hops: list[int] = list_of(0, 0)
+    # Model
+    hidden: int = 256
+    refined_width: int = 0
+    dropout: float = 0.1
+    # Training
+    epochs: int = 200
+    plateau: float = 0.02
+    lr: float = 5e-4
+    weight_decay: float = 1e-3
+    temperature: float = 0.1
+    lambda1: float = 100.0
+    lambda2: float = 1.0
+    consistency: Literal["published", "scale-free"] = "published"
+    # Clustering
+    n_clusters: str = "auto"
+    embedding: Embedding = "joint"
+    mixture_dims: list[int] = list_of(20)
+    mixture_rounds: int = 0
+    cluster_method: str = "gmm"
+    refine_neighbors: int = 6
+    # Run
+    seeds: list[int] = list_of()
+    device: str = "auto"
+    tf32: bool = False
+    threads: int = 0
+    output: str = "auto"
+    max_memory: float = 0.0
+    checkpoint_every: int = 10
+    resume: bool = False
+    figures: bool = True
+    report: bool = False
+
+    def check(self) -> None:
+        super().check()
+        if self.radius > 0 and self.graph == "knn":
+            raise UserError("--radius has no effect on --graph knn; add --graph radius or --graph delaunay.")
+        if self.graph != "knn" and self.n_neighbors != type(self).n_neighbors:
+            raise UserError(f"--n-neighbors has no effect on --graph {self.graph}; leave it out, or add --graph knn.")
+
+
+RECIPES: dict[Task, type[CellSettings] | type[TissueSettings]] = {"SC": CellSettings, "ST": TissueSettings}

@@ -1,0 +1,192 @@
+"""What a run found, and how it is told: as numbers, as parameters to be kept, and as the table that ends a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import anndata as ad
+import pandas as pd
+import torch
+
+from scrcl.cluster.scores import METRICS
+from scrcl.keys import OURS, UNSMOOTHED
+from scrcl.messages import format_table
+from scrcl.prepare.prepared import Prepared
+from scrcl.recipes import RUN_ONLY, CellSettings, TissueSettings
+from scrcl.runtime import peak_memory_gib, versions
+
+SURE = 0.9  # confidence from which a label is called sure in the summary
+
+
+@dataclass
+class Result:
+    """What a run found.
+
+    Attributes
+    ----------
+    settings
+        Those of the run, with the seeds that were used.
+    prepared
+        The data set; its cells have everything that was found, under the keys of `scrcl.keys.OURS`.
+    n_clusters, n_clusters_from
+        How many clusters were asked for, and in words why.
+    labels
+        One row per cell of the input, in its order, missing for cells that could not be used. Columns seed_S for every
+        seed S, and last scrcl, the final labels, the consensus; where labels are smoothed, also those before it,
+        NAME_unsmoothed.
+    confidence
+        Share of the seeds that put the cell where the final labels do, missing as they are; all missing of one seed.
+    scores
+        Per column of labels, as `scores.score` returns; empty without known types.
+    chosen_seed
+        The seed whose labels agree best with the final ones; obsm['X_scrcl'] is its embedding (for 'joint-or-pcs' the
+        joint one, which holds both).
+    clustered
+        Per seed, what was clustered, in words.
+    state_dict
+        The parameters of the chosen seed's model.
+    history
+        The losses per seed and epoch.
+    device, threads, seconds
+        Where it ran, and how long every stage took.
+    resumed_from
+        In words, what of a checkpoint was used; empty for nothing.
+    """
+
+    settings: CellSettings | TissueSettings
+    prepared: Prepared
+    n_clusters: int
+    n_clusters_from: str
+    labels: pd.DataFrame
+    confidence: pd.Series
+    scores: dict[str, dict]
+    chosen_seed: int
+    clustered: dict[str, str]
+    state_dict: dict[str, torch.Tensor]
+    history: list[dict[str, float]]
+    device: str
+    threads: int
+    seconds: dict[str, float]
+    resumed_from: str = ""
+
+    @property
+    def cells(self) -> ad.AnnData:
+        """The AnnData of the cells that have counts, with all results in it."""
+        return self.prepared.cells
+
+    @property
+    def seeds(self) -> list[str]:
+        """Column names of the single runs in labels."""
+        return [f"seed_{seed}" for seed in self.settings.seeds]
+
+
+def facts(result: Result) -> dict[str, Any]:
+    """How the run came about, but for its settings: versions, how many clusters and why, the machine."""
+    found = {
+        "task": result.settings.task,
+        "versions": versions(),
+        "n_clusters": result.n_clusters,
+        "n_clusters_from": result.n_clusters_from,
+        "values": result.prepared.values,
+        "chosen_seed": result.chosen_seed,
+        "device": result.device,
+        "threads": result.threads,
+        "clustered": result.clustered,
+    }
+    return found | ({"resumed_from": result.resumed_from} if result.resumed_from else {})
+
+
+def parameters(result: Result) -> dict[str, Any]:
+    """What uns['scrcl'] holds: facts, settings, scores, and the losses of every epoch; all of it can be written as h5ad."""
+    settings = {name: value for name, value in dataclasses.asdict(result.settings).items() if name not in RUN_ONLY}
+    known = result.prepared.known
+    return {
+        **facts(result),
+        "params": settings,
+        "label_key": "" if known is None else str(known.name),
+        "scores": {name: {metric: own[metric] for metric in METRICS} for name, own in result.scores.items()},
+        "losses": {name: column.to_numpy() for name, column in pd.DataFrame(result.history).items()},
+    }
+
+
+def metrics(result: Result) -> dict[str, Any]:
+    """Scores per seed, their mean and sd, those of the final labels; sizes and times. JSON-ready."""
+    unsmoothed = mean_and_sd(result, UNSMOOTHED)
+    return {
+        "n_cells": len(result.labels),
+        "n_without_label": int(result.labels[OURS.labels].isna().sum()),
+        "n_clusters": result.n_clusters,
+        "n_clusters_from": result.n_clusters_from,
+        "chosen_seed": result.chosen_seed,
+        "clustered": result.clustered,
+        "mean_confidence": float(result.confidence.mean()) if len(result.seeds) > 1 else None,
+        "n_clusters_found": {name: result.labels[name].nunique() for name in result.labels},
+        "scores": result.scores,
+        **mean_and_sd(result),
+        **({"unsmoothed": unsmoothed} if unsmoothed["mean"] else {}),
+        "seconds": result.seconds,
+        "peak_memory_gib": peak_memory_gib(result.device),
+    }
+
+
+def mean_and_sd(result: Result, suffix: str = "") -> dict[str, dict[str, float]]:
+    """'mean' and 'sd' of every score over the seeds, as far as there are known labels and several seeds.
+
+    suffix: UNSMOOTHED for the labels before smoothing.
+    """
+    single = [result.scores[name + suffix] for name in result.seeds if name + suffix in result.scores]
+    values = pd.DataFrame(single, columns=METRICS)
+    return {
+        "mean": values.mean().to_dict() if single else {},
+        "sd": values.std(ddof=1).to_dict() if len(single) > 1 else {},
+    }
+
+
+def summary(result: Result) -> str:
+    """The table that ends a run: per seed, mean ± sd, the final labels; times and memory."""
+    scored = METRICS if result.scores else ()
+    unit = result.settings.unit
+    lines = [format_table(["", "clusters", "epochs", "loss", *scored], _score_rows(result, scored)), ""]
+    if len(result.seeds) > 1:
+        sure = (result.confidence.dropna() >= SURE).mean()
+        lines += [
+            "Final labels: the consensus of all seeds; known labels have no part in it.",
+            f"Confidence: {result.confidence.mean():.2f} on average; {sure:.0%} of {unit} at {SURE} or more.",
+        ]
+    clustered = Counter(result.clustered.values())
+    if len(clustered) > 1 or result.settings.embedding == "joint-or-pcs":
+        told = ", ".join(f"{words} ({n} of {clustered.total()} seeds)" for words, n in clustered.most_common())
+        lines.append(f"Clustered, by agreement with the cell graph: {told}.")
+    lines.append(f"Number of clusters: {result.n_clusters}, {result.n_clusters_from}.")
+    if result.prepared.known is not None:
+        n_scored, key = result.scores[OURS.labels]["n_scored"], result.prepared.known.name
+        lines.append(f"Scores: against obs[{key!r}], {n_scored} {unit}, after the last epoch.")
+    if result.resumed_from:
+        lines.append(f"Resumed from {result.resumed_from}; the seconds are those since then.")
+    lines.append("Seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result.seconds.items()) + ".")
+    peak = peak_memory_gib(result.device)
+    lines.append("Peak memory: " + ", ".join(f"{gib:.2f} GiB {where}" for where, gib in peak.items()) + ".")
+    return "\n".join(lines)
+
+
+def _score_rows(result: Result, scored: tuple[str, ...]) -> list[list[str]]:
+    last = {f"seed_{record['seed']}": (str(record["epoch"]), f"{record['total']:.4g}") for record in result.history}
+    rows = []
+
+    def add(title: str, name: str, trained: tuple[str, str] = ("", "")) -> None:
+        scores = (f"{result.scores[name][m]:.3f}" for m in scored)
+        rows.append([title, str(result.labels[name].nunique()), *trained, *scores])
+
+    for suffix in ("", UNSMOOTHED) if OURS.unsmoothed in result.labels else ("",):
+        note = ", not smoothed" if suffix else ""
+        for name in result.seeds:
+            add(name.replace("_", " ") + note, name + suffix, ("", "") if suffix else last[name])
+        if len(result.seeds) > 1:
+            spread = mean_and_sd(result, suffix)
+            shown = (f"{spread['mean'][m]:.3f} ± {spread['sd'][m]:.3f}" for m in scored)
+            rows.append([f"mean ± sd{note}", "", "", "", *shown])
+            add(f"consensus{note}", OURS.labels + suffix)
+    return rows

@@ -1,0 +1,174 @@
+"""The machine that a run is on: time, memory, devices, threads, and versions. torch is loaded only where it is needed."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import hashlib
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import scrcl
+from scrcl.messages import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+LIBRARIES = (  # those that decide a result
+    *("torch", "torch_geometric", "scanpy", "anndata", "numpy", "scipy", "pandas"),
+    *("scikit-learn", "igraph", "pynndescent", "umap-learn"),
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of this software, Python and the libraries that decide the result."""
+    return {
+        "scrcl": scrcl.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+    }
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Stopwatch:
+    """Wall-clock seconds per named stage; the same name adds up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def peak_memory_gib(device: str) -> dict[str, float]:
+    """Highest memory of this process so far in GiB: 'cpu' (where the system tells) and, on a card, 'cuda'."""
+    peak = {}
+    try:
+        import resource  # not on Windows
+
+        kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak["cpu"] = kib / (2**30 if sys.platform == "darwin" else 2**20)
+    except ImportError:
+        pass
+    if device.startswith("cuda"):
+        import torch
+
+        peak["cuda"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return peak
+
+
+def find_device(name: str) -> torch.device:
+    """The torch device of that name; 'auto' is CUDA where there is one, else CPU.
+
+    Raises
+    ------
+    UserError
+        For a name that torch does not know, and for a device that is not on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device takes auto, cpu, cuda, cuda:1 or mps, not {name!r}.") from None
+    present: dict[str, Callable[[], bool]] = {
+        "cpu": lambda: device.index in (None, 0),
+        "cuda": lambda: torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available,
+    }
+    if device.type not in present or not present[device.type]():
+        raise UserError(f"The device {name!r} is not on this machine; use --device auto.")
+    if device.type == "mps" and not _multiplies_sparse(device):
+        raise UserError("This torch cannot multiply sparse matrices on mps yet; use --device cpu.")
+    return device
+
+
+def _multiplies_sparse(device: torch.device) -> bool:
+    import torch
+
+    try:
+        one = torch.ones(1, device=device)
+        torch.sparse_csr_tensor([0, 1], [0], one, size=(1, 1), device=device) @ one[:, None]
+    except (RuntimeError, NotImplementedError):
+        return False
+    return True
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system, where the C library keeps it for later; large searches leave gigabytes."""
+    gc.collect()  # pynndescent's index holds on to itself
+    with suppress(OSError, AttributeError):  # not Linux with glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def keep_freed_memory() -> None:
+    """Let arrays of up to 32 MiB take the place of freed ones.
+
+    The system clears every page that it hands out, which takes longer than filling it.
+    """
+    with suppress(OSError, AttributeError):  # not Linux with glibc
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(M_MMAP_THRESHOLD, 2**25)  # the most it takes; larger arrays go back to the system at once
+        mallopt(M_TRIM_THRESHOLD, 2**30)
+
+
+@contextmanager
+def tf32_products(device: torch.device, wanted: bool) -> Iterator[None]:
+    """Whether float32 matrix products are taken in TF32 meanwhile: 10 bits of mantissa in place of 23, sums in float32.
+
+    Raises
+    ------
+    UserError
+        Where it is wanted on a device without it.
+    """
+    import torch
+
+    if wanted and device.type != "cuda":
+        raise UserError(f"--tf32 is for CUDA cards, and this run is on {device}; leave it out.")
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if wanted else before
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Use that many CPU threads in torch, numba, BLAS and OpenMP; 0 leaves them as they are."""
+    if threads == 0:
+        yield
+        return
+    import numba
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before, before_numba = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(threads)
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # made when numba is imported
+    numba.set_num_threads(min(threads, most))
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
+        numba.set_num_threads(before_numba)

@@ -1,0 +1,27 @@
+"""Damage that crashes the HDF5 library is found out in a child, and said in a sentence."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import simulate
+
+from scrcl.disk import hdf5
+from scrcl.messages import UserError
+from scrcl.readers import h5ad
+
+
+def test_damage_that_only_a_child_survives(tmp_path, monkeypatch, caplog):
+    """Stands for HDF5: a child that crashes, never ends, or cannot be started."""
+    path = tmp_path / "in.h5ad"
+    simulate(20, 5).write_h5ad(path)
+    assert hdf5.damage(path) is None
+    script = tmp_path / "child.py"
+    monkeypatch.setattr(hdf5, "__file__", str(script))
+    script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    with pytest.raises(UserError, match="is damaged: reading it crashes the HDF5 library, code -11"):
+        h5ad.read(path)
+    monkeypatch.setattr(hdf5, "PATIENCE", 1)
+    script.write_text("while True: pass")
+    assert hdf5.damage(path) == "reading it never comes to an end"
+    script.write_text("import no_such_module")
+    assert hdf5.damage(path) is None and "could not be found out" in caplog.text
