@@ -1,1 +1,1 @@
-"""What the tables of docs/ were measured with; each module is run from the repository root, as `python -m benchmarks.NAME`."""
+"""What the tables of docs/ were measured with, each by `python -m benchmarks.NAME` in the folder of the repository."""

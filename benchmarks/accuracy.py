@@ -7,11 +7,11 @@
     python -m benchmarks.accuracy --tables scores.csv spatial.csv ablation.csv harder.csv > docs/RESULTS.md
 
 A row per data set, method and seed goes to the CSV as soon as it is known. A second call with the same CSV continues
-where the first one ended, so take a new CSV after a change of the recipe. All methods get the number of known labels and
-nothing else of the labels, but for 'oracle', which picks its epoch by them and is no result. The recipe with five seeds
-from a given one, s, s + 1, ..., is one row, and each of its seeds one of 'scRCL, one seed'. Baselines work on the 50 PCs
-of the scaled HVGs that the recipe computes: for cells plain and with rows of unit length, for spots plain and as means
-over the neighbours of the recipe's graph; '(20)' means the first 20 of them.
+where the first one ended, so take a new CSV after a change of the recipe. All methods get the number of known labels
+and nothing else of the labels, but for 'oracle', which picks its epoch by them and is no result. The recipe with five
+seeds from a given one, s, s + 1, ..., is one row, and each of its seeds one of 'scRCL, one seed'. Baselines work on the
+50 PCs of the scaled HVGs that the recipe computes: for cells plain and with rows of unit length, for spots plain and as
+means over the neighbours of the recipe's graph; '(20)' means the first 20 of them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ POINTS: dict[Task, dict[str, Callable[[Prepared], np.ndarray]]] = {
         "neighbour-mean PCA": lambda found: found.cells.obsm[SPATIAL_PCS],
     },
 }
-UNWEIGHTED: dict[Task, dict[str, Any]] = {"SC": {}, "ST": {"gene_weights": "none"}}  # genes as users of baselines see them
+# How baselines' data are prepared: with genes as users of baselines see them
+UNWEIGHTED: dict[Task, dict[str, Any]] = {"SC": {}, "ST": {"gene_weights": "none"}}
 OURS, ONE_SEED = "scRCL", "scRCL, one seed"
 PUBLISHED, ORACLE = "published settings, last epoch", "published settings, oracle epoch"
 ESTIMATED, OF_LEIDEN = "number: estimated", "number: Leiden, resolution 1"
@@ -102,7 +103,8 @@ SUITES = {
     for task in RECIPES
 }
 KEY = ["task", "dataset", "input", "method", "seed"]  # columns that say which run a row is of
-Found = dict[tuple[str, int], pd.Series | int]  # labels, or a number of clusters, by method and seed as they are reported
+# Labels, or a number of clusters, by method and seed as they are reported
+Found = dict[tuple[str, int], pd.Series | int]
 
 
 def found_by(task: Task, dataset: str, kind: str, method: str, seed: int) -> tuple[Found, pd.Series]:

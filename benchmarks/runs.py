@@ -45,9 +45,7 @@ def of_recipe(data: DataSet, variant: Variant, seeds: list[int]) -> dict[str, pd
     return {"": labels[OURS.labels], **{str(seed): labels[f"seed_{seed}"] for seed in seeds}}
 
 
-def as_published(
-    data: DataSet, settings: CellSettings | TissueSettings, seed: int
-) -> tuple[pd.Series, pd.Series]:
+def as_published(data: DataSet, settings: CellSettings | TissueSettings, seed: int) -> tuple[pd.Series, pd.Series]:
     """Labels of the last epoch, and of the epoch that the known labels like best."""
     prepared, best = data.prepared, -1.0
     n_clusters = number.choose(prepared, settings).n
@@ -130,12 +128,12 @@ def fit_without(
 
 
 def has_flattened(totals: list[float], plateau: float) -> bool:
-    """Whether the total has fallen by less than that share of its first value over the last epochs; not for a plateau of 0."""
+    """Whether the total has fallen by less than that share of its first value over the last epochs; never for 0."""
     if plateau == 0 or len(totals) <= PLATEAU_EPOCHS:
         return False
     return totals[-1 - PLATEAU_EPOCHS] - totals[-1] < plateau * abs(totals[0])
 
 
 def equally_long(embedded: Embedded) -> Embedded:
-    """The same, as if all rows of H had one length: then `shortened_rows` leaves those of E alike, at a unit of its own."""
+    """The same as if all rows of H had one length, so that `shortened_rows` leaves all rows of E at one length."""
     return embedded._replace(lengths=np.ones_like(embedded.lengths))

@@ -5,9 +5,9 @@
     python -m benchmarks.scale --tables scale.csv --figure docs/scale.png             # tables, exponents, figure
 
 Cells are simulated (`write_cells`: negative binomial types, 5,000 genes, about 7 % of the values not 0). 'scRCL' is
-`python runSC.py` as a user runs it, one seed, 20 epochs, without figures. 'PCA + Leiden' is scanpy's normalisation, 2,000
-HVGs, PCA, neighbours and Leiden. 'dense' is a training step of the equations as they are written, with N x N matrices,
-where it fits. Every measurement runs in a process of its own, one after the other.
+`python runSC.py` as a user runs it, one seed, 20 epochs, without figures. 'PCA + Leiden' is scanpy's normalisation,
+2,000 HVGs, PCA, neighbours and Leiden. 'dense' is a training step of the equations as they are written, with N x N
+matrices, where it fits. Every measurement runs in a process of its own, one after the other.
 """
 
 from __future__ import annotations

@@ -288,51 +288,42 @@ def test_wrong_flags_for_spots(argv, says):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["--epoch", "3"], "There is no flag --epoch; did you mean --epochs?"),
-        (["--epoch=3"], "There is no flag --epoch; did you mean --epochs?"),
-        (["--Epochs", "3"], "There is no flag --Epochs; did you mean --epochs?"),
-        (["--zzzzzz"], "There is no flag --zzzzzz; --help lists all flags."),
-        (["mine", "--zzzzzz", "3"], "There is no flag --zzzzzz; --help lists all flags."),
-        (["mine", "yours"], "'yours' stands where no word is expected; --help lists all flags."),
-        (["--epochs"], "Argument --epochs: expected one argument; --help lists all flags."),
+        (["--epoch", "3"], r"There is no flag --epoch\W+did you mean --epochs\?"),
+        (["--epoch=3"], r"There is no flag --epoch\W+did you mean --epochs\?"),
+        (["mine", "--Epochs", "3"], r"There is no flag --Epochs\W+did you mean --epochs\?"),
+        (["--no-figure"], r"There is no flag --no-figure\W+did you mean --no-figures\?"),
+        (["--zzzzzz"], "There is no flag --zzzzzz; --help lists all flags"),
+        (["mine", "--zzzzzz", "3"], "There is no flag --zzzzzz; --help lists all flags"),
+        (["mine", "yours"], "'yours' stands where no word is expected; --help lists all flags"),
+        (["--epochs"], "--epochs: expected one argument; --help lists all flags"),
     ],
 )
 def test_a_mistyped_flag_names_the_nearest(argv, says):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=rf"{says}\)?(; --help lists all flags)?\.$"):
         parse(*argv)
-    assert str(error.value) == says
 
 
-@pytest.mark.parametrize(
-    ("argv", "says"),
-    [
-        (["--config", "paper/Zeisl"], "There are no published settings for 'Zeisl'; did you mean Zeisel?"),
-        (["--config", "paper/baron_human"], "did you mean Baron_human?"),
-    ],
-)
-def test_a_mistyped_published_set_names_the_nearest(argv, says):
-    with pytest.raises(UserError) as error:
-        parse(*argv)
-    assert says in str(error.value)
+@pytest.mark.parametrize(("name", "near"), [("Zeisl", "Zeisel"), ("baron_human", "Baron_human")])
+def test_a_mistyped_published_set_names_the_nearest(name, near):
+    with pytest.raises(UserError, match=rf"There are no published settings for '{name}'\W+did you mean {near}\?"):
+        parse("--config", f"paper/{name}")
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("epoch: 3", "has an unknown setting 'epoch'; did you mean epochs?; --help lists all of them."),
-        ("n_neighbours: 3", "has an unknown setting 'n_neighbours'; did you mean n_neighbors"),
-        ("radius: 3", "has an unknown setting 'radius'"),  # of the other recipe
-        ("cluster_method: gmn", "The setting cluster_method does not take the value 'gmn'; it takes gmm, kmeans, leiden"),
-        ("cluster_method: gmn", "did you mean gmm?"),
-        ("metric: cosin", "did you mean cosine?"),
+        ("epoch: 3", r"has an unknown setting 'epoch'\W+did you mean epochs\?"),
+        ("n_neighbours: 3", r"has an unknown setting 'n_neighbours'\W+did you mean n_neighbors\?"),
+        ("radius: 3", "has an unknown setting 'radius'.*--help lists all of them"),  # of the other recipe
+        ("cluster_method: gmn", r"cluster_method does not take the value 'gmn'; it takes gmm, kmeans.*mean gmm\?"),
+        ("metric: cosin", r"metric does not take the value 'cosin'; it takes euclidean, cosine.*mean cosine\?"),
     ],
 )
 def test_mistyped_settings_in_yaml_say_the_nearest(tmp_path, text, says):
     path = tmp_path / "wrong.yaml"
     path.write_text(text)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=says):
         parse("--config", str(path))
-    assert says in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +386,7 @@ def test_the_settings_of_an_earlier_run(tmp_path):
 def test_settings_changed_by_name():
     changed = replaced(CellSettings(epochs=7), {"seeds": 2, "n_clusters": 8})
     assert (changed.epochs, changed.seeds, changed.n_clusters) == (7, [5, 15], "8")
-    with pytest.raises(TypeError, match="CellSettings has no setting 'epoch'; did you mean epochs?"):
+    with pytest.raises(TypeError, match=r"CellSettings has no setting 'epoch'\W+did you mean epochs\?"):
         replaced(CellSettings(), {"epoch": 3})
     with pytest.raises(UserError, match="--epochs must be above 0, not 0"):
         replaced(CellSettings(), {"epochs": 0})

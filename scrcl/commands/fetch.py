@@ -52,8 +52,8 @@ def main(argv: Sequence[str], prog: str) -> None:
         raise UserError("No data set was named; --list shows which there are.")
     for name in flags.names:
         if name not in registry.known():
-            near = did_you_mean(name, registry.known()) or "; --list shows all of them."
-            raise UserError(f"There is no data set {name!r} to fetch{near}")
+            near = did_you_mean(name, registry.known(), n=3)
+            raise UserError(f"There is no data set {name!r} to fetch{near}; --list shows all of them.")
     try:
         print(fetch_all(list(dict.fromkeys(flags.names)), flags.folder))
     except (KeyboardInterrupt, Terminated):
@@ -79,9 +79,8 @@ def listing(folder: Path, checksums: bool) -> str:
 
 
 def _way(data_set: DataSet) -> str:
-    if not data_set.files:
-        return "by hand"
-    return "download, annotation by hand" if data_set.note else "download"
+    download_too = "download, annotation by hand" if data_set.note else "download"
+    return download_too if data_set.files else "by hand"
 
 
 def fetch_all(names: Sequence[str], folder: Path) -> str:
@@ -138,8 +137,6 @@ def fetch(data_set: DataSet, folder: Path) -> bool:
                 log.warning("%s %s; it will be kept as %s.changed.", path, fault, path.name)
         try:
             _put_in_place(data_set, folder, lacking)
-        except Unwritable:
-            raise
         except UserError as error:
             raise UserError(f"{error} By hand: {data_set.by_hand(folder)}.") from error
     return True

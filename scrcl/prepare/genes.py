@@ -26,14 +26,47 @@ MAX_SCALED = 10  # standard deviations at which scaled values are clipped
 def preprocess(
     expression: Expression, target_sum: str, n_top_genes: int, hvg_flavor: str, min_cells: int
 ) -> ad.AnnData:
-    """Drop empty cells and genes, log-normalise, choose HVGs among the genes seen in min_cells cells (seen_often).
+    """Drop empty cells and genes, log-normalise, and choose highly variable genes.
 
-    target_sum: what the values of a cell sum up to before the logarithm: a number, 'median' or 'auto' (normalised_sum).
-    Returns a new AnnData of the cells with at least one count: X log-normalised
-    (all genes, sparse), layers['counts'] where the input holds counts, obs['scrcl_total'] (the sum of a cell's values before),
-    var['highly_variable']. HVGs are those of scanpy's 'seurat' flavour, as published for
-    scRNA-seq, or 'seurat_v3', on counts, as published for spots.
-    Raises UserError where fewer than 3 cells or 2 genes have a value, and for a target_sum that would have no effect.
+    Parameters
+    ----------
+    expression
+        What was found in the data.
+    target_sum
+        What the values of a cell sum up to before the logarithm: a number, 'median' or 'auto' (`normalised_sum`).
+    n_top_genes, hvg_flavor
+        How many HVGs, by scanpy's 'seurat' flavour, as published for scRNA-seq, or by 'seurat_v3', on counts, as
+        published for spots.
+    min_cells
+        They are chosen among the genes seen in so many cells (`seen_often`).
+
+    Returns
+    -------
+    `log_normalised` cells with var['highly_variable'].
+
+    Raises
+    ------
+    UserError
+        Where fewer than 3 cells or 2 genes have a value, and for a target_sum that would have no effect.
+    """
+    cells = log_normalised(expression, target_sum)
+    _require_differences(cells.X)
+    _choose_genes(cells, n_top_genes, hvg_flavor, min_cells)
+    return cells
+
+
+def log_normalised(expression: Expression, target_sum: str = "auto") -> ad.AnnData:
+    """Drop empty cells and genes, and log-normalise what is left.
+
+    Returns
+    -------
+    A new AnnData of the cells with at least one count: X log-normalised (all genes, sparse), layers['counts'] where the
+    input holds counts, obs['scrcl_total'], the sum of a cell's values before, unless they were logarithms.
+
+    Raises
+    ------
+    UserError
+        As `preprocess` does.
     """
     cells, kind, _ = expression
     require_effect(target_sum, kind)
@@ -42,23 +75,29 @@ def preprocess(
     cells = cells[:, cells.X.getnnz(axis=0) > 0].copy()
     if n_all > cells.n_obs:
         log.info("%d of %d cells have no counts at all: left out, without a label.", n_all - cells.n_obs, n_all)
-    if cells.n_obs < 3 or cells.n_vars < 2:
-        raise UserError(
-            f"Only {cells.n_obs} cells and {cells.n_vars} genes have a value above 0; at least 3 cells and 2 genes are needed."
-        )
+    require_enough_values(*cells.shape)
     if kind == "counts":
         cells.layers[COUNTS] = cells.X.copy()
     if kind != "log-normalised":
         cells.obs[OURS.total] = np.asarray(cells.X.sum(axis=1, dtype=np.float64)).ravel()
         sc.pp.normalize_total(cells, target_sum=normalised_sum(target_sum, cells.obs[OURS.total]))
         sc.pp.log1p(cells)
-    _require_differences(cells.X)
-    _choose_genes(cells, n_top_genes, hvg_flavor, min_cells)
     return cells
 
 
+def require_enough_values(n_cells: int, n_genes: int) -> None:
+    """Raise UserError where fewer than 3 cells or 2 genes have a value."""
+    if n_cells < 3 or n_genes < 2:
+        raise UserError(
+            f"Only {n_cells} cells and {n_genes} genes have a value above 0; at least 3 cells and 2 genes are needed."
+        )
+
+
 def normalised_sum(asked: str, totals: Sequence[float] | np.ndarray | pd.Series) -> float:
-    """What the values of a cell sum up to before the logarithm: the number asked for; for 'median' that of totals, [N], as in scanpy; for 'auto' 10,000."""
+    """What the values of a cell sum up to before the logarithm.
+
+    The number asked for; for 'median' that of totals, [N], as in scanpy; for 'auto' 10,000.
+    """
     if asked == "auto":
         return PUBLISHED_SUM
     return float(np.median(totals)) if asked == "median" else float(asked)
@@ -166,6 +205,10 @@ def _seurat_v3(cells: ad.AnnData, n_top_genes: int) -> None:
         )
     try:
         sc.pp.highly_variable_genes(cells, n_top_genes=n_top_genes, flavor="seurat_v3", layer=COUNTS)
+    except ImportError as error:
+        raise UserError(
+            "seurat_v3 needs scikit-misc; `pip install scrcl[seurat-v3]`, or add --hvg-flavor seurat."
+        ) from error
     except ValueError as error:  # its local regression fails on few cells with few counts
         raise UserError(f"seurat_v3 fails on these data ({one_line(error)}); add --hvg-flavor seurat.") from error
 

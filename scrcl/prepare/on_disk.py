@@ -14,7 +14,14 @@ from scrcl.contents.blocks import Found, find_values
 from scrcl.contents.values import Expression
 from scrcl.keys import COUNTS, HIGHLY_VARIABLE, OURS
 from scrcl.messages import UserError, log, progress
-from scrcl.prepare.genes import mark_among, mark_highly_variable, normalised_sum, require_effect, seen_often
+from scrcl.prepare.genes import (
+    mark_among,
+    mark_highly_variable,
+    normalised_sum,
+    require_effect,
+    require_enough_values,
+    seen_often,
+)
 from scrcl.runtime import limited_threads
 
 
@@ -106,10 +113,7 @@ def _without_values(adata: ad.AnnData, found: Found) -> ad.AnnData:
     cells = cells[filled, genes].copy()
     if not filled.all():
         log.info("%d of %d cells have no counts at all: left out, without a label.", (~filled).sum(), len(filled))
-    if cells.n_obs < 3 or cells.n_vars < 2:
-        raise UserError(
-            f"Only {cells.n_obs} cells and {cells.n_vars} genes have a value above 0; at least 3 cells and 2 genes are needed."
-        )
+    require_enough_values(*cells.shape)
     if found.kind != "log-normalised":
         cells.obs[OURS.total] = found.seen.totals[filled]
         cells.uns["log1p"] = {"base": None}  # as scanpy notes it

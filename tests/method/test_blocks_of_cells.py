@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import anndata as ad
 import numpy as np
 import pytest
 import torch
@@ -11,19 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-import data
-import graphs
-import memory
-import pipeline
-import preprocess
-import train
-from config import SCConfig
-from features import Features
-from model import losses
-from utils import UserError
+from scrcl.analysis import analyse
+from scrcl.method import training
+from scrcl.method.inputs import graph_inputs
+from scrcl.method.losses import Objective, losses
+from scrcl.method.network import Architecture
+from scrcl.prepare import graphs, plan
+from scrcl.prepare.features import Features
+from scrcl.recipes import CellSettings
 
 CPU = torch.device("cpu")
-STEP = {"temperature": 1.0, "lambda1": 100.0, "lambda2": 1.0}
+SMALL = Architecture(hidden=8, refined_width=4, dropout=0.0)
 
 
 def random_features(seed: int, n_cells: int, n_genes: int, density: float) -> Features:
@@ -40,15 +37,16 @@ def both(features: Features, hops: tuple[int, int], block: int, dtype: torch.dty
     values = dense(features).astype(np.float64 if dtype == torch.float64 else np.float32)
     cells = graphs.cell_graph(values, 5, "euclidean", seed=0)
     genes = graphs.gene_graph(values, 4)
-    plain = train.graph_inputs(values, cells, genes, hops, CPU, dtype)
-    return plain, train.graph_inputs(features, cells, genes, hops, CPU, dtype, block)
+    plain = graph_inputs(values, cells, genes, hops, CPU, dtype)
+    return plain, graph_inputs(features, cells, genes, hops, CPU, dtype, block)
 
 
 def gradients(inputs, temperature: float, consistency: str = "published") -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    model = train.new_model(inputs, hidden=8, refined_width=4, dropout=0.0)
-    terms = losses(model(inputs), inputs.neighbourhood, temperature, consistency, inputs.block)
-    terms.total(100, 1).backward()
+    model = training.new_model(inputs, SMALL)
+    objective = Objective(temperature, 100, 1, consistency)
+    terms = losses(model(inputs), inputs.neighbourhood, objective, inputs.block)
+    terms.total(objective).backward()
     found = {name: p.grad for name, p in model.named_parameters()}
     return found | dict(terms._asdict())
 
@@ -99,11 +97,11 @@ def test_dropout_of_a_block_is_the_same_when_it_is_made_again():
     """Else the gradient would be that of another function: along it the loss must fall by what it promises."""
     inputs = both(random_features(3, 60, 10, 0.2), (0, 0), 7)[1]
     torch.manual_seed(0)
-    model = train.new_model(inputs, 8, 4, dropout=0.5)
+    model = training.new_model(inputs, SMALL._replace(dropout=0.5))
 
     def total() -> torch.Tensor:
         torch.manual_seed(1)
-        return losses(model(inputs), inputs.neighbourhood, 1.0, block=inputs.block).total(1, 1)
+        return losses(model(inputs), inputs.neighbourhood, objective, inputs.block).total(objective)
 
     weight = model.graph_encoder.out.weight
     (slope,) = torch.autograd.grad(total(), weight)
@@ -115,71 +113,13 @@ def test_dropout_of_a_block_is_the_same_when_it_is_made_again():
     assert torch.isclose((up - down) / 2e-6, (slope**2).sum(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("choice", ["scaled", "uncentred", "lognorm", "counts"])
-def test_sparse_values_are_those_of_the_dense_form(choice):
-    adata = simulate(200, 80)
-    adata.X[:2, 5] = 5000  # is clipped
-    cells = preprocess.preprocess(data.find_expression(adata), "10000", 60, "seurat", 10)
-    found = preprocess.sparse_encoder_values(cells, choice)
-    assert np.allclose(dense(found), preprocess.encoder_values(cells, choice), atol=1e-4)
-    assert found.values.nnz <= cells[:, cells.var["highly_variable"]].X.nnz
-
-
-def test_a_gene_far_above_its_spread_is_clipped_below_too():
-    x = np.full((200, 3), 8, dtype=np.float32)
-    x[:, 0] += np.arange(200) % 3 / 100
-    x[0, 0], x[:, 1], x[:, 2] = 0, np.arange(200) % 7, np.arange(200) % 5
-    cells = ad.AnnData(sparse.csr_matrix(x), var={"highly_variable": [True] * 3})
-    expected = preprocess.encoder_values(cells, "scaled")
-    assert expected.min() == -preprocess.MAX_SCALED
-    assert np.allclose(dense(preprocess.sparse_encoder_values(cells, "scaled")), expected, atol=1e-3)
-
-
-def test_features_know_their_sums_and_parts():
-    features = random_features(4, 5000, 20, 0.1)  # two blocks
-    x = dense(features).astype(np.float64)
-    assert np.allclose(features.gram, x.T @ x, rtol=1e-5, atol=1e-3)
-    assert np.allclose(features.mean, x.mean(axis=0), atol=1e-6)
-    assert np.allclose(features.spread(), np.ptp(x, axis=0), atol=1e-6)
-    assert np.allclose(features.columns(np.array([3, 1])), x[:, [3, 1]])
-    assert np.allclose(dense(features[np.array([4999, 7])]), x[[4999, 7]])
-    weights = np.linspace(0, 2, 20).astype(np.float32)
-    assert np.allclose(dense(features.weighted(weights)), x * weights, atol=1e-6)
-    assert np.isclose(features.density, 0.1, rtol=0.01)
-
-
-def test_components_gene_graph_and_spatial_weights_of_both_forms_agree():
-    features = random_features(5, 400, 30, 0.2).weighted(0.8 ** np.arange(30))  # variances well apart
-    x = dense(features)
-    pcs, expected = (preprocess.principal_components(values, 4) for values in (features, x))
-    assert np.allclose(np.abs(pcs), np.abs(expected), atol=1e-3)
-    assert (graphs.gene_graph(features, 5) != graphs.gene_graph(x, 5)).nnz == 0
-    places = np.random.default_rng(0).random((400, 2))
-    graph, sections = graphs.spatial_graph(places, "knn", 6, 0.0), np.arange(400) % 2
-    weights = [preprocess.spatial_weights(values, graph, sections) for values in (features, x)]
-    assert np.allclose(*weights, atol=1e-4)
-
-
-def test_plan_takes_the_largest_block_that_fits_and_refuses_what_cannot():
-    sizes = {"n_cells": 1_000_000, "n_genes": 2000, "n_stored": 10**8, "n_neighbors": 15, "hidden": 256}
-    blocks = [memory.plan(**sizes, max_memory=limit).block for limit in (1000, 30, 20)]
-    assert blocks == [0, memory.BLOCKS[0], memory.BLOCKS[0]]
-    tight = memory.plan(**sizes).gib
-    assert memory.plan(**sizes, max_memory=tight - 0.1).block < memory.BLOCKS[0]
-    with pytest.raises(UserError, match="too little: 1000000 cells x 2000 genes at --hidden 256 need about 1"):
-        memory.plan(**sizes, max_memory=4)
-    assert memory.plan(**sizes, refined_width=64).gib > tight + 0.8  # 44 more columns, 4 MB each, six times
-    small = sizes | {"n_cells": 3000, "n_stored": 10**5}
-    assert memory.plan(**small).block == 0 and memory.plan(**small).gib < 2
-
-
 def test_a_run_in_blocks_finds_what_a_run_at_once_does(monkeypatch):
     adata = simulate(300, 80, 3)
-    config = SCConfig(epochs=10, seeds=[5], hidden=16, n_top_genes=60, n_pcs=10, dropout=0.0)
-    at_once = pipeline.find_cell_types(adata.copy(), config)
-    monkeypatch.setattr(memory, "BLOCKS", (64,))
-    monkeypatch.setattr(memory, "ALL_AT_ONCE_UP_TO", 0)
-    in_blocks = pipeline.find_cell_types(adata.copy(), config)
+    settings = CellSettings(epochs=10, seeds=[5], hidden=16, n_top_genes=60, n_pcs=10, dropout=0.0)
+    at_once = analyse(adata, settings)
+    monkeypatch.setattr(plan, "BLOCKS", (64,))
+    monkeypatch.setattr(plan, "ALL_AT_ONCE_UP_TO", 0)
+    in_blocks = analyse(adata, settings)
     assert at_once.prepared.block == 0 and in_blocks.prepared.block == 64
     assert isinstance(in_blocks.prepared.inputs, Features)
     assert not np.array_equal(in_blocks.prepared.order, np.arange(300))
@@ -202,11 +142,11 @@ def test_the_order_of_training_changes_nothing_but_where_things_stand():
     order = graphs.near_order(cells)
     apart = [np.abs(np.subtract(*graph.nonzero())).mean() for graph in (cells, cells[order][:, order])]
     assert sorted(order) == list(range(80)) and apart[1] < apart[0]
-    shuffled = train.graph_inputs(features[order], cells[order][:, order], genes, (1, 0), CPU, block=16)
-    model = train.new_model(shuffled, hidden=8, refined_width=4, dropout=0.0)
-    found = train.embed(model, shuffled)
-    plain = train.graph_inputs(values, cells, genes, (1, 0), CPU)
-    kept = train.in_order_of_cells(model.state_dict(), order)
-    expected = train.embed(train.restored_model(kept, plain, hidden=8, refined_width=4, dropout=0.0), plain)
+    shuffled = graph_inputs(features[order], cells[order][:, order], genes, (1, 0), CPU, block=16)
+    model = training.new_model(shuffled, SMALL)
+    found = training.embed(model, shuffled)
+    plain = graph_inputs(values, cells, genes, (1, 0), CPU)
+    kept = training.in_order_of_cells(model.state_dict(), order)
+    expected = training.embed(training.restored_model(kept, plain, SMALL), plain)
     for ours, theirs in zip(found, expected):
         assert np.allclose(ours, theirs[order], atol=1e-5)

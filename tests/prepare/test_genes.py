@@ -11,6 +11,7 @@ from scipy import sparse
 from scrcl.contents.values import find_expression
 from scrcl.messages import UserError
 from scrcl.prepare import genes
+from scrcl.prepare.features import Features
 from scrcl.prepare.genes import preprocess
 
 
@@ -70,3 +71,30 @@ def test_a_curve_through_a_handful_of_genes():
     adata = simulate(40, 5)
     with pytest.raises(UserError, match="fits a curve through the genes, of which only [0-9] vary"):
         preprocess(find_expression(adata), "10000", 3, "seurat_v3", 10)
+
+
+# Sparse and dense
+
+
+def dense(features: Features) -> np.ndarray:
+    return features.values.toarray() - features.offset
+
+
+@pytest.mark.parametrize("choice", ["scaled", "uncentred", "lognorm", "counts"])
+def test_sparse_values_are_those_of_the_dense_form(choice):
+    adata = simulate(200, 80)
+    adata.X[:2, 5] = 5000  # is clipped
+    cells = preprocess(find_expression(adata), "10000", 60, "seurat", 10)
+    found = genes.sparse_encoder_values(cells, choice)
+    assert np.allclose(dense(found), genes.encoder_values(cells, choice), atol=1e-4)
+    assert found.values.nnz <= cells[:, cells.var["highly_variable"]].X.nnz
+
+
+def test_a_gene_far_above_its_spread_is_clipped_below_too():
+    x = np.full((200, 3), 8, dtype=np.float32)
+    x[:, 0] += np.arange(200) % 3 / 100
+    x[0, 0], x[:, 1], x[:, 2] = 0, np.arange(200) % 7, np.arange(200) % 5
+    cells = ad.AnnData(sparse.csr_matrix(x), var={"highly_variable": [True] * 3})
+    expected = genes.encoder_values(cells, "scaled")
+    assert expected.min() == -genes.MAX_SCALED
+    assert np.allclose(dense(genes.sparse_encoder_values(cells, "scaled")), expected, atol=1e-3)

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-import graphs
-import preprocess
-from utils import UserError
+from scrcl.messages import UserError
+from scrcl.prepare import graphs
 
 LINE = np.array([[0.0], [1.0], [3.0], [7.0]])
 
@@ -147,26 +146,3 @@ def test_every_spatial_graph(seed, n, k, dimensions):
     assert (graph != graph.T).nnz == 0 and graph.diagonal().sum() == 0 and graph.getnnz(axis=1).min() >= min(k, n - 1)
     directed = graphs.nearest_spots(points, k)
     assert (directed.getnnz(axis=1) == min(k, n - 1)).all() and directed.diagonal().sum() == 0
-
-
-def test_spatial_weights_by_hand():
-    """On a line of six spots a step has I = 12/5 * (4 - 1) / 6 / 2, an alternating gene is below 0, a constant one nothing."""
-    path = sparse.diags([np.ones(5), np.ones(5)], [-1, 1], format="csr", dtype=np.float32)
-    step, alternating = np.array([-1, -1, -1, 1, 1, 1.0]), np.array([1, -1, 1, -1, 1, -1.0])
-    values = np.column_stack([step, alternating, np.zeros(6), np.arange(6) - 2.5]).astype(np.float32)
-    expected_i = [6 / 10 * 6 / 6, -1, 0, 6 / 10 * 2 * sum((a - 2.5) * (a - 1.5) for a in range(5)) / 17.5]
-    assert np.allclose(preprocess.morans_i(path, values), expected_i, atol=1e-5)
-    weights = preprocess.spatial_weights(values, path)
-    assert weights[1] == weights[2] == 0 and np.isclose(np.mean(weights**2), 1)
-    assert np.isclose(weights[0] / weights[3], expected_i[0] / expected_i[3], atol=1e-4)
-    assert (preprocess.spatial_weights(values[:, 1:3], path) == 1).all()
-
-
-def test_what_differs_between_sections_has_no_weight():
-    rng = np.random.default_rng(0)
-    places, sections = np.tile(rng.random((200, 2)), (2, 1)), np.repeat(["a", "b"], 200)
-    graph = graphs.spatial_graph(places, "knn", 6, 0, sections)
-    batch = rng.normal(size=400) + 5 * (sections == "b")
-    values = np.column_stack([batch, places[:, 0]]).astype(np.float32)
-    assert preprocess.spatial_weights(values, graph)[0] > 0.5
-    assert preprocess.spatial_weights(values, graph, sections)[0] < 0.15

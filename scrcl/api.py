@@ -1,0 +1,292 @@
+"""What a notebook calls: functions in scanpy's manner, which write everything they find into the caller's own AnnData."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anndata as ad
+import numpy as np
+
+from scrcl.analysis import analyse
+from scrcl.annotate import annotate
+from scrcl.contents.values import find_expression
+from scrcl.genes import ranking
+from scrcl.genes.ranking import Markers
+from scrcl.keys import OURS, Keys
+from scrcl.messages import UserError, did_you_mean, log, show_messages
+from scrcl.plot import style
+from scrcl.plot.layout import add_umap
+from scrcl.prepare import genes
+from scrcl.recipes import FIRST_SEED, RUN_ONLY, CellSettings, TissueSettings, first_seeds
+from scrcl.result import summary
+
+# Settings of the scripts that have a parameter of another name here, or none
+ELSEWHERE = (*RUN_ONLY, "seeds", "n_clusters")
+
+
+def with_settings(settings_class: type[CellSettings] | type[TissueSettings]) -> Callable[[Any], Any]:
+    """Name every setting of a recipe in a function's signature and docstring, where **settings stands."""
+
+    def named(function: Any) -> Any:
+        defaults = settings_class()
+        names = [f.name for f in dataclasses.fields(settings_class) if f.name not in ELSEWHERE]
+        own = inspect.signature(function)
+        kept = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        further = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(defaults, name)) for name in names
+        ]
+        function.__signature__ = own.replace(parameters=[*kept, *further])
+        texts = [f"{name}\n{textwrap.indent(_wrapped(settings_class.help_of(name)), '    ')}" for name in names]
+        function.__doc__ = inspect.cleandoc(function.__doc__).replace("**settings", "\n".join(texts), 1)
+        return function
+
+    return named
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(f"{text[0].upper()}{text[1:]}.", 100)
+
+
+@with_settings(CellSettings)
+def find_cell_types(
+    adata: ad.AnnData,
+    n_clusters: int | None = None,
+    *,
+    key_added: str = OURS.name,
+    random_state: int = FIRST_SEED,
+    n_seeds: int | None = None,
+    umap: bool = True,
+    copy: bool = False,
+    **settings: Any,
+) -> ad.AnnData | None:
+    """Find cell types in scRNA-seq data, without labels.
+
+    Known labels, where obs has any, give the number of clusters if you do not, and score the finished result; nothing
+    else. `label_key="none"` takes even that away.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes; counts, TPM or log-normalised values, sparse or dense, in X, a layer or .raw. May be backed.
+    n_clusters
+        The number of clusters; None for that of the known labels if there are any, else an estimate.
+    key_added
+        The name under which everything is written.
+    random_state
+        The first seed; the others follow in steps of 10.
+    n_seeds
+        How many trainings the labels are the consensus of; None for 5, and for 1 beyond 50,000 cells.
+    umap
+        Whether to lay the cells out, for sc.pl.umap.
+    copy
+        Whether to return an annotated copy in place of writing to adata.
+    **settings
+
+    Returns
+    -------
+    None, or the copy. Written are, with 'scrcl' standing for `key_added`:
+
+    obs['scrcl']
+        The labels, a categorical of strings, '0' the largest cluster; missing for cells without any count.
+    obs['scrcl_confidence']
+        Share of the seeds that put the cell there, 0 to 1; missing with one seed.
+    obs['scrcl_seed_5'], ...
+        The labels of every seed.
+    obsm['X_scrcl']
+        What was clustered, [cells, d]; NaN for cells without any count.
+    obsp['scrcl_graph']
+        The cell graph.
+    obsm['X_umap']
+        The UMAP of the embedding; obsm['X_umap_scrcl'] where the data have a UMAP already.
+    uns['scrcl_neighbors']
+        scanpy's neighbours of the embedding, for its `neighbors_key`.
+    uns['scrcl_colors']
+        A colour per label.
+    uns['scrcl']
+        Settings, versions, the number of clusters and where it comes from, scores, losses.
+
+    Raises
+    ------
+    UserError
+        For input that cannot be used.
+    TypeError
+        For a name that is no setting, with the nearest one that is.
+
+    References
+    ----------
+    Peng et al., Refinement Contrastive Learning of Cell-Gene Associations for Unsupervised Cell Type Identification,
+    AAAI 2026, arXiv 2512.10640.
+    """
+    recipe = _recipe(CellSettings, n_clusters, random_state, n_seeds, settings)
+    return _find(adata, recipe, Keys(key_added), umap, copy)
+
+
+@with_settings(TissueSettings)
+def find_domains(
+    adata: ad.AnnData,
+    n_clusters: int | None = None,
+    *,
+    key_added: str = OURS.name,
+    random_state: int = FIRST_SEED,
+    n_seeds: int | None = None,
+    umap: bool = True,
+    copy: bool = False,
+    **settings: Any,
+) -> ad.AnnData | None:
+    """Find spatial domains in tissue, without labels.
+
+    Known domains, where obs has any, give the number of clusters if you do not, and score the finished result; nothing
+    else. `label_key="none"` takes even that away.
+
+    Parameters
+    ----------
+    adata
+        Spots x genes, values as for `find_cell_types`; positions in obsm['spatial'], or in x and y (or the like) of obs.
+    n_clusters
+        The number of domains; None for that of the known ones if there are any, else an estimate.
+    key_added
+        The name under which everything is written.
+    random_state
+        The first seed; the others follow in steps of 10.
+    n_seeds
+        How many trainings the labels are the consensus of; None for 5, and for 1 beyond 50,000 spots.
+    umap
+        Whether to lay the spots out, for sc.pl.umap.
+    copy
+        Whether to return an annotated copy in place of writing to adata.
+    **settings
+
+    Returns
+    -------
+    None, or the copy. Written are the keys of `find_cell_types`, and
+
+    obs['scrcl_unsmoothed']
+        The labels before they are smoothed in space.
+
+    Raises
+    ------
+    UserError
+        For input that cannot be used.
+    TypeError
+        For a name that is no setting, with the nearest one that is.
+    """
+    recipe = _recipe(TissueSettings, n_clusters, random_state, n_seeds, settings)
+    return _find(adata, recipe, Keys(key_added), umap, copy)
+
+
+def _recipe(
+    settings_class: type[CellSettings] | type[TissueSettings],
+    n_clusters: int | None,
+    random_state: int,
+    n_seeds: int | None,
+    settings: dict[str, Any],
+) -> CellSettings | TissueSettings:
+    """The settings of a call, with errors in the words of a function."""
+    usual = settings_class.fields.keys() - ELSEWHERE
+    for name in settings:
+        if name not in usual:
+            near = did_you_mean(name, {*usual, "n_clusters", "key_added", "random_state", "n_seeds", "umap", "copy"})
+            raise TypeError(f"there is no parameter {name!r}{near}")
+    given = dict(settings)
+    if n_clusters is not None:
+        given["n_clusters"] = n_clusters
+    if n_seeds is not None or random_state != FIRST_SEED:
+        given["seeds"] = first_seeds(5 if n_seeds is None else n_seeds, random_state)
+    return settings_class(**given)
+
+
+def _find(
+    adata: ad.AnnData, settings: CellSettings | TissueSettings, keys: Keys, umap: bool, copy: bool
+) -> ad.AnnData | None:
+    show_messages()
+    adata = adata.copy() if copy else adata
+    result = analyse(adata, settings)
+    if umap:
+        log.info("UMAP of %d %s.", result.cells.n_obs, settings.unit)
+        add_umap(result.cells)
+    annotate(adata, result, keys)
+    style.add_colours(style.Scene(adata, keys.name))
+    log.info("\n%s\n", summary(result))
+    return adata if copy else None
+
+
+def rank_markers(
+    adata: ad.AnnData,
+    groupby: str = OURS.labels,
+    *,
+    key_added: str = "rank_genes_groups",
+    layer: str = "auto",
+    groups: Sequence[str] = ("all",),
+    method: str = "wilcoxon",
+    n_genes: int = 20,
+    min_in_group_fraction: float = 0.5,
+    max_out_group_fraction: float = 0.25,
+    min_fold_change: float = 1.0,
+) -> Markers:
+    """Rank the genes of every cluster against all other cells, and filter them as published.
+
+    Parameters
+    ----------
+    adata
+        Cells x genes, as for `find_cell_types`; counts are log-normalised for the ranking, adata keeps its values.
+    groupby
+        The obs column of the clusters; cells without a label are left out.
+    key_added
+        The uns key of scanpy's own table of the ranking, for sc.pl.rank_genes_groups_dotplot and the like.
+    layer
+        Where the values are: 'X', 'raw', a layer's name, or 'auto'.
+    groups
+        Clusters to test, or 'all'.
+    method
+        scanpy's test: 'wilcoxon', 't-test' or 'logreg'.
+    n_genes
+        Top genes per cluster.
+    min_in_group_fraction, max_out_group_fraction
+        The filter: in more than this share of the cluster's cells, in less than that of all others.
+    min_fold_change
+        The filter: log2 of the fold change is above this.
+
+    Returns
+    -------
+    The ranking: `table` (scanpy's statistics and passes_filter), `top` and `specific` (genes per cluster), `untested`.
+
+    Raises
+    ------
+    UserError
+        Where there is no such column, no values, or nothing to compare.
+    """
+    show_messages()
+    if groupby not in adata.obs:
+        raise UserError(
+            f"There is no obs column {groupby!r} to rank genes by{did_you_mean(groupby, map(str, adata.obs))}."
+        )
+    expression = find_expression(adata[adata.obs[groupby].notna().to_numpy()], layer)
+    cells = genes.log_normalised(expression)
+    cells.obs[groupby] = style.as_categorical(cells.obs[groupby].astype(str))
+    found = ranking.rank(
+        cells,
+        groupby,
+        groups=groups,
+        method=method,
+        n_genes=n_genes,
+        min_in_group_fraction=min_in_group_fraction,
+        max_out_group_fraction=max_out_group_fraction,
+        min_fold_change=min_fold_change,
+    )
+    adata.uns[key_added] = _as_scanpy_keeps_it(found, groupby, method, expression.source == ".raw")
+    return found
+
+
+def _as_scanpy_keeps_it(found: Markers, groupby: str, method: str, use_raw: bool) -> dict[str, Any]:
+    """The ranking in the form of sc.tl.rank_genes_groups."""
+    parts = {str(name): part for name, part in found.table.groupby("group", observed=True)}
+    kept: dict[str, Any] = {"params": {"groupby": groupby, "reference": "rest", "method": method, "use_raw": use_raw}}
+    for name in ("names", "scores", "logfoldchanges", "pvals", "pvals_adj"):
+        columns = {group: part[name].to_numpy() for group, part in parts.items()}
+        types = [(group, object if name == "names" else np.float64) for group in columns]
+        kept[name] = np.rec.fromarrays(list(columns.values()), dtype=types)
+    return kept
