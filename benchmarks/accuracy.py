@@ -42,7 +42,7 @@ from scrcl.keys import PCS, SPATIAL_PCS
 from scrcl.messages import UserError, log
 from scrcl.prepare.prepared import Prepared
 from scrcl.readers.find import dataset_name
-from scrcl.recipes import RECIPES, Task
+from scrcl.recipes import RECIPES, CellSettings, Task, TissueSettings
 from scrcl.runtime import limited_threads
 from scrcl.settings import load
 
@@ -109,16 +109,20 @@ Found = dict[tuple[str, int], pd.Series | int]
 
 def found_by(task: Task, dataset: str, kind: str, method: str, seed: int) -> tuple[Found, pd.Series]:
     """What a method finds in one run, and the known labels."""
-    if method == PUBLISHED:
-        return published(task, dataset, seed), prepared(task, dataset, kind, {}).prepared.known
+    found: Found
     if method in VARIANTS[task]:
         variant = VARIANTS[task][method]
         data = prepared(task, dataset, kind, variant.settings)
-        found: Found = {(method, seed): runs.of_recipe(data, variant, [seed])[""]}
+        found = {(method, seed): runs.of_recipe(data, variant, [seed])[""]}
     elif method == OURS:
         data = prepared(task, dataset, kind, {})
         labels = runs.of_recipe(data, RECIPE, list(range(seed, seed + SEEDS_OF_A_CONSENSUS)))
         found = {(ONE_SEED if of else OURS, int(of or seed)): own for of, own in labels.items()}
+    elif method == PUBLISHED:
+        settings = published_settings(task, dataset, seed)
+        data = prepared(task, dataset, kind, vars(settings))
+        last, oracle = runs.as_published(data, settings, seed)
+        found = {(PUBLISHED, seed): last, (ORACLE, seed): oracle}
     elif method in SUITES[task]["number"]:
         data = prepared(task, dataset, kind, {})
         found = {(method, seed): number_of_clusters(data, method, seed)}
@@ -128,12 +132,10 @@ def found_by(task: Task, dataset: str, kind: str, method: str, seed: int) -> tup
     return found, data.prepared.known
 
 
-def published(task: Task, dataset: str, seed: int) -> Found:
-    """What the published settings give."""
+def published_settings(task: Task, dataset: str, seed: int) -> CellSettings | TissueSettings:
+    """Those of this data set, or those for any other."""
     of = PUBLISHED_AS.get(dataset_name(dataset), "paper")
-    settings = load(RECIPES[task], of, {"dataset": dataset, "seeds": [seed]})
-    last, oracle = runs.as_published(prepared(task, dataset, AS_IT_IS, vars(settings)), settings, seed)
-    return {(PUBLISHED, seed): last, (ORACLE, seed): oracle}
+    return load(RECIPES[task], of, {"dataset": dataset, "seeds": [seed]})
 
 
 def number_of_clusters(data: DataSet, method: str, seed: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,7 @@ from scrcl.runtime import keep_freed_memory, limited_threads
 CPU = torch.device("cpu")
 ORACLE_EVERY = 10  # epochs at which the oracle looks
 ORACLE_BY = {"SC": "NMI", "ST": "ARI"}  # what it likes
-T = TypeVar("T", bound=NamedTuple)
+T = TypeVar("T", Objective, Schedule)
 
 
 def of_recipe(data: DataSet, variant: Variant, seeds: list[int]) -> dict[str, pd.Series]:

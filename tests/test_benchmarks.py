@@ -97,7 +97,7 @@ def test_every_variant_is_one_of_settings_that_there_are(task):
 
 
 @pytest.mark.parametrize("task", RECIPES)
-def test_every_kind_of_method_gives_a_row(task, tmp_path, monkeypatch):
+def test_every_kind_of_method_gives_a_row(task, tmp_path):
     """A CSV of two calls: the second one adds what the first did not have."""
     DATA[task]().write_h5ad(tmp_path / "some.h5ad")
     csv, named = tmp_path / "scores.csv", next(reversed(accuracy.POINTS[task]))

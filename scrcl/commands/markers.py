@@ -16,10 +16,6 @@ USAGE = """Rank the marker genes of clusters, draw them, and write a report.
 {prog} --dataset my_cells.h5ad --labels leiden      # any data set by an obs column
 {prog} --dataset my_cells.h5ad --labels mine.csv    # or by a table with barcodes
 {prog} --marker-genes known.csv                     # name clusters; columns type and gene"""
-REPORT = "report.html"
-TABLES = ("markers.csv", "top_markers.csv", "cluster_types.csv", "cluster_names.csv", "markers.yaml")
-FIGURES = tuple(f"{name}.{format}" for name in plot.GENE_FIGURES for format in ("png", "pdf", "svg"))
-FILES = (*TABLES, *FIGURES, REPORT)  # all that it may write
 
 
 def main(argv: Sequence[str], prog: str) -> None:

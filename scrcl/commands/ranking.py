@@ -12,8 +12,7 @@ import yaml
 
 from scrcl import plot
 from scrcl.cluster.scores import largest_overlaps
-from scrcl.commands import labelled, report, results
-from scrcl.commands.markers import FIGURES, FILES, REPORT
+from scrcl.commands import files, labelled, report, results
 from scrcl.commands.results import Run
 from scrcl.commands.script import command_line
 from scrcl.disk import home
@@ -57,21 +56,21 @@ def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, fold
     n_clusters = cells.cells.obs[GROUP].nunique()
     log.info("%s: %d clusters of %d %s, %s.", cells.name, n_clusters, cells.cells.n_obs, cells.unit, cells.labels_from)
     given = [Path(name) for name in (settings.labels, settings.marker_genes) if os.path.isfile(name)]
-    refuse_to_overwrite([*given, *cells.files], folder, FILES)
+    refuse_to_overwrite([*given, *cells.files], folder, files.OF_GENES)
     known_markers = _known_markers(cells, settings)
     found = _ranked(cells, settings)
     named = naming.name_clusters(cells.cells, known_markers) if known_markers else None
     types = None if cells.known is None else largest_overlaps(cells.cells.obs[GROUP], cells.known)
     overview = summarise(cells, found, types, named)
     facts = provenance(cells, of_run, settings)
-    with staged(folder, FILES) as stage:
+    with staged(folder, files.OF_GENES) as stage:
         _write_tables(stage, found, types, named, settings)
         text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
         (stage / "markers.yaml").write_text(text, encoding="utf-8")
-    with staged(folder, (*FIGURES, REPORT)) as stage:
+    with staged(folder, (*files.FIGURES_OF_GENES, files.REPORT)) as stage:
         scene = GeneScene(cells, found, _shown_names(cells, named), settings)
         page = report.page(cells, of_run, overview, found.listed(settings.n_genes), _draw(scene, stage), facts)
-        (stage / REPORT).write_text(page, encoding="utf-8")
+        (stage / files.REPORT).write_text(page, encoding="utf-8")
     print(f"\n{_as_text(overview)}\nResults: {folder}")
 
 

@@ -23,8 +23,6 @@ from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS, SPATIAL, SPATIAL_PCS, UMAP
 from scrcl.messages import UserError, log, one_line, without_home
 from scrcl.result import Result, facts, metrics
 
-FILES = ("config.yaml", "labels.csv", "result.h5ad", "metrics.json", "log.jsonl", "model.pt")
-
 
 def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str, str] | None = None) -> None:
     """Write labels.csv, result.h5ad, metrics.json, config.yaml, log.jsonl and model.pt.

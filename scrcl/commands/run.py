@@ -9,7 +9,7 @@ import anndata as ad
 
 from scrcl import plot
 from scrcl.analysis import analyse
-from scrcl.commands import labelled, markers, ranking, results
+from scrcl.commands import files, labelled, ranking, results
 from scrcl.disk import checkpoints, home
 from scrcl.disk.checkpoints import Checkpoints
 from scrcl.disk.folders import locked, refuse_to_overwrite, staged
@@ -31,11 +31,6 @@ def run(settings: CellSettings | TissueSettings, source: Source) -> None:
         _run(settings, source, Stopwatch())
 
 
-def figure_files(task: str) -> tuple[str, ...]:
-    """All files that the figures of a run may be."""
-    return tuple(f"{name}.png" for name in plot.names(task))
-
-
 def output_folder(settings: CellSettings | TissueSettings, source: Source) -> Path:
     """Where the results go.
 
@@ -46,7 +41,7 @@ def output_folder(settings: CellSettings | TissueSettings, source: Source) -> Pa
     """
     task, asked = settings.task, settings.output
     folder = home.results(task) / source.name if asked == "auto" else Path(asked).expanduser()
-    refuse_to_overwrite(source.files, folder, (*results.FILES, *figure_files(task), *markers.FILES))
+    refuse_to_overwrite(source.files, folder, files.of_run(task))
     return folder
 
 
@@ -59,7 +54,7 @@ def _run(settings: CellSettings | TissueSettings, source: Source, watch: Stopwat
         log.info("%s: %d %s x %d genes.", source.name, adata.n_obs, settings.unit, adata.n_vars)
         result = _analyse(settings, source, hashes, adata, folder, watch)
         if settings.figures:
-            with staged(folder, figure_files(settings.task)) as stage, watch("draw"):
+            with staged(folder, files.figures(settings.task)) as stage, watch("draw"):
                 draw(result.cells, settings.task, stage)
         print(f"\n{summary(result)}\nResults: {folder}")
         if settings.report:
@@ -94,7 +89,7 @@ def _analyse(
             print(json.dumps(losses), file=lines)
 
     try:
-        with staged(folder, (*results.FILES, *figure_files(settings.task), *markers.FILES)) as stage:
+        with staged(folder, files.of_run(settings.task)) as stage:
             unfinished.unlink(missing_ok=True)
             result = analyse(adata, settings, watch=watch, on_epoch=log_epoch, checkpoints=kept)
             style.add_colours(style.Scene(result.cells))

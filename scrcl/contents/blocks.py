@@ -1,4 +1,4 @@
-"""Expression values that stay on the disk, found and read in blocks of cells."""
+"""Find expression values that stay on disk, and read them in blocks of cells."""
 
 from __future__ import annotations
 
@@ -16,30 +16,48 @@ from scrcl.contents import values as contents
 from scrcl.contents.values import PREFERENCE, ValueKind
 from scrcl.messages import UserError, log, one_line, progress
 
-CELLS = 10_000  # in a block, at most
-VALUES = 4_000_000  # stored in a block, about; some 250 MB while they are worked on
+CELLS = 10_000  # most cells in a block
+VALUES = 4_000_000  # stored values in a block, roughly; they take about 250 MB while they are processed
 
 
 def is_backed(adata: ad.AnnData) -> bool:
-    """Whether any values are on disk: what open_h5ad gives, and anndata's own backed mode."""
-    if adata.isbacked or adata.is_view:  # to look at a view would read it
+    """Return whether any values are on disk, opened by `open_in_place` or by anndata's own backed mode."""
+    if adata.isbacked or adata.is_view:  # looking into a view would read it
         return adata.isbacked
     values = [adata.X, None if adata.raw is None else adata.raw.X, *adata.layers.values()]
     return any(isinstance(part, h5py.Dataset | CSRDataset | CSCDataset) for part in values)
 
 
 class Blocks:
-    """The values of one source as float32 CSR blocks of cells, without explicit zeros.
+    """Read one matrix as float32 CSR blocks of cells, without explicit zeros.
 
-    bounds: for every block, its first cell and the one after its last.
-    Raises UserError for values that cannot be read, are no numbers, or are stored by genes.
+    Parameters
+    ----------
+    values
+        [N, G], cells x genes: an HDF5 data set, a sparse matrix on disk, or a matrix in memory.
+    source
+        Where the values come from, as named in messages.
+
+    Attributes
+    ----------
+    bounds
+        For every block, its first cell and the one after its last.
+    shape
+        (N, G).
+    source
+        As given.
+
+    Raises
+    ------
+    UserError
+        When the values cannot be read or are not numbers, and when they are stored by genes (CSC).
     """
 
     def __init__(self, values: Any, source: str) -> None:
         if isinstance(values, CSCDataset):
             raise UserError(
-                f"The matrix in {source} is stored by genes (CSC), which cannot be read in blocks of cells; "
-                "save it by cells, adata.X = adata.X.tocsr(), where there is enough memory, or name another with --layer."
+                f"The matrix in {source} is stored by genes (CSC), which cannot be read in blocks of cells; save it by "
+                "cells, adata.X = adata.X.tocsr(), where there is enough memory, or name another with --layer."
             )
         self.source = source
         self._values = values.tocsr() if sparse.issparse(values) else values
@@ -53,11 +71,11 @@ class Blocks:
             stored = values.nnz
         size = int(np.clip(VALUES * n_cells // max(stored, 1), 1, CELLS))
         if isinstance(values, h5py.Dataset) and values.chunks and values.chunks[0] * n_genes <= 8 * VALUES:
-            size = max(size // values.chunks[0], 1) * values.chunks[0]  # a part of a chunk costs as much as all of it
+            size = max(size // values.chunks[0], 1) * values.chunks[0]  # HDF5 reads whole chunks, even for a part
         self.bounds = [(start, min(start + size, n_cells)) for start in range(0, n_cells, size)]
 
     def _reading(self, read: Callable[..., Any], *arguments: int) -> Any:
-        """What read gives, or a UserError in the words of contents.read and contents.require_sound_indices."""
+        """Return what `read` gives, and turn its errors into the UserErrors that values in memory would raise."""
         try:
             return read(*arguments)
         except ValueError as error:
@@ -71,7 +89,10 @@ class Blocks:
             ) from error
 
     def _open(self) -> None:
-        """Find the parts of a sparse matrix, and check where its rows begin: no block alone would tell."""
+        """Find the parts of a sparse matrix on disk and check its row pointers.
+
+        Damaged row pointers would not show in any single block.
+        """
         group = self._values.group
         self._data, self._indices, self._pointers = group["data"], group["indices"], group["indptr"][()]
         if len(self._pointers) != self.shape[0] + 1:
@@ -86,6 +107,7 @@ class Blocks:
             raise ValueError("indptr must be a non-decreasing sequence")
 
     def _slice(self, start: int, stop: int) -> Any:
+        """Return the cells from start to stop, in whatever form the source gives them."""
         if not isinstance(self._values, CSRDataset):
             return self._values[start:stop]
         pointers = self._pointers[start : stop + 1]
@@ -93,23 +115,44 @@ class Blocks:
         block = sparse.csr_matrix(
             (self._data[part], self._indices[part], pointers - pointers[0]), shape=(stop - start, self.shape[1])
         )
-        block.check_format(full_check=True)  # scipy crashes on indices that point outside
+        block.check_format(full_check=True)  # scipy crashes on indices outside the matrix
         return block
 
     def read(self, block: int) -> sparse.csr_matrix:
-        """The cells of one block, all genes."""
+        """Read one block of cells with all genes, as float32 CSR.
+
+        Parameters
+        ----------
+        block
+            The number of the block, an index into `bounds`.
+
+        Raises
+        ------
+        UserError
+            When the values are damaged, cut off or not numbers.
+        """
         values = self._reading(self._slice, *self.bounds[block])
         try:
-            return contents.as_matrix(
-                values, copy=not isinstance(self._values, CSRDataset)
-            )  # what was read is nobody else's
+            # A block read from disk belongs to nobody else, so it needs no copy.
+            return contents.as_matrix(values, copy=not isinstance(self._values, CSRDataset))
         except (TypeError, ValueError) as error:
             raise UserError(f"The values in {self.source} are not numbers ({one_line(error)}).") from error
 
 
 class Overview(NamedTuple):
-    """What one look at all values tells: their kind as contents.value_kind names it, of each cell whether it has any value and
-    the sum of them (of the counts, where a block holds their logarithms), and of each gene how many cells have a value."""
+    """What one pass over all values shows.
+
+    Attributes
+    ----------
+    kind
+        What the values are, as `values.value_kind` names it.
+    filled
+        [N] booleans, whether a cell has any value.
+    totals
+        [N], the sum of each cell's values. Where a block holds logarithms of counts, the sum of the counts.
+    n_cells
+        [G], in how many cells each gene has a value.
+    """
 
     kind: ValueKind
     filled: np.ndarray
@@ -118,7 +161,18 @@ class Overview(NamedTuple):
 
 
 def overview(blocks: Blocks) -> Overview:
-    """Go through all blocks once."""
+    """Go through all blocks once, and return their `Overview`.
+
+    Parameters
+    ----------
+    blocks
+        The values of one source.
+
+    Raises
+    ------
+    UserError
+        When a block cannot be read.
+    """
     kinds: set[ValueKind] = set()
     largest = 0.0
     filled = np.zeros(blocks.shape[0], dtype=bool)
@@ -138,10 +192,17 @@ def overview(blocks: Blocks) -> Overview:
 
 
 def kind_of_all(kinds: set[ValueKind], largest: float) -> ValueKind:
-    """What contents.value_kind says of a matrix, from what it says of its blocks and from the largest value.
+    """Return what `values.value_kind` would say of the whole matrix, given what it says of each block.
 
-    Exact, as log1p of a count is never itself a whole number to the precision that value_kind asks for: a block of
-    counts beside one of their logarithms is a matrix of neither.
+    The answer is exact. log1p of a count is never itself a whole number to the precision that `value_kind` asks for, so
+    a matrix with one block of counts and one block of log1p of counts is neither.
+
+    Parameters
+    ----------
+    kinds
+        The kinds of the blocks.
+    largest
+        The largest value in the matrix.
     """
     kinds = kinds - {"empty"}
     if "not finite" in kinds:
@@ -154,7 +215,19 @@ def kind_of_all(kinds: set[ValueKind], largest: float) -> ValueKind:
 
 
 class Found(NamedTuple):
-    """The values to work on: as contents.Expression, but in blocks. undo: whether they are log1p of counts."""
+    """The values to work on, as `values.Expression` holds them, but in blocks.
+
+    Attributes
+    ----------
+    blocks
+        The values on disk.
+    var
+        Their genes.
+    seen
+        What one pass over them showed.
+    undo
+        Whether they are log1p of counts, which is turned back into counts.
+    """
 
     blocks: Blocks
     var: pd.DataFrame
@@ -163,15 +236,34 @@ class Found(NamedTuple):
 
     @property
     def kind(self) -> ValueKind:
+        """What the values are, once log1p of counts is turned back."""
         return "counts" if self.undo else self.seen.kind
 
     @property
     def source(self) -> str:
+        """Where the values were found, for people to read."""
         return self.blocks.source + ", turned back from log1p" * self.undo
 
 
 def find_values(adata: ad.AnnData, layer: str) -> Found:
-    """What contents.find_expression finds, with its errors, for values on disk."""
+    """Find the values to work on when they are on disk.
+
+    Parameters
+    ----------
+    adata
+        Cells or spots x genes, with values on disk.
+    layer
+        As for `values.find_expression`.
+
+    Returns
+    -------
+    What `values.find_expression` would find for the same values in memory.
+
+    Raises
+    ------
+    UserError
+        As `values.find_expression` does, and when the values cannot be read.
+    """
     contents.require_content(adata)
     best: Found | None = None
     for source in contents.sources_of(adata, layer):
@@ -182,7 +274,7 @@ def find_values(adata: ad.AnnData, layer: str) -> Found:
             best = Found(blocks, var, seen, seen.kind == "log1p of counts")
         if PREFERENCE[seen.kind] == 0:
             break
-    assert best is not None  # there is at least one source
+    assert best is not None  # sources_of gives at least one, or raises
     contents.refuse_unusable(best.seen.kind, best.source)
     contents.require_names(best.var.index, "gene name", "var_names_make_unique")
     log.info("Values: %s, in %s.", best.kind, best.source)

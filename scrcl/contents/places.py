@@ -1,4 +1,4 @@
-"""Where the spots of an AnnData are: their positions, and the sections that they belong to."""
+"""Find the positions of the spots in an AnnData, and the sections they belong to."""
 
 from __future__ import annotations
 
@@ -10,14 +10,29 @@ from scrcl.contents import values
 from scrcl.keys import LIBRARY, POSITION_COLUMNS, POSITIONS, SPATIAL
 from scrcl.messages import UserError, log, one_line
 
-HEXAGONAL = np.array([1 / 2, np.sqrt(3) / 2])  # distances between Visium's columns and rows, in those between spots
-FARTHEST = 1e100  # a coordinate whose square, and a sum of those, is still a number
+# Distance between neighbouring columns and between neighbouring rows of Visium's grid, in units of the distance
+# between neighbouring spots.
+HEXAGONAL = np.array([1 / 2, np.sqrt(3) / 2])
+FARTHEST = 1e100  # largest coordinate allowed: squares, and sums of squares, stay finite
 
 
 def coordinates(adata: ad.AnnData) -> np.ndarray:
-    """Positions of the spots, [N, 2 or 3] float64, NaN where missing, in the data's own unit.
+    """Return the positions of the spots in the data's own unit.
 
-    From obsm['spatial'], or from x and y (or the like) in obs. Raises UserError where there are none.
+    Parameters
+    ----------
+    adata
+        Spots x genes. Positions are read from obsm['spatial'] (or X_spatial, or spatial_fov), or else from x and y (or
+        the like) in obs.
+
+    Returns
+    -------
+    [N, 2 or 3] float64, NaN where a position is missing.
+
+    Raises
+    ------
+    UserError
+        When there are no coordinates, or they are not numbers, have another shape or are too large.
     """
     pair = next((pair for pair in POSITION_COLUMNS if set(pair) <= set(adata.obs)), None)
     try:
@@ -25,7 +40,8 @@ def coordinates(adata: ad.AnnData) -> np.ndarray:
             key: np.asarray(adata.obsm[key], dtype=np.float64) for key in POSITIONS if key in adata.obsm
         }
         if places:
-            # CosMx readers keep places within a field of view beside places on the slide, which reach further.
+            # CosMx readers keep two sets: positions within a field of view and positions on the slide. The slide is
+            # wider.
             rivals: list[str] = [key for key in ("spatial", "spatial_fov") if key in places] or list(places)
             key = max(rivals, key=lambda key: _extent(places[key]))
             points = places[key]
@@ -52,20 +68,33 @@ def coordinates(adata: ad.AnnData) -> np.ndarray:
 
 
 def _is_hexagonal(points: np.ndarray) -> bool:
-    """Whether columns and rows are those of Visium's hexagonal grid: in every other row only the even columns have a spot."""
+    """Return whether columns and rows are those of Visium's hexagonal grid.
+
+    There, every other row has spots in even columns only.
+    """
     parity = points[np.isfinite(points).all(axis=1)].sum(axis=1) % 2
     return len(parity) > 1 and bool((parity == parity[0]).all())
 
 
 def _extent(points: np.ndarray) -> float:
+    """Return the difference between the largest and the smallest coordinate; 0 where none is known."""
     known = points[np.isfinite(points)]
     return float(np.ptp(known)) if known.size else 0.0
 
 
 def placed(adata: ad.AnnData) -> ad.AnnData:
-    """A view of the spots that have a position, with it in obsm['spatial'] (of a shallow copy; adata stays as it is).
+    """Return a view of the spots that have a position, with the position in obsm['spatial'].
 
-    Raises UserError where fewer than 3 spots have one.
+    Parameters
+    ----------
+    adata
+        Spots x genes. It stays as it is: the view is of a shallow copy.
+
+    Raises
+    ------
+    UserError
+        When fewer than 3 spots have a position, and as `coordinates` does; also when barcodes repeat or a sparse matrix
+        is damaged.
     """
     values.require_names(adata.obs_names, "spot barcode", "obs_names_make_unique")
     values.require_sound_indices(adata)
@@ -81,10 +110,19 @@ def placed(adata: ad.AnnData) -> ad.AnnData:
 
 
 def sections(obs: pd.DataFrame, section_key: str) -> pd.Series | None:
-    """The section of every spot as strings; None where all are of one.
+    """Return the section of every spot as strings, or None where all spots are in one section.
 
-    section_key: a column of obs, 'none', or 'auto' for library_id (squidpy's name).
-    Raises UserError for a column that is not there or has gaps.
+    Parameters
+    ----------
+    obs
+        The table of the spots.
+    section_key
+        A column of obs, 'none', or 'auto' for library_id (squidpy's name).
+
+    Raises
+    ------
+    UserError
+        When the column is not in obs or has missing values.
     """
     if section_key == "none" or (section_key == "auto" and LIBRARY not in obs):
         return None
@@ -100,7 +138,7 @@ def sections(obs: pd.DataFrame, section_key: str) -> pd.Series | None:
 
 
 def section_members(sections: np.ndarray | None, n_spots: int) -> list[np.ndarray]:
-    """Indices of the spots of every section; of all spots where sections is None."""
+    """Return the indices of the spots of every section, or of all spots where `sections` is None."""
     if sections is None:
         return [np.arange(n_spots)]
     return [np.flatnonzero(sections == name) for name in np.unique(sections)]

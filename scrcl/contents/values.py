@@ -1,4 +1,4 @@
-"""Which expression values an AnnData holds, where, and of what kind: counts, logarithms, or something that cannot be used."""
+"""Find the expression values in an AnnData and say what they are: counts, logarithms, or something unusable."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scrcl.keys import COUNT_LAYERS, OURS, PCS, SPATIAL_WEIGHT, UMAP
 from scrcl.messages import UserError, log, one_line
 
 ValueKind = Literal["counts", "log1p of counts", "non-negative", "log-normalised", "scaled", "not finite", "empty"]
+# Lower is better; 0 ends the search.
 PREFERENCE: dict[ValueKind, int] = {
     "counts": 0,
     "log1p of counts": 0,
@@ -25,26 +26,46 @@ PREFERENCE: dict[ValueKind, int] = {
 
 
 class Expression(NamedTuple):
-    """cells: AnnData with float32 CSR values in X and the input's obs and obsm.
-    kind: what the values are, after 'log1p of counts' has been undone.
-    source: where they were found, for people."""
+    """The values to work on.
+
+    Attributes
+    ----------
+    cells
+        AnnData with float32 CSR values in X, and the input's obs and obsm.
+    kind
+        What the values are, after 'log1p of counts' has been turned back into counts.
+    source
+        Where they were found, for people to read.
+    """
 
     cells: ad.AnnData
     kind: ValueKind
     source: str
 
     def in_words(self) -> str:
+        """Return what the values are and where they were found, for people to read."""
         return f"{self.kind}, in {self.source}"
 
 
 def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
-    """The values to work on, from X, a layer or .raw.
+    """Find the values to work on in X, in a layer or in .raw.
 
-    'auto' takes the first that holds counts among X, the layers counts, count,
-    raw_counts and raw, and .raw; failing that, the first other non-negative values in the
-    same order. Values that were only stored as log1p of counts are turned back.
-    Raises UserError for empty or non-finite values, duplicate names, and where
-    there are only scaled values: standardising is not undone by any formula.
+    Values that were only stored as log1p of counts are turned back into counts.
+
+    Parameters
+    ----------
+    adata
+        Cells or spots x genes.
+    layer
+        'X', 'raw', the name of a layer, or 'auto'. 'auto' takes the first that holds counts among X, the layers counts,
+        count, raw_counts and raw, and .raw. Failing that, it takes the first other non-negative values, in the same
+        order.
+
+    Raises
+    ------
+    UserError
+        When the values are empty, not finite or not numbers, when names repeat, when the layer is not there, and when
+        there are only scaled values: no formula undoes scaling.
     """
     require_content(adata)
     kind: ValueKind | None = None
@@ -55,7 +76,7 @@ def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
             matrix, var, kind, source = values, genes, its_kind, candidate
         if PREFERENCE[kind] == 0:
             break
-    assert kind is not None  # there is at least one source
+    assert kind is not None  # sources_of gives at least one, or raises
     refuse_unusable(kind, source)
     require_names(var.index, "gene name", "var_names_make_unique")
     if kind == "log1p of counts":
@@ -66,7 +87,7 @@ def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
 
 
 def require_content(adata: ad.AnnData) -> None:
-    """Raise UserError where there are no cells or genes, barcodes stand twice, or sparse matrices are damaged."""
+    """Raise UserError when there are no cells or no genes, when barcodes repeat, or when a sparse matrix is damaged."""
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise UserError(f"The data hold {adata.n_obs} cells and {adata.n_vars} genes; there is nothing to cluster.")
     require_names(adata.obs_names, "cell barcode", "obs_names_make_unique")
@@ -74,29 +95,46 @@ def require_content(adata: ad.AnnData) -> None:
 
 
 def foreign(adata: ad.AnnData) -> dict[str, Any]:
-    """obsm but for what a run writes itself."""
+    """Return obsm without the entries that a run writes itself."""
     return {key: values for key, values in adata.obsm.items() if key not in (PCS, UMAP, OURS.embedding)}
 
 
 def refuse_unusable(kind: ValueKind, source: str) -> None:
+    """Raise UserError for values that are scaled or not finite."""
     if kind == "scaled":
         raise UserError(
-            f"The values in {source} are negative in places, so they were scaled or corrected, and nothing better was found; "
-            "scaling cannot be undone, so save the file with raw counts in X, in layers['counts'] or in .raw."
+            f"The values in {source} are negative in places, so they were scaled or corrected, and nothing better was "
+            "found; scaling cannot be undone, so save the file with raw counts in X, in layers['counts'] or in .raw."
         )
     if kind == "not finite":
         raise UserError(f"There are NaN or infinite values in {source}; remove or impute them first.")
 
 
 def storable(frame: pd.DataFrame) -> pd.DataFrame:
-    """A copy that h5ad can hold, without what an earlier run has written: Seurat exports carry a column _index, and pandas strings are not written by default."""
+    """Return a copy of the table that h5ad can hold, without what an earlier run has written.
+
+    Seurat exports have a column _index, and anndata does not write pandas strings by default.
+    """
     frame = frame.drop(columns=["_index", OURS.total, SPATIAL_WEIGHT], errors="ignore").copy()
     strings = [name for name in frame if isinstance(frame[name].dtype, pd.StringDtype)]
     return frame.astype(dict.fromkeys(strings, object))
 
 
 def sources_of(adata: ad.AnnData, layer: str) -> list[str]:
-    """Where to look for values: 'X', '.raw', or the name of a layer in the form layers['NAME']."""
+    """Return where to look for values: 'X', '.raw', or a layer in the form layers['NAME'].
+
+    Parameters
+    ----------
+    adata
+        Cells or spots x genes.
+    layer
+        As for `find_expression`.
+
+    Raises
+    ------
+    UserError
+        When there is no such layer, or no values at all.
+    """
     slots = ["X"] * (adata.X is not None) + [".raw"] * has_raw(adata)
     if layer == "auto":
         found = slots[:1] + [f"layers['{name}']" for name in COUNT_LAYERS if name in adata.layers] + slots[1:]
@@ -113,7 +151,7 @@ def sources_of(adata: ad.AnnData, layer: str) -> list[str]:
 
 
 def _matrix(adata: ad.AnnData, source: str) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """A float32 CSR copy of the values at source, and their genes."""
+    """Return a float32 CSR copy of the values at `source`, and their genes."""
     values, var = values_at(adata, source)
     try:
         return as_matrix(values), var
@@ -122,12 +160,25 @@ def _matrix(adata: ad.AnnData, source: str) -> tuple[sparse.csr_matrix, pd.DataF
 
 
 def as_matrix(values: Any, copy: bool = True) -> sparse.csr_matrix:
-    """Values of any type as float32 CSR without explicit zeros. Raises TypeError or ValueError for what are no numbers."""
+    """Return values of any type as float32 CSR without explicit zeros.
+
+    Parameters
+    ----------
+    values
+        [N, G], dense or sparse.
+    copy
+        False when the values may be changed in place.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When they are not numbers.
+    """
     if np.iscomplexobj(values):
         raise TypeError("they are complex")
     if not sparse.issparse(values):
         values = np.asarray(values, dtype=np.float64 if values.dtype.kind in "OSU" else None)
-    with np.errstate(over="ignore"):  # too large for float32 becomes inf, and is refused as such
+    with np.errstate(over="ignore"):  # a value too large for float32 becomes inf, which value_kind reports
         matrix = sparse.csr_matrix(values, dtype=np.float32, copy=copy)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
@@ -135,12 +186,15 @@ def as_matrix(values: Any, copy: bool = True) -> sparse.csr_matrix:
 
 
 def has_raw(adata: ad.AnnData) -> bool:
-    """Whether there is a .raw; anndata's backed mode makes one without genes where a file says that it has none."""
+    """Return whether there is a .raw.
+
+    anndata's backed mode makes one without genes where a file says that it has none.
+    """
     return adata.raw is not None and adata.raw.n_vars > 0
 
 
 def values_at(adata: ad.AnnData, source: str) -> tuple[Any, pd.DataFrame]:
-    """The values that sources_of means, as they are, and their genes."""
+    """Return the values at one of the places that `sources_of` returns, as they are stored, and their genes."""
     if source == ".raw":
         return adata.raw.X, adata.raw.var
     if source == "X":
@@ -149,8 +203,8 @@ def values_at(adata: ad.AnnData, source: str) -> tuple[Any, pd.DataFrame]:
 
 
 def require_sound_indices(adata: ad.AnnData) -> None:
-    """Raise UserError for a sparse matrix whose indices point outside of it, which scipy does not look at and crashes on."""
-    if adata.is_view:  # to look at it would slice it
+    """Raise UserError for a sparse matrix with indices outside it, which scipy does not check and crashes on."""
+    if adata.is_view:  # looking at it would slice it
         return
     parts: dict[str, Any] = {"X": adata.X, ".raw": adata.raw.X if has_raw(adata) else None}
     for slot in ("layers", "obsm", "varm", "obsp", "varp"):
@@ -166,11 +220,15 @@ def require_sound_indices(adata: ad.AnnData) -> None:
 
 
 def value_kind(matrix: sparse.csr_matrix) -> ValueKind:
-    """What the values are, from the values alone.
+    """Tell what the values are, from the values alone.
 
-    Negative values mean scaling; whole numbers are counts; fractions up to 25 are
-    logarithms (log2 of a million is 20), those that expm1 turns into whole numbers
-    being log1p of counts; larger fractions are TPM, RPKM or normalised counts.
+    Negative values mean scaling. Whole numbers are counts. Fractions up to 25 are logarithms (log2 of a million is 20);
+    those that expm1 turns into whole numbers are log1p of counts. Larger fractions are TPM, RPKM or normalised counts.
+
+    Parameters
+    ----------
+    matrix
+        [N, G] float32, without explicit zeros.
     """
     values = matrix.data
     if values.size == 0:
@@ -183,30 +241,43 @@ def value_kind(matrix: sparse.csr_matrix) -> ValueKind:
         return "counts"
     if values.max() > 25:
         return "non-negative"
-    undone = np.expm1(np.minimum(values, 14).astype(np.float64))  # beyond e^14 float32 tells no whole number apart
+    # Beyond e^14, float32 no longer tells one whole number from the next.
+    undone = np.expm1(np.minimum(values, 14).astype(np.float64))
+    # The error of float32 logarithms grows with the count they stand for.
     whole = np.abs(undone - np.rint(undone)) <= np.minimum(1e-5 * undone + 1e-5, 0.1)
     return "log1p of counts" if whole.all() else "log-normalised"
 
 
 def counts_of(logarithms: np.ndarray) -> np.ndarray:
-    """The counts whose log1p these are."""
+    """Return the counts whose log1p is given."""
     return np.rint(np.expm1(logarithms))
 
 
 def require_names(names: pd.Index, what: str, remedy: str) -> None:
-    """Raise UserError where a name stands more than once, or cannot be written to a file; remedy: the method of AnnData that helps."""
+    """Raise UserError when a name repeats, or when no file can hold it.
+
+    Parameters
+    ----------
+    names
+        Barcodes or gene names.
+    what
+        What they are, as named in the error.
+    remedy
+        The method of AnnData that makes them unique.
+    """
     odd = next((name for name in map(str, names) if "\0" in name or not _is_text(name)), None)
     if odd is not None:
         raise UserError(f"The {what} {odd!r} has a sign in it that no file can hold; rename it.")
     if not names.is_unique:
         twice = names[names.duplicated()]
         raise UserError(
-            f"The {what} {twice[0]!r} stands more than once ({len(twice)} repeats in all); make them unique, e.g. adata.{remedy}()."
+            f"The {what} {twice[0]!r} stands more than once ({len(twice)} repeats in all); "
+            f"make them unique, e.g. adata.{remedy}()."
         )
 
 
 def _is_text(name: str) -> bool:
-    """Whether it can be written as UTF-8; half of a pair of surrogates cannot."""
+    """Return whether a name can be written as UTF-8, which half of a surrogate pair cannot."""
     try:
         name.encode()
     except UnicodeEncodeError:

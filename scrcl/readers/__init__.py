@@ -1,4 +1,4 @@
-"""From what a user names to an AnnData: files and folders by their formats, and the two data sets that need no file."""
+"""Read a data set that a user names, from a file or folder, or one of the two that need no file."""
 
 from __future__ import annotations
 
@@ -16,10 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that was found.
+    """A data set that was found, and how to read it.
 
-    name: what its results are filed under; path: file or folder, None where it needs none; files: those of path that
-    decide what is read; read: reads it.
+    Attributes
+    ----------
+    name
+        The name its results are filed under.
+    path
+        Its file or folder; None for a data set that needs no file.
+    files
+        The files of `path` that decide what is read.
+    read
+        A function that reads it.
     """
 
     name: str
@@ -29,7 +37,7 @@ class Source:
 
 
 def read(dataset: str | Path, *, annotation: str | Path = "auto") -> ad.AnnData:
-    """Read whatever the scripts read.
+    """Read any data set that the scripts can read.
 
     Parameters
     ----------
@@ -37,7 +45,7 @@ def read(dataset: str | Path, *, annotation: str | Path = "auto") -> ad.AnnData:
         A path (an h5ad file; a Visium or Visium HD folder), a name in `datasets/scdata` or `datasets/stdata` of the
         working folder, 'pbmc68k_reduced' (700 real cells that come with scanpy) or 'demo' (a simulated tissue).
     annotation
-        For spots: a table of known domains, joined by barcode; 'auto' is metadata.tsv or metadata.csv in a Visium
+        For spots: a table of known labels, joined by barcode; 'auto' is metadata.tsv or metadata.csv in a Visium
         folder, 'none' is no table.
 
     Returns
@@ -47,9 +55,9 @@ def read(dataset: str | Path, *, annotation: str | Path = "auto") -> ad.AnnData:
     Raises
     ------
     UserError
-        Where there is no such data set, or it cannot be read.
+        When there is no such data set, or it cannot be read.
     """
-    try:  # tissue first, since it has all formats
+    try:  # tissue first, since that task reads every format
         found = source(str(dataset), "ST", str(annotation))
     except UserError:
         found = source(str(dataset), "SC")
@@ -66,14 +74,14 @@ def source(dataset: str, task: Task, annotation: str = "auto", max_memory: float
     task
         SC for cells, ST for spots.
     annotation
-        As for `read`; of spots only.
+        For spots, as for `read`.
     max_memory
         As for `scrcl.readers.h5ad.read`.
 
     Raises
     ------
     UserError
-        Where there is no such data set.
+        When there is no such data set.
     """
     from scrcl.readers.find import dataset_name, find
 
@@ -99,6 +107,7 @@ def source(dataset: str, task: Task, annotation: str = "auto", max_memory: float
 
 
 def _bundled() -> ad.AnnData:
+    """Return the cells that come with scanpy, with their known types in obs['cell_type']."""
     import scanpy as sc
 
     adata = sc.datasets.pbmc68k_reduced()
@@ -107,6 +116,7 @@ def _bundled() -> ad.AnnData:
 
 
 def _demo() -> ad.AnnData:
+    """Return the simulated tissue, and log that it is simulated."""
     from scrcl.readers.simulated import layered_tissue
 
     log.info("These data are simulated: seven layers of a tissue that does not exist.")

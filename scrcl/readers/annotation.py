@@ -1,4 +1,4 @@
-"""Tables of known domains beside the spots: found, read, and joined by barcode."""
+"""Find tables of known domains, read them, and join them to the spots by barcode."""
 
 from __future__ import annotations
 
@@ -16,7 +16,22 @@ FILES = ("metadata.tsv", "metadata.csv")
 
 
 def annotate(adata: ad.AnnData, path: Path, annotation: str) -> None:
-    """Join the annotation that belongs to the Visium folder or file at path, if there is one; its columns go to obs."""
+    """Join the annotation that belongs to a Visium folder or h5ad file, if there is one.
+
+    Parameters
+    ----------
+    adata
+        Spots x genes; the columns of the annotation are written to its obs.
+    path
+        The Visium folder or h5ad file.
+    annotation
+        As for `scrcl.readers.read`.
+
+    Raises
+    ------
+    UserError
+        As `join_annotation` does.
+    """
     table = annotation_table(path, annotation)
     if table is None:
         return
@@ -27,7 +42,16 @@ def annotate(adata: ad.AnnData, path: Path, annotation: str) -> None:
 
 
 def annotation_table(path: Path, annotation: str) -> Path | None:
-    """The table of known domains that belongs to the Visium folder or h5ad file at path, or None."""
+    """Return the table of known domains that belongs to a Visium folder or h5ad file, or None.
+
+    Parameters
+    ----------
+    path
+        The Visium folder or h5ad file.
+    annotation
+        As for `scrcl.readers.read`. For 'auto', the table is looked for in the folder, and in the folder around Space
+        Ranger's own folders.
+    """
     if annotation not in ("auto", "none"):
         return Path(annotation)
     if annotation == "none" or path.is_file():
@@ -38,13 +62,22 @@ def annotation_table(path: Path, annotation: str) -> Path | None:
 
 
 def join_annotation(adata: ad.AnnData, path: Path) -> None:
-    """Write the columns of a table to obs, joined by barcode; spots that it does not name keep what they have.
+    """Write the columns of a table to obs, joined by barcode; spots missing from the table keep what they have.
 
-    The barcodes are the column, or the row names, that have most in common with the spots'
-    names. A table without any such column, but with a row per spot, is taken row by row,
-    which is said.
-    Raises UserError for a table that cannot be read, that names a spot twice, or whose
-    barcodes are those of other spots.
+    The barcodes are the column, or the row names, that match most of the spots' names. A table that has no such column
+    but has one row per spot is taken row by row, with a warning.
+
+    Parameters
+    ----------
+    adata
+        Spots x genes; the columns of the table are written to its obs.
+    path
+        The table.
+
+    Raises
+    ------
+    UserError
+        When the table cannot be read, names a spot twice, or has the barcodes of other spots.
     """
     table = tables.read_table(path, "annotation")
     if set(table) & set(adata.obs_names):
@@ -64,13 +97,13 @@ def join_annotation(adata: ad.AnnData, path: Path) -> None:
 
 
 def _storable(values: pd.Series) -> pd.Series:
-    """Truth values with gaps in pandas' own type for them, since h5ad cannot hold an object column of them."""
+    """Return truth values with gaps in pandas' own type for them, since h5ad cannot hold them as an object column."""
     mixed = values.dtype == object and values.notna().any() and values.dropna().map(type).eq(bool).all()
     return values.astype("boolean") if mixed else values
 
 
 def _require_row_order(table: pd.DataFrame, adata: ad.AnnData, path: Path) -> None:
-    """Raise UserError unless the table has no barcodes and a row per spot."""
+    """Raise UserError unless the table has no barcodes and one row per spot."""
     barcodes = [name for name in table if _like_barcodes(table[name])]
     if barcodes or len(table) != adata.n_obs:
         example = f" ({table[barcodes[0]].iloc[0]!r} there, {adata.obs_names[0]!r} here)" if barcodes else ""
@@ -82,6 +115,6 @@ def _require_row_order(table: pd.DataFrame, adata: ad.AnnData, path: Path) -> No
 
 
 def _like_barcodes(column: pd.Series) -> bool:
-    """Text that differs in every row; the row numbers that to_csv writes are no barcodes."""
+    """Return whether a column is text that differs in every row, and not the row numbers that to_csv writes."""
     counter = column.astype(str).equals(pd.Series(range(len(column)), index=column.index).astype(str))
     return not pd.api.types.is_numeric_dtype(column) and column.is_unique and not counter

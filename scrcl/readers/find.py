@@ -13,19 +13,30 @@ from scrcl.readers.formats import Located, Task
 from scrcl.recipes import BUNDLED
 from scrcl.settings import sample_folder
 
-DEMO = "demo"  # a simulated tissue
+DEMO = "demo"  # the simulated tissue
 SCRIPTS = {"SC": "runSC.py", "ST": "runST.py"}
 WITHOUT_FILE = {"SC": BUNDLED, "ST": DEMO}  # data sets that need no file
-DLPFC = "DLPFC"  # the folder of the twelve slices
+DLPFC = "DLPFC"  # the folder of the twelve DLPFC slices
 
 
 def find(dataset: str, task: Task) -> Located | None:
-    """What is to be read for a path, or for a name in the task's folder; None for the data set that needs no file.
+    """Return what to read for a path or for a name in the task's folder.
+
+    Parameters
+    ----------
+    dataset
+        A path or a name, as a user gives it.
+    task
+        SC for cells, ST for spots.
+
+    Returns
+    -------
+    The file or folder and its reader; None for the data set that needs no file.
 
     Raises
     ------
     UserError
-        Where there is no such thing, saying what was looked for and what there is.
+        When there is no such data set. The message says what was looked for and what there is.
     """
     folder = home.data_folder(task)
     if not dataset:
@@ -45,6 +56,7 @@ def find(dataset: str, task: Task) -> Located | None:
 
 
 def _not_there(dataset: str, task: Task, folder: Path) -> str:
+    """Return the error message for a data set that was not found."""
     known = registry.known()
     if known.get(dataset.removesuffix(".h5ad")) == task:
         name = dataset.removesuffix(".h5ad")
@@ -57,12 +69,12 @@ def _not_there(dataset: str, task: Task, folder: Path) -> str:
 
 
 def readable(path: Path) -> bool:
-    """Whether there is such a file or folder.
+    """Return whether a file or folder is there.
 
     Raises
     ------
     UserError
-        Where it may not be read.
+        When it is there but this user may not read it.
     """
     if not os.path.exists(path):  # unlike Path.exists, no error for an impossible name
         return False
@@ -72,7 +84,7 @@ def readable(path: Path) -> bool:
 
 
 def _names(folder: Path) -> list[str]:
-    """The data sets in a task's folder."""
+    """Return the names of the data sets in a task's folder."""
     return sorted(
         path.name.removesuffix(".h5ad")
         for place in (folder, folder / DLPFC)
@@ -82,11 +94,13 @@ def _names(folder: Path) -> list[str]:
 
 
 def _in_words(folder: Path) -> str:
+    """Return a sentence that lists the data sets in a folder."""
     names = _names(folder)
     return f"{folder} holds {', '.join(names)}." if names else f"{folder} holds no data yet."
 
 
 def _how_to(folder: Path) -> str:
+    """Return the message that explains where to put data."""
     return f"""No data set was named. Put one of these in place and name it:
   a Visium folder   {folder}/NAME/ with filtered_feature_bc_matrix.h5 (or the folder of that name) and
                     spatial/ (tissue_positions.csv or tissue_positions_list.csv, scalefactors_json.json, images)
@@ -97,9 +111,16 @@ Both can also be given as a path: python runST.py PATH. Without any data: python
 
 
 def dataset_name(dataset: str) -> str:
-    """The name that results are filed under; never one that leads elsewhere.
+    """Return the name that results of a data set are filed under, which never leads to another folder.
 
-    It is a file's name without .h5ad, or a folder's, without Space Ranger's own outs/ and the like.
+    Parameters
+    ----------
+    dataset
+        A path or a name, as a user gives it.
+
+    Returns
+    -------
+    A file's name without .h5ad, or a folder's name, ignoring Space Ranger's own folders such as outs/.
     """
     name = sample_folder(Path(dataset)).name.removesuffix(".h5ad")
     return "dataset" if name in ("", ".", "..") else name

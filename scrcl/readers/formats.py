@@ -1,11 +1,11 @@
-"""The registry of file formats: a format is one file here and one line below.
+"""The registry of file formats: each format is one file in this folder and one line below.
 
-A format's module has
+The module of a format has three functions.
 
-- `locate(path)`: the file or folder to read where path is of the format, else None;
-- `read(path, name, max_memory)`: the AnnData at what `locate` gave; `name` is the library of its images; a format that
-  can leave large values on the disk does so by `max_memory`, see `h5ad.read`;
-- `files(path)`: the files that decide what is read, whose hashes a run records.
+- `locate(path)` returns the file or folder to read when path has the format, else None.
+- `read(path, name, max_memory)` reads the AnnData at what `locate` returned; `name` is the library of its images. A
+  format that can leave large values on disk decides by `max_memory`, see `h5ad.read`.
+- `files(path)` returns the files that decide what is read, whose hashes a run records.
 
 Modules are loaded when there is a path to read, so that --help and the errors that list formats take no time.
 """
@@ -21,7 +21,17 @@ Task = Literal["SC", "ST"]
 
 
 class Format(NamedTuple):
-    """What a format is, in the words of --help and of errors; the tasks that take it; its module."""
+    """One file format.
+
+    Attributes
+    ----------
+    what
+        What it is, in the words of --help and of errors.
+    tasks
+        The tasks that take it.
+    module
+        The module in `scrcl.readers` that reads it.
+    """
 
     what: str
     tasks: tuple[Task, ...]
@@ -29,7 +39,7 @@ class Format(NamedTuple):
 
     @property
     def reader(self) -> ModuleType:
-        """The module that reads it."""
+        """The module that reads the format."""
         return import_module(f"scrcl.readers.{self.module}")
 
 
@@ -42,7 +52,7 @@ FORMATS = {
 
 
 def in_words(task: Task) -> str:
-    """The formats that a task takes."""
+    """Return a phrase that lists the formats a task takes."""
     return " or ".join(entry.what for entry in FORMATS.values() if task in entry.tasks)
 
 
@@ -54,7 +64,19 @@ class Located(NamedTuple):
 
 
 def locate(path: Path, task: Task) -> Located | None:
-    """What is to be read at path, by the first format of the task that it is of; None where it is of none."""
+    """Return what to read at a path, or None when the path has none of the task's formats.
+
+    Parameters
+    ----------
+    path
+        A file or folder.
+    task
+        SC for cells, ST for spots.
+
+    Returns
+    -------
+    The file or folder to read, and the reader of the first format that fits.
+    """
     for entry in FORMATS.values():
         if task in entry.tasks and (found := entry.reader.locate(path)) is not None:
             return Located(found, entry.reader)

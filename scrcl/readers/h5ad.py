@@ -1,4 +1,4 @@
-"""Read h5ad files: checked first, since damage in them can crash Python, and left on the disk where they are large."""
+"""Read h5ad files, after a check for damage that could crash Python; large values can stay on disk."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from scrcl.disk import hdf5
 from scrcl.keys import COUNT_LAYERS
 from scrcl.messages import UserError, log, one_line
 
-IN_MEMORY_UP_TO = 2.0  # GiB of values, of which a run in memory holds up to five times as much
-LEAST_SHARE = 20  # no file is compressed by more
+IN_MEMORY_UP_TO = 2.0  # GiB of values; a run in memory needs up to five times as much
+LEAST_SHARE = 20  # no file is compressed by a larger factor, so a smaller file needs no closer look
 
 
 def locate(path: Path) -> Path | None:
-    """The file itself, or the only h5ad file in a folder; None for anything else."""
+    """Return the file itself, or the only h5ad file in a folder; None for anything else."""
     if path.is_file():
         return path
     found = sorted(path.glob("*.h5ad"))
@@ -30,27 +30,27 @@ def locate(path: Path) -> Path | None:
 
 
 def files(path: Path) -> list[Path]:
-    """The files that decide what is read."""
+    """Return the files that decide what is read."""
     return [path]
 
 
 def read(path: Path, name: str = "", max_memory: float | None = None) -> ad.AnnData:
-    """Read an h5ad file, into memory or, where it is large and may stay there, with its values on the disk.
+    """Read an h5ad file into memory, or leave its values on disk when they are large and may stay there.
 
     Parameters
     ----------
     path
         The file.
     name
-        Of the data set; an h5ad file does not need it.
+        The name of the data set; an h5ad file does not need it.
     max_memory
-        None to read all into memory. Else values of more than 2 GiB stay on the disk, or of more than a tenth of so many
-        GiB (0 for no limit).
+        None reads everything into memory. Otherwise this is the memory limit in GiB (0 for no limit), and values stay on
+        disk when they take more than 2 GiB or more than a tenth of the limit.
 
     Raises
     ------
     UserError
-        For a file that is no h5ad file, or is damaged.
+        When the file is not an h5ad file, or is damaged.
     """
     if max_memory is not None:
         limit = min(IN_MEMORY_UP_TO, max_memory / 10 or IN_MEMORY_UP_TO) * 2**30
@@ -64,9 +64,9 @@ def read(path: Path, name: str = "", max_memory: float | None = None) -> ad.AnnD
 
 
 def open_in_place(path: Path) -> ad.AnnData:
-    """Open an h5ad file with X, the layers and .raw.X left on the disk; obs, var and obsm are read, nothing else.
+    """Open an h5ad file with X, the layers and .raw.X left on disk.
 
-    The file stays open as long as the AnnData is there.
+    Only obs, var and obsm are read. The file stays open as long as the AnnData exists.
 
     Raises
     ------
@@ -77,6 +77,7 @@ def open_in_place(path: Path) -> ad.AnnData:
 
 
 def _checked(path: Path, how: Callable[[Path], ad.AnnData]) -> ad.AnnData:
+    """Read an h5ad file with `how`, after the checks that keep damage from crashing Python."""
     if not h5py.is_hdf5(path):
         raise UserError(f"{path} is not an h5ad file: it is no HDF5 file at all, or was cut off at its start.")
     require_sound(path)
@@ -91,17 +92,26 @@ def _checked(path: Path, how: Callable[[Path], ad.AnnData]) -> ad.AnnData:
 
 
 def require_sound(path: Path) -> None:
-    """Raise UserError for an HDF5 file that cannot be read without a crash, or without end."""
+    """Raise UserError for an HDF5 file that crashes its reader, or whose reading never ends."""
     damage = hdf5.damage(path)
     if damage:
         raise UserError(f"{path} is damaged: {damage}; download or save it again.")
 
 
 def values_size(path: Path) -> int:
-    """Bytes of the expression values of an h5ad file in memory: X, .raw and the layers that usually hold counts.
+    """Return how many bytes the expression values of an h5ad file take in memory.
 
-    A sparse matrix counts with 8 bytes per stored value and 4 per cell (float32 CSR with int32 indices), a dense one
-    with 4 per value. Read from what the file says about itself; 0 for what is no h5ad file, or damaged.
+    Counted are X, .raw and the layers that usually hold counts. A sparse matrix counts with 8 bytes per stored value and
+    4 per cell (float32 CSR with int32 indices), a dense one with 4 bytes per value.
+
+    Parameters
+    ----------
+    path
+        The file. Only its description of itself is read, not its values.
+
+    Returns
+    -------
+    Bytes; 0 when the file is not an h5ad file or is damaged.
     """
     if not h5py.is_hdf5(path) or hdf5.damage(path):
         return 0
@@ -109,11 +119,12 @@ def values_size(path: Path) -> int:
         with h5py.File(path) as file:
             names = ["X", "raw/X", "raw.X", *(f"layers/{name}" for name in COUNT_LAYERS)]
             return sum(_size(file[name]) for name in names if name in file)
-    except Exception:  # whatever is odd about it, read will meet it and say it
+    except Exception:  # whatever is wrong with the file, read() will meet it and report it
         return 0
 
 
 def _size(item: h5py.Group | h5py.Dataset) -> int:
+    """Return the bytes that one item takes in memory."""
     if isinstance(item, h5py.Dataset):
         return 4 * prod(item.shape or (0,))
     if {"data", "indptr"} <= item.keys():
@@ -122,10 +133,11 @@ def _size(item: h5py.Group | h5py.Dataset) -> int:
 
 
 def _opened(path: Path) -> ad.AnnData:
+    """Return an h5ad file as an AnnData whose matrices stay on disk."""
     with ExitStack() as on_error:
         file = on_error.enter_context(h5py.File(path))
-        if isinstance(file["obs"], h5py.Dataset) or "raw.X" in file:  # from before anndata 0.7
-            return ad.read_h5ad(path, backed="r")  # which reads the layers
+        if isinstance(file["obs"], h5py.Dataset) or "raw.X" in file:  # a file from before anndata 0.7
+            return ad.read_h5ad(path, backed="r")  # leaves X on disk, but reads the layers
         raw = file.get("raw")
         with_raw = isinstance(raw, h5py.Group)
         adata = ad.AnnData(
@@ -136,12 +148,12 @@ def _opened(path: Path) -> ad.AnnData:
             layers={name: _lazy(item) for name, item in file["layers"].items()} if "layers" in file else None,
             raw={"X": _lazy(raw["X"]), "var": read_elem(raw["var"])} if with_raw else None,
         )
-        on_error.pop_all()
+        on_error.pop_all()  # the AnnData needs the file open from now on
         return adata
 
 
 def _lazy(item: h5py.Group | h5py.Dataset) -> Any:
-    """A matrix as something that can be sliced on disk; anything else as read."""
+    """Return a matrix as something that can be sliced on disk, and anything else as read."""
     if isinstance(item, h5py.Dataset) and item.ndim == 2:
         return item
     kind = item.attrs.get("encoding-type", item.attrs.get("h5sparse_format"))

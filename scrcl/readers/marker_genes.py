@@ -11,11 +11,26 @@ from scrcl.readers import tables
 
 
 def read_marker_genes(path: Path, genes: pd.Index) -> dict[str, list[str]]:
-    """Known markers per type, those that are among genes, from a table with columns type and gene.
+    """Read the known markers of each type from a table with the columns type and gene.
 
-    A name that is not there in its own spelling is looked for regardless of case. Types without
-    any of their genes in the data are left out, which is said.
-    Raises UserError for a table without these columns, and where no gene is in the data.
+    A gene that is not in the data in its own spelling is looked for regardless of case. A type without any of its genes
+    in the data is left out, with a warning.
+
+    Parameters
+    ----------
+    path
+        The table.
+    genes
+        The names of the genes in the data.
+
+    Returns
+    -------
+    The markers found in the data, by type.
+
+    Raises
+    ------
+    UserError
+        When the table lacks these columns, or none of its genes is in the data.
     """
     table = tables.read_table(path, "table of markers").rename(columns=lambda name: str(name).strip().lower())
     if [list(table).count(name) for name in ("type", "gene")] != [1, 1]:

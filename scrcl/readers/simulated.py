@@ -1,4 +1,7 @@
-"""A simulated layered tissue, and simulated cells of any number: for a first look, for tests and for measuring speed. Nothing in it is real."""
+"""Simulate a layered tissue, or any number of cells, for a first look, for tests and for measuring speed.
+
+Nothing in these data is real.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,28 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-THICKNESS = (0.08, 0.14, 0.2, 0.12, 0.2, 0.14, 0.12)  # of the layers L1, L2, ..., as shares of the depth
-BEND = 0.1  # of the layers, as a share of the depth
+THICKNESS = (0.08, 0.14, 0.2, 0.12, 0.2, 0.14, 0.12)  # of layers L1, L2, ..., as shares of the depth
+BEND = 0.1  # how far the layers bend, as a share of the depth
 SPACING = 100.0  # um between spots, as on Visium slides
 
 
 def layered_tissue(n_spots: int = 1600, n_genes: int = 400, seed: int = 0) -> ad.AnnData:
-    """Spots x genes of a bent piece of cortex: seven layers of unequal thickness, negative binomial counts.
+    """Return a simulated bent piece of cortex: seven layers of unequal thickness, with negative binomial counts.
 
-    Counts are in X (CSR), layers in obs['ground_truth'] (missing for 2 % of the spots), positions
-    on a hexagonal grid in obsm['spatial'] (um), obs['array_row'] and obs['array_col'].
-    Each layer has markers, half of which it shares with a neighbouring layer; the other half
-    of all genes carry no signal. Spots mix with what is next to them, and differ in depth.
+    Each layer has markers, half of which it shares with a neighbouring layer. The other half of all genes carry no
+    signal. Spots mix with what is next to them, and differ in depth.
+
+    Parameters
+    ----------
+    n_spots, n_genes
+        N and G.
+    seed
+        The same seed gives the same tissue.
+
+    Returns
+    -------
+    Spots x genes: counts in X (CSR), layers in obs['ground_truth'] (missing for 2 % of the spots), positions on a
+    hexagonal grid in obsm['spatial'] (um), obs['array_row'] and obs['array_col'].
     """
     rng = np.random.default_rng(seed)
     width = int(np.ceil(np.sqrt(n_spots * np.sqrt(3) / 2)))
@@ -30,6 +43,7 @@ def layered_tissue(n_spots: int = 1600, n_genes: int = 400, seed: int = 0) -> ad
     places = SPACING * np.column_stack([column + 0.5 * (row % 2), row * np.sqrt(3) / 2])
     borders = np.cumsum(THICKNESS)[:-1] / np.sum(THICKNESS)
     layer = np.searchsorted(borders, _depth(places))
+    # Each spot also takes up RNA from a place nearby, which may lie in another layer.
     mixed = np.searchsorted(borders, _depth(places + rng.normal(0, 0.7 * SPACING, places.shape)))
 
     mean = rng.gamma(0.5, 1.0, n_genes) * np.ones((len(THICKNESS), 1)) + 0.05
@@ -39,7 +53,7 @@ def layered_tissue(n_spots: int = 1600, n_genes: int = 400, seed: int = 0) -> ad
             mean[min(gene % len(THICKNESS) + 1, len(THICKNESS) - 1), gene] *= 2
     depth = rng.gamma(5, 1 / 5, n_spots)
     counts = np.empty((n_spots, n_genes), dtype=np.float32)
-    for start in range(0, n_spots, 10_000):  # a block at a time keeps the random numbers small
+    for start in range(0, n_spots, 10_000):  # in blocks, to keep the arrays of random numbers small
         part = slice(start, start + 10_000)
         expected = (0.7 * mean[layer[part]] + 0.3 * mean[mixed[part]]) * depth[part, None]
         counts[part] = rng.negative_binomial(2, 2 / (2 + expected))
@@ -55,20 +69,29 @@ def layered_tissue(n_spots: int = 1600, n_genes: int = 400, seed: int = 0) -> ad
 
 
 def _depth(places: np.ndarray) -> np.ndarray:
-    """Depth below a bent surface as a share of the whole, from 0 to 1."""
+    """Return the depth below a bent surface, as a share of the whole depth from 0 to 1."""
     x, y = (places / places.max(axis=0)).T
     return (y + BEND * np.sin(np.pi * x)) / (1 + BEND)
 
 
-BLOCK = 10_000  # cells simulated at a time, which keeps the random numbers small
-MARKER_FOLD = 6.0  # how much more of its markers a type has
+BLOCK = 10_000  # cells simulated at a time, to keep the arrays of random numbers small
+MARKER_FOLD = 6.0  # how many times more of its markers a type expresses
 
 
 def write_cells(path: Path, n_cells: int, n_genes: int = 5000, n_types: int = 20, mean_counts: float = 400.0) -> None:
-    """Write an h5ad file of simulated cells, a block at a time: counts in X (CSR float32), types in obs['cell_type'].
+    """Write an h5ad file of simulated cells, one block of cells at a time.
 
-    mean_counts: of a cell; 400 in 5,000 genes leave about 5 % of the values other than 0.
-    The same arguments give the same file. See cell_blocks for what is simulated.
+    The file has counts in X (CSR float32) and types in obs['cell_type']. The same arguments give the same file. See
+    `cell_blocks` for what is simulated.
+
+    Parameters
+    ----------
+    path
+        The file.
+    n_cells, n_genes, n_types
+        How many cells, genes and types.
+    mean_counts
+        Mean number of counts of a cell. 400 in 5,000 genes leave about 5 % of the values other than 0.
     """
     types: list[np.ndarray] = []
     with h5py.File(path, "w") as file:
@@ -79,6 +102,7 @@ def write_cells(path: Path, n_cells: int, n_genes: int = 5000, n_types: int = 20
                 var = pd.DataFrame(index=[f"gene-{i:04d}" for i in range(n_genes)])
                 ad.io.write_elem(file, "/", ad.AnnData(counts, var=var))
             types.append(kind)
+        # obs is written last, since the types are known only once all cells are simulated.
         names = [f"type {i + 1}" for i in np.concatenate(types)]
         obs = pd.DataFrame({"cell_type": pd.Categorical(names)}, index=[f"cell-{i:07d}" for i in range(n_cells)])
         ad.io.write_elem(file, "obs", obs)
@@ -87,11 +111,24 @@ def write_cells(path: Path, n_cells: int, n_genes: int = 5000, n_types: int = 20
 def cell_blocks(
     n_cells: int, n_genes: int, n_types: int, mean_counts: float, seed: int = 0
 ) -> Iterator[tuple[sparse.csr_matrix, np.ndarray]]:
-    """Counts [block, genes] and types [block], integers from 0, of simulated cells, a block at a time.
+    """Yield simulated cells, one block at a time.
 
-    Types are of unequal size (the k-th has 1/k of the largest one's cells). Each has 2 % of all genes as markers, and every cell is in one of five
-    states that cross the types, with a twentieth of its RNA. A cell's counts are gamma distributed and so, with
-    Poisson sampling, a gene's counts are negative binomial among the cells of a type and state.
+    Types are of unequal size: the k-th has 1/k of the cells of the largest. Each type has 2 % of all genes as markers.
+    Every cell is also in one of five states, which cross the types and make up a twentieth of its RNA. A cell's depth is
+    gamma distributed, so with Poisson sampling a gene's counts are negative binomial among the cells of a type and state.
+
+    Parameters
+    ----------
+    n_cells, n_genes, n_types
+        How many cells, genes and types.
+    mean_counts
+        Mean number of counts of a cell.
+    seed
+        The same seed gives the same cells.
+
+    Yields
+    ------
+    Counts [block, G], float32 CSR, and types [block], integers from 0.
     """
     rng = np.random.default_rng(seed)
     base = rng.gamma(0.5, 1.0, n_genes) + 0.01
@@ -111,6 +148,7 @@ def cell_blocks(
         cells = np.repeat(np.arange(size), depth)
         for own in np.unique(group):
             mine = np.flatnonzero(group[cells] == own)
+            # Draw a gene for every count, by inverting the cumulative profile.
             genes[mine] = np.searchsorted(mixed[own] / mixed[own, -1], rng.random(len(mine)))
         ones = np.ones(len(genes), dtype=np.float32)
         yield sparse.coo_matrix((ones, (cells, genes)), shape=(size, n_genes)).tocsr(), kind

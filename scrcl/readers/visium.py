@@ -18,7 +18,7 @@ from scrcl.messages import UserError, log, one_line
 from scrcl.readers.h5ad import require_sound
 from scrcl.settings import HD_BINS
 
-MATRIX = "filtered_feature_bc_matrix"  # a folder, or with .h5; downloads put a sample's name before it
+MATRIX = "filtered_feature_bc_matrix"  # a folder, or a file with .h5; downloads put a sample's name before it
 POSITIONS = (
     "tissue_positions.parquet",
     "tissue_positions.csv",
@@ -38,24 +38,39 @@ INNER = ("", "outs", *(f"{outs}binned_outputs/{bins}" for outs in ("", "outs/") 
 
 
 def locate(folder: Path) -> Path | None:
-    """The folder in or below folder that holds a matrix and spatial/, or None.
+    """Return the folder that holds a matrix and spatial/, at `folder` or below it, or None.
 
-    Looked for in folder, in outs/, and in the bins of binned_outputs/, 8 um before 16 um before 2 um.
+    The places are `folder` itself, outs/, and the bins of binned_outputs/: 8 um before 16 um before 2 um.
     """
     roots = [folder / inner for inner in INNER if (folder / inner / "spatial").is_dir()]
-    # Visium HD has a folder outs/spatial of images alone beside its bins, so what has more goes first.
+    # Visium HD also has a folder outs/spatial with images only, so a folder with a matrix or positions goes first.
     return next((root for root in roots if files(root)), next(iter(roots), None))
 
 
 def read(root: Path, name: str, max_memory: float | None = None) -> ad.AnnData:
-    """Counts, positions and images of one section.
+    """Read the counts, positions and images of one section.
 
-    root: folder with filtered_feature_bc_matrix(.h5) and spatial/. Returns spots x genes, counts
-    in X, and squidpy's keys: obs in_tissue, array_row, array_col; obsm['spatial'], x and y in
-    pixels of the full-resolution image; uns['spatial'][library_id] with 'images' (those
-    that are there, uint8) and 'scalefactors'. Spots outside the tissue, and spots
-    without a position, are left out.
-    Raises UserError for missing or damaged files; a missing or damaged image is only reported.
+    Spots outside the tissue and spots without a position are left out. A missing or damaged image is only reported.
+
+    Parameters
+    ----------
+    root
+        The folder with filtered_feature_bc_matrix(.h5) and spatial/.
+    name
+        The library_id in uns['spatial'].
+    max_memory
+        Not used: the counts of one section fit in memory.
+
+    Returns
+    -------
+    Spots x genes, counts in X, with squidpy's keys: obs in_tissue, array_row and array_col; obsm['spatial'], x and y in
+    pixels of the full-resolution image; uns['spatial'][library_id] with 'images' (uint8, those found) and
+    'scalefactors'.
+
+    Raises
+    ------
+    UserError
+        When files are missing or damaged, or when no spot is left.
     """
     adata = _read_matrix(root)
     if adata.n_obs == 0:
@@ -84,12 +99,13 @@ def read(root: Path, name: str, max_memory: float | None = None) -> ad.AnnData:
 
 
 def files(root: Path) -> list[Path]:
-    """The files of the matrix and the table of positions, as far as they are there."""
+    """Return the files of the matrix and the table of positions, as far as they exist."""
     found = [path for path in (_matrix_path(root), _positions_path(root / "spatial")) if path is not None]
     return [file for path in found for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
 
 
 def _matrix_path(root: Path) -> Path | None:
+    """Return the file or folder of the matrix, or None; several samples in one folder are an error."""
     exact = [path for path in (root / f"{MATRIX}.h5", root / MATRIX) if path.exists()]
     named = sorted(root.glob(f"*{MATRIX}.h5"))
     if not exact and len(named) > 1:
@@ -101,10 +117,12 @@ def _matrix_path(root: Path) -> Path | None:
 
 
 def _positions_path(folder: Path) -> Path | None:
+    """Return the table of positions in a folder, or None."""
     return next((folder / name for name in POSITIONS if (folder / name).exists()), None)
 
 
 def _read_matrix(root: Path) -> ad.AnnData:
+    """Read the matrix of counts, with unique gene names."""
     path = _matrix_path(root)
     if path is None:
         raise UserError(f"{root} has a folder spatial, but neither {MATRIX}.h5 nor a folder {MATRIX}; add one of them.")
@@ -125,7 +143,7 @@ def _read_matrix(root: Path) -> ad.AnnData:
 
 
 def _require_sound_indices(path: Path) -> None:
-    """Raise ValueError for a matrix whose indices point outside of it, which scipy does not look at and crashes on."""
+    """Raise ValueError for a matrix with indices outside it, which scipy does not check and crashes on."""
     with h5py.File(path) as file:
         for group in (item for item in file.values() if isinstance(item, h5py.Group) and "indptr" in item):
             starts, genes = group["indptr"][:].astype(np.int64), group["indices"][:]
@@ -140,10 +158,14 @@ def _require_sound_indices(path: Path) -> None:
 
 
 def read_positions(folder: Path) -> pd.DataFrame:
-    """The table of positions in folder, indexed by barcode, in the columns of Space Ranger 2.
+    """Read the table of positions in a folder, indexed by barcode, with the columns of Space Ranger 2.
 
-    Space Ranger 1 wrote no header, so the first cell decides: it is 'barcode', or a barcode.
-    Raises UserError where there is no such table or it has other columns.
+    Space Ranger 1 wrote no header, so the first field decides: it is either 'barcode' or a barcode.
+
+    Raises
+    ------
+    UserError
+        When there is no such table, it has other columns, or a barcode repeats.
     """
     path = _positions_path(folder)
     if path is None:
@@ -170,7 +192,7 @@ def read_positions(folder: Path) -> pd.DataFrame:
 
 
 def _read_images(folder: Path) -> dict[str, dict]:
-    """'images' and 'scalefactors', as far as they are there and can be read."""
+    """Read 'images' and 'scalefactors', as far as they exist and can be read."""
     found: dict[str, dict] = {"images": {}, "scalefactors": {}}
     try:
         found["scalefactors"] = {

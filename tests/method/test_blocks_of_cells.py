@@ -96,6 +96,7 @@ def test_products_of_a_view_and_of_its_transpose(density):
 def test_dropout_of_a_block_is_the_same_when_it_is_made_again():
     """Else the gradient would be that of another function: along it the loss must fall by what it promises."""
     inputs = both(random_features(3, 60, 10, 0.2), (0, 0), 7)[1]
+    objective = Objective(1.0, 1.0, 1.0)
     torch.manual_seed(0)
     model = training.new_model(inputs, SMALL._replace(dropout=0.5))
 
@@ -115,11 +116,11 @@ def test_dropout_of_a_block_is_the_same_when_it_is_made_again():
 
 def test_a_run_in_blocks_finds_what_a_run_at_once_does(monkeypatch):
     adata = simulate(300, 80, 3)
-    settings = CellSettings(epochs=10, seeds=[5], hidden=16, n_top_genes=60, n_pcs=10, dropout=0.0)
-    at_once = analyse(adata, settings)
+    recipe = CellSettings(epochs=10, seeds=[5], hidden=16, n_top_genes=60, n_pcs=10, dropout=0.0)
+    at_once = analyse(adata, recipe)
     monkeypatch.setattr(plan, "BLOCKS", (64,))
     monkeypatch.setattr(plan, "ALL_AT_ONCE_UP_TO", 0)
-    in_blocks = analyse(adata, settings)
+    in_blocks = analyse(adata, recipe)
     assert at_once.prepared.block == 0 and in_blocks.prepared.block == 64
     assert isinstance(in_blocks.prepared.inputs, Features)
     assert not np.array_equal(in_blocks.prepared.order, np.arange(300))

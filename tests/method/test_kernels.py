@@ -1,12 +1,14 @@
-"""rows.py: hand-written gradients against automatic ones, dropout, and sums that threads do not change."""
+"""Kernels: hand-written gradients against automatic ones, dropout, and sums that threads do not change."""
+
+from __future__ import annotations
 
 import pytest
 import torch
 from scipy import sparse
 from torch.nn.functional import normalize
 
-import rows
-import train
+from scrcl.method import kernels
+from scrcl.method.inputs import sparse_tensor
 
 
 def graph(n: int, seed: int = 0) -> torch.Tensor:
@@ -20,7 +22,7 @@ def graph(n: int, seed: int = 0) -> torch.Tensor:
 
 
 def csr(dense: torch.Tensor) -> torch.Tensor:
-    return train.sparse_tensor(sparse.csr_matrix(dense.numpy()), dense.device, dense.dtype)
+    return sparse_tensor(sparse.csr_matrix(dense.numpy()), dense.device, dense.dtype)
 
 
 def plain_products(u: torch.Tensor, v: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
@@ -42,7 +44,7 @@ def test_products_of_rows_and_their_gradient_are_those_of_the_plain_form(block, 
     near = graph(12)
     found, expected = [], []
     for form, into in (
-        (lambda u, v: torch.stack(rows.row_products(u, v, csr(near), block)), found),
+        (lambda u, v: torch.stack(kernels.row_products(u, v, csr(near), block)), found),
         (lambda u, v: plain_products(u, v, near), expected),
     ):
         leaves = [x.clone().requires_grad_() for x in (u, v)]
@@ -58,8 +60,8 @@ def test_unit_rows_are_those_of_torch_also_where_a_row_is_zero():
     x[2] = 0
     upstream = torch.randn(7, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ours, theirs = (x.clone().requires_grad_() for _ in range(2))
-    assert torch.equal(rows.unit_rows(ours), normalize(theirs))
-    rows.unit_rows(ours).backward(upstream)
+    assert torch.equal(kernels.unit_rows(ours), normalize(theirs))
+    kernels.unit_rows(ours).backward(upstream)
     normalize(theirs).backward(upstream)
     assert torch.allclose(ours.grad, theirs.grad, rtol=1e-12)
 
@@ -67,7 +69,7 @@ def test_unit_rows_are_those_of_torch_also_where_a_row_is_zero():
 def test_product_with_a_symmetric_matrix_and_its_gradient():
     dense = graph(9)
     ours, theirs = (torch.arange(27, dtype=torch.float64).reshape(9, 3).requires_grad_() for _ in range(2))
-    found, expected = rows.symmetric_product(csr(dense), ours), dense @ theirs
+    found, expected = kernels.symmetric_product(csr(dense), ours), dense @ theirs
     assert torch.equal(found, expected)
     (found**2).sum().backward()
     (expected**2).sum().backward()
@@ -77,30 +79,30 @@ def test_product_with_a_symmetric_matrix_and_its_gradient():
 def test_dropout_drops_its_share_and_scales_the_rest():
     x = torch.full((400, 500), 3.0, requires_grad=True)
     torch.manual_seed(0)
-    found = rows.dropout(x, 0.25, True)
+    found = kernels.dropout(x, 0.25, True)
     found.sum().backward()
     assert set(found.detach().unique().tolist()) == {0.0, 4.0}
     assert abs((found == 0).float().mean() - 0.25) < 0.005  # five standard errors
     assert torch.equal(x.grad, found.detach() / 3)
-    assert rows.dropout(x, 0.25, False) is x and rows.dropout(x, 0.0, True) is x
+    assert kernels.dropout(x, 0.25, False) is x and kernels.dropout(x, 0.0, True) is x
 
 
 @pytest.mark.parametrize("shape", [(1,), (3,), (5, 7), (2, 0)])
 def test_dropout_of_any_size(shape):
-    found = rows.dropout(torch.ones(shape), 0.5, True)
+    found = kernels.dropout(torch.ones(shape), 0.5, True)
     assert found.shape == shape and set(found.flatten().tolist()) <= {0.0, 2.0}
 
 
 def test_the_least_dropout_is_one_in_65536():
     torch.manual_seed(0)
-    found = rows.dropout(torch.ones(1000, 1000), 1e-9, True)
+    found = kernels.dropout(torch.ones(1000, 1000), 1e-9, True)
     assert 1 <= (found == 0).sum() < 50  # 15.3 are expected
     assert found.max() == pytest.approx(65536 / 65535)
 
 
 def test_the_most_dropout_keeps_one_in_65536():
     torch.manual_seed(0)
-    found = rows.dropout(torch.ones(1000, 1000), 0.999999, True)
+    found = kernels.dropout(torch.ones(1000, 1000), 0.999999, True)
     assert 1 <= (found > 0).sum() < 50 and found.max() == 65536
 
 
@@ -110,7 +112,7 @@ def test_sums_do_not_depend_on_the_number_of_threads(shape):
     found, before = [], torch.get_num_threads()
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        found.append(rows.fixed_sum(x))
+        found.append(kernels.fixed_sum(x))
     torch.set_num_threads(before)
     assert torch.equal(*found) and torch.allclose(found[0], x.sum())
     found[0].backward()

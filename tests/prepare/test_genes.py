@@ -29,7 +29,7 @@ def test_all_genes_where_none_stands_out():
 
 
 def test_how_much_of_the_first_pc_is_depth():
-    """Of six cells: the logarithm of their sums itself, the same with its sign changed and moved, and what has nothing to do with it."""
+    """Of six cells: the logarithm of their sums, the same with its sign changed and moved, and what is unlike it."""
     totals = np.exp([1.0, 2, 3, 3, 2, 1])
     cells = ad.AnnData(np.ones((6, 1)), obs={"scrcl_total": totals}, layers={"counts": np.ones((6, 1))})
     cells.obs_names = [f"cell {i}" for i in range(6)]

@@ -10,7 +10,7 @@ from scrcl.prepare.tissue import morans_i, spatial_weights
 
 
 def test_spatial_weights_by_hand():
-    """On a line of six spots a step has I = 12/5 * (4 - 1) / 6 / 2, an alternating gene is below 0, a constant one nothing."""
+    """On a line of six spots a step has I = 6/10 * 6/6, an alternating gene -1, and a constant one none."""
     path = sparse.diags([np.ones(5), np.ones(5)], [-1, 1], format="csr", dtype=np.float32)
     step, alternating = np.array([-1, -1, -1, 1, 1, 1.0]), np.array([1, -1, 1, -1, 1, -1.0])
     values = np.column_stack([step, alternating, np.zeros(6), np.arange(6) - 2.5]).astype(np.float32)

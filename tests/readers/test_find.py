@@ -80,7 +80,9 @@ def test_missing_tissues_say_what_there_is(tissues):
 
 def test_what_is_of_no_format_is_said(tissues):
     (tissues / "other").mkdir()
-    with pytest.raises(UserError, match="other cannot be read: it is not a Visium or Visium HD folder .* or an h5ad file"):
+    with pytest.raises(
+        UserError, match="other cannot be read: it is not a Visium or Visium HD folder .* or an h5ad file"
+    ):
         find("other", "ST")
     for name in ("one.h5ad", "two.h5ad"):
         (tissues / "other" / name).touch()

@@ -14,7 +14,7 @@ import scipy.io
 from conftest import position_table, write_visium
 
 from scrcl.messages import UserError
-from scrcl.readers import source, visium
+from scrcl.readers import source
 from scrcl.readers.find import dataset_name, find
 from scrcl.readers.simulated import layered_tissue
 

@@ -1,4 +1,4 @@
-"""The command draw_DEGs.py and --report on small runs: files, labels of all kinds, the page, and bad input."""
+"""The command for marker genes and --report on small runs: files, labels of all kinds, the page, and bad input."""
 
 from __future__ import annotations
 
@@ -15,41 +15,47 @@ import pytest
 import yaml
 from conftest import FAST, run, simulate
 
-import degs
-import draw_DEGs
-import figures
-import labelled
-import results
-import runSC
-import runST
-from config import DEGConfig
-from simulate import layered_tissue
+from scrcl import plot
+from scrcl.commands import labelled, markers, ranking, results, script
+from scrcl.disk import home
+from scrcl.genes.settings import MarkerSettings
+from scrcl.messages import without_home
+from scrcl.readers.simulated import layered_tissue
 
-FIGURES = ("umap_clusters", "umap_markers", "ranking", "dotplot", "heatmap", "stacked_violin", "matrixplot")
+FIGURES = [name for name, entry in plot.GENE_FIGURES.items() if "SC" in entry.tasks and name != "volcano"]
 TABLES = ("markers.csv", "top_markers.csv", "markers.yaml")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """The folder results/ after a run of runSC.py named cells."""
+    """A folder with cells.h5ad, and with results/ after a run on it."""
     folder = tmp_path_factory.mktemp("finished")
     simulate().write_h5ad(folder / "cells.h5ad")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "RESULTS", folder)
-        patch.setattr("sys.argv", ["runSC.py", *map(str, ["--dataset", folder / "cells.h5ad", *FAST])])
-        runSC.main()
+    home.set_home(folder)
+    assert script.run("cells", list(map(str, ["--dataset", folder / "cells.h5ad", *FAST])), "scrcl cells") == 0
+    home.set_home(Path())
     return folder
 
 
 @pytest.fixture
-def home(finished, tmp_path, monkeypatch) -> Path:
-    """A copy of it, as results/ of this test."""
+def place(finished, tmp_path) -> Path:
+    """A copy of it, as the folder of data and results of this test."""
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "SC" / "cells" / "config.yaml").write_text(
-        (finished / "SC" / "cells" / "config.yaml").read_text().replace(str(finished), str(tmp_path))
-    )
-    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    config = tmp_path / "results" / "SC" / "cells" / "config.yaml"
+    config.write_text(config.read_text().replace(without_home(str(finished)), without_home(str(tmp_path))))
+    home.set_home(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def folder(place) -> Path:
+    """The folder of the run."""
+    return place / "results" / "SC" / "cells"
+
+
+@pytest.fixture
+def cli(capsys):
+    return lambda *argv: run("markers", capsys, *argv)
 
 
 class Page(HTMLParser):
@@ -69,10 +75,8 @@ class Page(HTMLParser):
         self.words += text
 
 
-def test_the_latest_run(monkeypatch, capsys, caplog, home):
-    caplog.set_level("INFO", "scrcl")
-    code, out, _ = run(draw_DEGs, monkeypatch, capsys)
-    folder = home / "SC" / "cells"
+def test_the_latest_run(cli, caplog, folder):
+    code, out, _ = cli()
     assert code == 0 and f"The finished run in {folder}" in caplog.text
     written = {path.name for path in folder.iterdir()}
     assert written >= {*TABLES, *(f"{stem}.png" for stem in FIGURES), "cluster_types.csv", "report.html"}
@@ -87,9 +91,9 @@ def test_the_latest_run(monkeypatch, capsys, caplog, home):
     assert "type 1" in out and str(folder) in out
 
 
-def test_the_page_needs_nothing_else(monkeypatch, capsys, home):
-    run(draw_DEGs, monkeypatch, capsys)
-    page = Page(home / "SC" / "cells" / "report.html")
+def test_the_page_needs_nothing_else(cli, folder):
+    cli()
+    page = Page(folder / "report.html")
     assert page.references and all(ref.startswith(("data:", "#")) for ref in page.references)
     assert page.tags.count("img") == len(FIGURES) + 2  # confusion and losses of the run
     assert page.tags.count("table") == 3
@@ -105,66 +109,63 @@ def test_the_page_needs_nothing_else(monkeypatch, capsys, home):
         assert words in page.words
 
 
-def test_names_in_the_page_are_text(monkeypatch, capsys, home):
+def test_names_in_the_page_are_text(cli, place):
     adata = simulate(n_types=2)
     adata.obs["mine"] = pd.Categorical(np.where(np.arange(120) % 2, "<b>x</b> & y/z", "Ä 2"))
     adata.var_names = [f"<i>{i}" for i in range(80)]
-    adata.write_h5ad(home / "odd.h5ad")
-    code, _, _ = run(draw_DEGs, monkeypatch, capsys, "--dataset", home / "odd.h5ad", "--labels", "mine")
-    page = Page(home / "SC" / "odd_by_mine" / "report.html")
+    adata.write_h5ad(place / "odd.h5ad")
+    code, _, _ = cli("--dataset", place / "odd.h5ad", "--labels", "mine")
+    page = Page(place / "results" / "SC" / "odd_by_mine" / "report.html")
     assert code == 0 and "<b>x</b> & y/z" in page.words and "<i>7" in page.words and not {"b", "i"} & set(page.tags)
 
 
 @pytest.mark.parametrize("form", ["column", "csv", "own labels"])
-def test_labels_from_elsewhere(monkeypatch, capsys, caplog, home, form):
-    caplog.set_level("INFO", "scrcl")
+def test_labels_from_elsewhere(cli, caplog, place, folder, form):
     kinds = pd.Series(["even" if i % 2 == 0 else "odd" for i in range(120)], index=[f"cell-{i}" for i in range(120)])
     kinds[:10] = None
     adata = simulate()
     adata.obs["kind"] = kinds
-    adata.write_h5ad(home / "new.h5ad")
+    adata.write_h5ad(place / "new.h5ad")
     shuffled = kinds.rename("kind").iloc[::-1].rename_axis("barcode").reset_index()
-    shuffled.to_csv(home / "kinds.csv", index=False)
-    labels = {"column": "kind", "csv": home / "kinds.csv", "own labels": home / "SC" / "cells" / "labels.csv"}[form]
-    given = ["--dataset", home / "new.h5ad", "--labels", labels]
-    code, out, _ = run(draw_DEGs, monkeypatch, capsys, *given)
+    shuffled.to_csv(place / "kinds.csv", index=False)
+    labels = {"column": "kind", "csv": place / "kinds.csv", "own labels": folder / "labels.csv"}[form]
+    given = ["--dataset", place / "new.h5ad", "--labels", labels]
+    code, out, _ = cli(*given)
     assert code == 0
     if form == "own labels":
-        assert (home / "SC" / "new_by_scrcl" / "markers.csv").exists()
+        assert (place / "results" / "SC" / "new_by_scrcl" / "markers.csv").exists()
     else:
         assert "10 of 120 cells have no label: left out" in caplog.text and "even" in out
-        top = pd.read_csv(home / "SC" / "new_by_kind" / "top_markers.csv")
+        top = pd.read_csv(place / "results" / "SC" / "new_by_kind" / "top_markers.csv")
         assert set(top["group"]) == {"even", "odd"}
-        types = pd.read_csv(home / "SC" / "new_by_kind" / "cluster_types.csv")
+        types = pd.read_csv(place / "results" / "SC" / "new_by_kind" / "cluster_types.csv")
         assert list(types["n_cells"]) == [55, 55]
 
 
-def test_a_runs_own_table_names_the_run(home):
-    shutil.copytree(home / "SC" / "cells", home / "SC" / "later")
-    os.utime(home / "SC" / "later" / "labels.csv")
-    assert labelled.find_run(DEGConfig()).folder == home / "SC" / "later"
-    labels = home / "SC" / "cells" / "labels.csv"
-    found = labelled.find(DEGConfig(labels=str(labels)))
-    assert found.run.folder == home / "SC" / "cells" and found.own
-    other = labelled.find(DEGConfig(labels=str(labels), label_column="seed_5"))
-    assert other.run.folder == home / "SC" / "cells" and not other.own and other.source == "seed_5"
+def test_a_runs_own_table_names_the_run(place, folder):
+    shutil.copytree(folder, place / "results" / "SC" / "later")
+    os.utime(place / "results" / "SC" / "later" / "labels.csv")
+    assert labelled.find_run(MarkerSettings()).folder == place / "results" / "SC" / "later"
+    labels = folder / "labels.csv"
+    found = labelled.find(MarkerSettings(labels=str(labels)))
+    assert found.run.folder == folder and found.own
+    other = labelled.find(MarkerSettings(labels=str(labels), label_column="seed_5"))
+    assert other.run.folder == folder and not other.own and other.source == "seed_5"
 
 
-def test_other_labels_leave_the_runs_own_results_alone(monkeypatch, capsys, home):
-    folder = home / "SC" / "cells"
-    run(draw_DEGs, monkeypatch, capsys)
+def test_other_labels_leave_the_runs_own_results_alone(cli, place, folder):
+    cli()
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    code, _, _ = run(draw_DEGs, monkeypatch, capsys, "--dataset", "cells", "--labels", "cell_type1")
+    code, _, _ = cli("--dataset", "cells", "--labels", "cell_type1")
     assert code == 0 and before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert not (
-        home / "SC" / "cells_by_cell_type1" / "cluster_types.csv"
+        place / "results" / "SC" / "cells_by_cell_type1" / "cluster_types.csv"
     ).exists()  # labels against themselves say nothing
 
 
-def test_flags_have_their_effect(monkeypatch, capsys, caplog, home):
-    caplog.set_level("INFO", "scrcl")
-    folder = home / "out"
-    known = home / "known.csv"
+def test_flags_have_their_effect(monkeypatch, capsys, caplog, place):
+    folder = place / "out"
+    known = place / "known.csv"
     known.write_text("type,gene\n" + "".join(f"T{t},gene-{g}\n" for t, g in ((0, 1), (0, 2), (1, 15), (2, 30))))
     code, _, _ = run(
         *(draw_DEGs, monkeypatch, capsys, "--output", folder, "--method", "t-test", "--n-genes", "7"),
@@ -187,65 +188,63 @@ def test_flags_have_their_effect(monkeypatch, capsys, caplog, home):
     assert pd.read_csv(folder / "top_markers.csv", dtype={"group": str}).equals(top)
 
 
-def test_dpi_is_that_of_the_files(monkeypatch, capsys, home):
+def test_dpi_is_that_of_the_files(cli, place):
     sizes = []
     for dpi in (50, 100):
-        run(draw_DEGs, monkeypatch, capsys, "--dpi", dpi, "--output", home / f"out{dpi}")
-        sizes.append(matplotlib.image.imread(home / f"out{dpi}" / "ranking.png").shape[0])
+        cli("--dpi", dpi, "--output", place / f"out{dpi}")
+        sizes.append(matplotlib.image.imread(place / f"out{dpi}" / "ranking.png").shape[0])
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=0.03)
 
 
-def test_a_new_run_removes_markers_of_the_old_one(monkeypatch, capsys, home):
-    run(draw_DEGs, monkeypatch, capsys)
-    assert (home / "SC" / "cells" / "report.html").exists()
-    run(runSC, monkeypatch, capsys, "--dataset", home / "cells.h5ad", *FAST, "--no-figures")
-    left = {path.name for path in (home / "SC" / "cells").iterdir()}
-    assert left == set(results.FILES) and not left & set(degs.FILES)
+def test_a_new_run_removes_markers_of_the_old_one(cli, capsys, place, folder):
+    cli()
+    assert (folder / "report.html").exists()
+    run("cells", capsys, "--dataset", place / "cells.h5ad", *FAST, "--no-figures")
+    left = {path.name for path in (folder).iterdir()}
+    assert left == set(results.FILES) and not left & set(markers.FILES)
 
 
-def test_report_of_a_run_and_a_run_without_figures(monkeypatch, capsys, caplog, tmp_path):
-    caplog.set_level("INFO", "scrcl")
+def test_report_of_a_run_and_a_run_without_figures(cli, capsys, caplog, tmp_path):
     simulate().write_h5ad(tmp_path / "cells.h5ad")
     given = ["--dataset", tmp_path / "cells.h5ad", *FAST, "--output", tmp_path / "out"]
-    code, out, _ = run(runSC, monkeypatch, capsys, *given, "--report")
+    code, out, _ = run("cells", capsys, *given, "--report")
     assert code == 0 and (tmp_path / "out" / "report.html").exists() and "top genes" in out
     first = pd.read_csv(tmp_path / "out" / "markers.csv")
-    run(runSC, monkeypatch, capsys, *given, "--no-figures")
-    code, _, _ = run(draw_DEGs, monkeypatch, capsys, "--dataset", tmp_path / "out", "--output", tmp_path / "out")
+    run("cells", capsys, *given, "--no-figures")
+    code, _, _ = cli("--dataset", tmp_path / "out", "--output", tmp_path / "out")
     assert code == 0 and "UMAP of 120 cells" in caplog.text
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "markers.csv"), first)
 
 
 @pytest.mark.parametrize("sections", [False, True])
-def test_tissue(monkeypatch, capsys, tmp_path, sections):
+def test_tissue(cli, capsys, tmp_path, sections):
     tissue = layered_tissue(n_spots=300, n_genes=60)
     if sections:
         tissue.obs["library_id"] = np.where(np.arange(300) % 2, "one", "two")
     tissue.write_h5ad(tmp_path / "tissue.h5ad")
-    monkeypatch.setattr(results, "RESULTS", tmp_path / "results")
+    home.set_home(tmp_path)
     small = ["--epochs", 5, "--hidden", 16, "--n-pcs", 10]
-    assert run(runST, monkeypatch, capsys, "--dataset", tmp_path / "tissue.h5ad", *small)[0] == 0
-    code, out, _ = run(draw_DEGs, monkeypatch, capsys, "--task", "ST")
+    assert run("tissue", capsys, "--dataset", tmp_path / "tissue.h5ad", *small)[0] == 0
+    code, out, _ = cli("--task", "ST")
     folder = tmp_path / "results" / "ST" / "tissue"
     assert code == 0 and {"tissue_clusters.png", "tissue_markers.png"} <= {path.name for path in folder.iterdir()}
     page = Page(folder / "report.html")
     assert "300 spots" in page.words and "PAGA" in page.words and "refine_neighbors" in page.words
 
 
-def test_any_spatial_data_by_its_labels(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(results, "RESULTS", tmp_path)
-    code, _, _ = run(draw_DEGs, monkeypatch, capsys, "--task", "ST", "--dataset", "demo", "--labels", "ground_truth")
+def test_any_spatial_data_by_its_labels(cli, tmp_path):
+    home.set_home(tmp_path)
+    code, _, _ = cli("--task", "ST", "--dataset", "demo", "--labels", "ground_truth")
     assert code == 0 and (tmp_path / "ST" / "demo_by_ground_truth" / "tissue_clusters.png").exists()
 
 
-def test_labels_in_an_annotated_file(monkeypatch, capsys, caplog, tmp_path):
-    caplog.set_level("INFO", "scrcl")
+def test_labels_in_an_annotated_file(cli, caplog, tmp_path):
     adata = simulate()
     adata.obs["scrcl"] = pd.Categorical(adata.obs["cell_type1"].str[-1])
     adata.obsm["X_umap"] = np.random.default_rng(0).normal(size=(120, 2))
     adata.write_h5ad(tmp_path / "mine.h5ad")
-    monkeypatch.setattr(results, "RESULTS", tmp_path)
-    code, _, _ = run(draw_DEGs, monkeypatch, capsys, "--dataset", tmp_path / "mine.h5ad")
+    home.set_home(tmp_path)
+    code, _, _ = cli("--dataset", tmp_path / "mine.h5ad")
     assert code == 0 and "UMAP of" not in caplog.text and "obs['scrcl']" in caplog.text
     assert "the data set's own obsm['X_umap']" in Page(tmp_path / "SC" / "mine_by_scrcl" / "report.html").words
 
@@ -255,18 +254,18 @@ def test_labels_in_an_annotated_file(monkeypatch, capsys, caplog, tmp_path):
     [
         (["--task", "ST"], "no finished run in .*; run `python runST.py` first"),
         (["--dataset", "nothing"], "no data set 'nothing'"),
-        (["--dataset", "{home}/new.h5ad"], "no finished run of .*new.h5ad; run `python runSC.py --dataset"),
+        (["--dataset", "{place}/new.h5ad"], "no finished run of .*new.h5ad; run `python runSC.py --dataset"),
         (["--labels", "nowhere.csv"], "neither a file nor an obs column; the columns are cell_type1"),
-        (["--labels", "{home}/other.csv"], "do not meet: of the 3 rows .* of the 120 cells .'x' there, 'cell-0' here"),
-        (["--labels", "{home}/wide.csv"], "does not say which column holds the labels; name one of a, b"),
-        (["--labels", "{home}/wide.csv", "--label-column", "c"], "has no column 'c'; name one of a, b"),
-        (["--labels", "{home}/ones.csv"], "All cells are of one cluster, 'one'"),
-        (["--labels", "{home}/unique.csv"], "120 different values for 120 cells"),
-        (["--labels", "{home}/empty.csv"], "None of the 120 cells has a label"),
+        (["--labels", "{place}/other.csv"], "do not meet: of the 3 rows .* of the 120 cells .'x' there, 'cell-0' here"),
+        (["--labels", "{place}/wide.csv"], "does not say which column holds the labels; name one of a, b"),
+        (["--labels", "{place}/wide.csv", "--label-column", "c"], "has no column 'c'; name one of a, b"),
+        (["--labels", "{place}/ones.csv"], "All cells are of one cluster, 'one'"),
+        (["--labels", "{place}/unique.csv"], "120 different values for 120 cells"),
+        (["--labels", "{place}/empty.csv"], "None of the 120 cells has a label"),
         (["--label-column", "a"], "--labels; add that"),
         (["--labels", "cell_type1", "--label-column", "a"], "but the labels are obs.*; leave it out"),
         (["--labels", "x" * 300], "neither a file nor an obs column"),
-        (["--dataset", "{home}/elsewhere/cells.h5ad"], "no data set"),
+        (["--dataset", "{place}/elsewhere/cells.h5ad"], "no data set"),
         (["--groups", "17"], "no cluster '17' to test; there are 0, 1, 2"),
         (["--layer", "counts"], "--layer has no effect on a finished run"),
         (["--marker-genes", "nowhere.csv"], "--marker-genes nowhere.csv is not a file"),
@@ -281,79 +280,75 @@ def test_labels_in_an_annotated_file(monkeypatch, capsys, caplog, tmp_path):
         (["--hops", "1"], "Unrecognized arguments: --hops"),
     ],
 )  # fmt: skip
-def test_one_sentence_and_exit_code_2(monkeypatch, capsys, home, argv, says):
-    simulate().write_h5ad(home / "new.h5ad")
+def test_one_sentence_and_exit_code_2(cli, place, argv, says):
+    simulate().write_h5ad(place / "new.h5ad")
     names = [f"cell-{i}" for i in range(120)]
-    pd.DataFrame({"barcode": ["x", "y", "z"], "label": list("aab")}).to_csv(home / "other.csv", index=False)
-    pd.DataFrame({"a": ["p"] * 120, "b": ["q"] * 120}, index=names).to_csv(home / "wide.csv")
-    pd.DataFrame({"label": ["one"] * 120}, index=names).to_csv(home / "ones.csv")
-    pd.DataFrame({"label": names}, index=names).to_csv(home / "unique.csv")
-    pd.DataFrame({"label": [None] * 120}, index=names).to_csv(home / "empty.csv")
-    before = {path for path in home.rglob("*")}
-    code, _, err = run(draw_DEGs, monkeypatch, capsys, *(text.format(home=home) for text in argv))
+    pd.DataFrame({"barcode": ["x", "y", "z"], "label": list("aab")}).to_csv(place / "other.csv", index=False)
+    pd.DataFrame({"a": ["p"] * 120, "b": ["q"] * 120}, index=names).to_csv(place / "wide.csv")
+    pd.DataFrame({"label": ["one"] * 120}, index=names).to_csv(place / "ones.csv")
+    pd.DataFrame({"label": names}, index=names).to_csv(place / "unique.csv")
+    pd.DataFrame({"label": [None] * 120}, index=names).to_csv(place / "empty.csv")
+    before = {path for path in place.rglob("*")}
+    code, _, err = cli(*(text.format(place=place) for text in argv))
     assert code == 2 and err.splitlines()[-1].startswith("Error: ") and "Traceback" not in err
     assert pd.Series([err]).str.contains(says).all(), err
-    assert {path for path in home.rglob("*")} == before
+    assert {path for path in place.rglob("*")} == before
 
 
-def test_files_of_others_are_never_overwritten(monkeypatch, capsys, home):
-    folder = home / "theirs"
+def test_files_of_others_are_never_overwritten(cli, place):
+    folder = place / "theirs"
     folder.mkdir()
     (folder / "markers.csv").write_text("mine")
-    code, _, err = run(draw_DEGs, monkeypatch, capsys, "--output", folder)
+    code, _, err = cli("--output", folder)
     assert code == 2 and "not of an earlier run" in err and (folder / "markers.csv").read_text() == "mine"
 
 
-def test_a_damaged_run(monkeypatch, capsys, home):
-    folder = home / "SC" / "cells"
+def test_a_damaged_run(cli, folder):
     (folder / "config.yaml").write_text("settings: {}")
-    code, _, err = run(draw_DEGs, monkeypatch, capsys)
+    code, _, err = cli()
     assert code == 2 and "cannot be read back" in err
     (folder / "result.h5ad").unlink()
-    assert "no finished run" in run(draw_DEGs, monkeypatch, capsys)[2]
+    assert "no finished run" in cli()[2]
 
 
-def test_known_types_change_neither_genes_nor_figures(monkeypatch, capsys, home):
-    run(draw_DEGs, monkeypatch, capsys)
-    folder = home / "SC" / "cells"
+def test_known_types_change_neither_genes_nor_figures(cli, folder):
+    cli()
     with_types = (folder / "markers.csv").read_bytes()
-    run(draw_DEGs, monkeypatch, capsys, "--label-key", "none")
+    cli("--label-key", "none")
     assert (folder / "markers.csv").read_bytes() == with_types and not (folder / "cluster_types.csv").exists()
     assert yaml.safe_load((folder / "markers.yaml").read_text())["settings"]["label_key"] == "none"
     assert isinstance(ad.read_h5ad(folder / "result.h5ad"), ad.AnnData)
 
 
-def test_earlier_figures_do_not_stand_beside_newer_tables(monkeypatch, capsys, home):
-    run(draw_DEGs, monkeypatch, capsys)
-    folder = home / "SC" / "cells"
+def test_earlier_figures_do_not_stand_beside_newer_tables(cli, monkeypatch, folder):
+    cli()
 
     def fails(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(degs, "_draw", fails)
-    assert run(draw_DEGs, monkeypatch, capsys, "--n-genes", "3")[0] == 130
+    monkeypatch.setattr(ranking, "_draw", fails)
+    assert cli("--n-genes", "3")[0] == 130
     assert (folder / "markers.csv").exists() and not (folder / "report.html").exists()
     assert not (folder / "dotplot.png").exists() and (folder / "umap.png").exists() and not list(folder.glob(".unf*"))
 
 
-def test_inputs_are_never_overwritten(monkeypatch, capsys, home):
-    folder = home / "SC" / "cells"
+def test_inputs_are_never_overwritten(cli, folder):
     (folder / "markers.csv").write_text("type,gene\nA,gene-1\n")
-    code, _, err = run(draw_DEGs, monkeypatch, capsys, "--marker-genes", folder / "markers.csv")
+    code, _, err = cli("--marker-genes", folder / "markers.csv")
     assert code == 2 and "would overwrite the input" in err and "gene-1" in (folder / "markers.csv").read_text()
 
 
-def test_dollar_signs_are_no_formulas(monkeypatch, capsys, home):
+def test_dollar_signs_are_no_formulas(cli, monkeypatch, place):
     adata = simulate()
     adata.obs["mine"] = pd.Categorical(adata.obs["cell_type1"].str.replace("type ", r"$\\frac$"))
     adata.var_names = [rf"a$\foo$ {i}" for i in range(80)]
-    adata.write_h5ad(home / "odd.h5ad")
+    adata.write_h5ad(place / "odd.h5ad")
     monkeypatch.setitem(matplotlib.rcParams, "text.parse_math", True)
     figures.to_files()
-    assert run(draw_DEGs, monkeypatch, capsys, "--dataset", home / "odd.h5ad", "--labels", "mine")[0] == 0
+    assert cli("--dataset", place / "odd.h5ad", "--labels", "mine")[0] == 0
 
 
-def test_sections_and_known_domains_may_have_any_name(monkeypatch, capsys, tmp_path):
+def test_sections_and_known_domains_may_have_any_name():
     tissue = layered_tissue(n_spots=300, n_genes=60)
     tissue.obs["cluster"] = np.where(tissue.obsm["spatial"][:, 0] < np.median(tissue.obsm["spatial"][:, 0]), "s1", "s2")
     tissue.obs.loc[tissue.obs["cluster"] == "s2", "ground_truth"] = None
@@ -362,11 +357,13 @@ def test_sections_and_known_domains_may_have_any_name(monkeypatch, capsys, tmp_p
     found = labelled._labelled(
         tissue,
         (tissue.obs["mine"].rename("mine"), "a table", False),
-        *(DEGConfig(task="ST", dataset="demo"), None, "ST", "counts", "PCs", ()),
+        *(MarkerSettings(task="ST", dataset="demo"), None, "ST", "counts", "PCs", ()),
     )
     assert found.known is None and found.cells.n_obs == (tissue.obs["mine"].notna()).sum()
     whole = layered_tissue(n_spots=300, n_genes=60)
     whole.obs["library_id"] = np.where(np.arange(300) % 2, "one", "two")
     labels = (whole.obs["library_id"].rename("ground_truth"), "mine.csv", False)
-    again = labelled._labelled(whole, labels, DEGConfig(task="ST", dataset="demo"), None, "ST", "counts", "PCs", ())
+    again = labelled._labelled(
+        whole, labels, MarkerSettings(task="ST", dataset="demo"), None, "ST", "counts", "PCs", ()
+    )
     assert again.known is not None and set(again.sections) == {"one", "two"}

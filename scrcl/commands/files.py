@@ -1,0 +1,21 @@
+"""The names of all files that commands write; those that a later run does not write again are removed by it."""
+
+from __future__ import annotations
+
+from scrcl import plot
+
+RESULTS = ("config.yaml", "labels.csv", "result.h5ad", "metrics.json", "log.jsonl", "model.pt")
+REPORT = "report.html"
+TABLES_OF_GENES = ("markers.csv", "top_markers.csv", "cluster_types.csv", "cluster_names.csv", "markers.yaml")
+FIGURES_OF_GENES = tuple(f"{name}.{format}" for name in plot.GENE_FIGURES for format in ("png", "pdf", "svg"))
+OF_GENES = (*TABLES_OF_GENES, *FIGURES_OF_GENES, REPORT)
+
+
+def figures(task: str) -> tuple[str, ...]:
+    """All files that the figures of a run may be."""
+    return tuple(f"{name}.png" for name in plot.names(task))
+
+
+def of_run(task: str) -> tuple[str, ...]:
+    """All files that a run may write, or that describe its results."""
+    return (*RESULTS, *figures(task), *OF_GENES)

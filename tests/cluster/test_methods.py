@@ -1,0 +1,109 @@
+"""The methods of clustering: each finds what is there, twice the same, and the registry holds them all."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from scrcl.cluster import partition
+from scrcl.cluster.methods import METHODS, kmeans, mixture
+from scrcl.messages import UserError
+from scrcl.recipes import FIELDS, RECIPES
+
+
+def blobs(n: int = 150, n_blobs: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    truth = np.arange(n) % n_blobs
+    return rng.normal(size=(n, 30)) + 12 * np.eye(30)[truth], truth
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_find_blobs_twice_the_same(method):
+    points, truth = blobs()
+    labels = METHODS[method].cluster(points, 3, 5)
+    assert adjusted_rand_score(labels, truth) == 1
+    assert np.array_equal(labels, METHODS[method].cluster(points, 3, 5))
+    assert np.array_equal(np.unique(labels), np.arange(3))
+
+
+def test_kmeans_ignores_the_length_of_rows():
+    points, _ = blobs()
+    lengths = np.linspace(0.1, 10, len(points))[:, None]
+    assert np.array_equal(kmeans.cluster(points, 3, 0), kmeans.cluster(points * lengths, 3, 0))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_identical_points_do_not_break_a_method(method):
+    labels = METHODS[method].cluster(np.ones((20, 4)), 3, 0)
+    assert labels.shape == (20,) and labels.min() == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_more_clusters_than_cells(method):
+    with pytest.raises(UserError, match="only 5 cells"):
+        METHODS[method].cluster(np.ones((5, 2)), 6, 0)
+
+
+@pytest.mark.parametrize("method", ["gmm", "kmeans"])
+def test_large_data_are_fitted_on_a_part_and_all_assigned(monkeypatch, method):
+    points, truth = blobs(600)
+    monkeypatch.setattr(partition, "FIT_ON", 100)
+    assert adjusted_rand_score(METHODS[method].cluster(points, 3, 1), truth) == 1
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values())
+@pytest.mark.parametrize("method", METHODS)
+def test_partitions_are_those_that_the_settings_ask_for(method, recipe):
+    points, truth = blobs(600)
+    found = METHODS[method].partitions(points, 3, 5, recipe(cluster_method="gmm"))
+    expected = [f"{n_dims} dimensions" for n_dims in recipe().mixture_dims] if method == "gmm" else [""]
+    assert list(found) == expected
+    assert all(adjusted_rand_score(labels, truth) == 1 for labels in found.values())
+
+
+def test_a_setting_takes_the_methods_of_the_registry():
+    assert FIELDS["cluster_method"].choices == tuple(METHODS)
+    assert all(how.what in FIELDS["cluster_method"].help for how in METHODS.values())
+
+
+# The mixture
+
+
+def discs(n: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Four clusters that lie flat above each other: far wider than they are apart."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(n) % 4
+    return np.column_stack([rng.normal(size=n), 0.02 * rng.normal(size=n) + 0.2 * truth]), truth
+
+
+def test_mixtures_start_in_their_own_metric_too():
+    points, truth = discs()
+    found = mixture.likeliest_mixture(points, 4, seed=0)
+    assert adjusted_rand_score(found.predict(points), truth) == 1
+    plain = mixture.likeliest_mixture(points, 4, seed=0, rounds=0)
+    assert adjusted_rand_score(plain.predict(points), truth) < 0.9 and plain.lower_bound_ < found.lower_bound_
+
+
+def test_few_cells_have_few_dimensions():
+    assert [mixture.dims_for(n, 20) for n in (3, 29, 45, 299, 300, 10**6)] == [2, 2, 3, 19, 20, 20]
+    points, truth = blobs(60, 3)
+    assert adjusted_rand_score(mixture.cluster(points, 3, seed=0, n_dims=30), truth) == 1
+
+
+def test_a_mixture_from_a_partition_keeps_what_is_right():
+    points, truth = discs()
+    found = mixture.mixture_from(points, 5 * truth)  # any integers name clusters
+    assert np.array_equal(found.predict(points), truth) and np.allclose(found.weights_, 0.25, atol=1e-3)
+
+
+def test_a_partition_for_each_number_of_dimensions():
+    """On 60 cells both numbers are cut down to 4, which is one partition."""
+    points, truth = blobs(60)
+    settings = SimpleNamespace(mixture_dims=[20, 30], mixture_rounds=1)
+    found = mixture.partitions(points, 3, 5, settings)
+    assert list(found) == ["4 dimensions"] and adjusted_rand_score(found["4 dimensions"], truth) == 1
+    points, _ = blobs(450)
+    assert list(mixture.partitions(points, 3, 5, settings)) == ["20 dimensions", "30 dimensions"]
