@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import importlib.util
 import logging
 import re
@@ -73,8 +74,6 @@ def show_messages() -> None:
 def progress(*arguments: Any, **settings: Any) -> Any:
     """tqdm's progress bar where somebody watches: on a terminal or in a notebook, never in a file, and not where messages are off."""
     watched = in_notebook() or sys.stderr.isatty()
-    if in_notebook() and importlib.util.find_spec("ipywidgets"):
-        from tqdm.notebook import tqdm
-    else:
-        from tqdm import tqdm
-    return tqdm(*arguments, disable=not (watched and log.isEnabledFor(logging.INFO)), **settings)
+    as_widget = in_notebook() and importlib.util.find_spec("ipywidgets")
+    bar = importlib.import_module("tqdm.notebook" if as_widget else "tqdm").tqdm
+    return bar(*arguments, disable=not (watched and log.isEnabledFor(logging.INFO)), **settings)

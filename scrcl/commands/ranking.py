@@ -169,13 +169,13 @@ def _whole(path: Path) -> str:
 def _draw(scene: GeneScene, folder: Path) -> list[report.Picture]:
     """Draw every figure into folder, and as PNG for the report."""
     pictures, settings = [], scene.settings
-    names = [name for name, entry in plot.GENE_FIGURES.items() if scene.labelled.task in entry.tasks]
-    for name in progress(names, desc="figures", unit="figure"):
+    entries = {name: entry for name, entry in plot.GENE_FIGURES.items() if scene.labelled.task in entry.tasks}
+    for name, entry in progress(entries.items(), desc="figures", unit="figure"):
         drawing = plot.gene_figure(name)(scene)
         if drawing is None:
             continue
         png = io.BytesIO()
         style.save(drawing.figure, folder / f"{name}.{settings.format}", settings.format, settings.dpi)
         style.save(drawing.figure, png, "png", REPORT_DPI)
-        pictures.append(report.Picture(drawing.title, drawing.caption, png.getvalue()))
+        pictures.append(report.Picture(entry.title, drawing.caption, png.getvalue()))
     return pictures

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 
+from scrcl import plot
 from scrcl.cluster.scores import METRICS
 from scrcl.commands.results import Run
 from scrcl.genes.labelled import Labelled
@@ -30,12 +31,7 @@ HEADINGS = {
 }
 PNG = b"\x89PNG\r\n\x1a\n"
 SHARES = ("in cluster", "in others")  # shown in per cent
-RUN_FIGURES = {
-    "confusion.png": "Clusters and known types",
-    "paga.png": "PAGA",
-    "paga_compare.png": "UMAP and PAGA",
-    "losses.png": "Losses of the training",
-}
+REDRAWN = ("umap", "domains")  # figures of a run that the report has in another form
 
 
 class Picture(NamedTuple):
@@ -133,8 +129,9 @@ def _run_pictures(run: Run | None) -> list[Picture]:
     """The figures that the run itself has drawn."""
     if run is None:
         return []
-    there = {name: run.folder / name for name in RUN_FIGURES if (run.folder / name).is_file()}
-    pictures = [Picture(RUN_FIGURES[name], "", path.read_bytes()) for name, path in there.items()]
+    places = {name: run.folder / f"{name}.png" for name in plot.names(run.task) if name not in REDRAWN}
+    there = {name: path for name, path in places.items() if path.is_file()}
+    pictures = [Picture(plot.FIGURES[name].title, "", path.read_bytes()) for name, path in there.items()]
     return [picture for picture in pictures if picture.png.startswith(PNG)]
 
 

@@ -99,7 +99,8 @@ def fit(
 
 def new_model(inputs: GraphInputs, architecture: Architecture) -> ScRCL:
     """A model for these inputs, on their device, with parameters from torch's random state."""
-    model = ScRCL(*inputs.view1.shape, architecture)
+    n_cells, n_genes = inputs.view1.shape
+    model = ScRCL(n_cells, n_genes, architecture)
     return model.to(inputs.view1.device, inputs.view1.dtype)
 
 

@@ -20,31 +20,32 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """The tasks that a figure is drawn for, and the module that holds its function."""
+    """The title of a figure, the tasks that it is drawn for, and the module that holds its function."""
 
+    title: str
     tasks: tuple[Literal["SC", "ST"], ...]
     module: str
 
 
 FIGURES = {
-    "domains": Entry(("ST",), "tissue"),
-    "umap": Entry(("SC", "ST"), "cells"),
-    "paga": Entry(("ST",), "tissue"),
-    "paga_compare": Entry(("ST",), "tissue"),
-    "losses": Entry(("SC", "ST"), "cells"),
-    "confusion": Entry(("SC", "ST"), "cells"),
+    "domains": Entry("Domains on the tissue", ("ST",), "tissue"),
+    "umap": Entry("UMAP", ("SC", "ST"), "cells"),
+    "confusion": Entry("Clusters and known types", ("SC", "ST"), "cells"),
+    "paga": Entry("PAGA", ("ST",), "tissue"),
+    "paga_compare": Entry("UMAP and PAGA", ("ST",), "tissue"),
+    "losses": Entry("Losses of the training", ("SC", "ST"), "cells"),
 }
 GENE_FIGURES = {  # in the order of the report
-    "umap_clusters": Entry(("SC", "ST"), "genes"),
-    "tissue_clusters": Entry(("ST",), "genes"),
-    "umap_markers": Entry(("SC", "ST"), "genes"),
-    "tissue_markers": Entry(("ST",), "genes"),
-    "ranking": Entry(("SC", "ST"), "genes"),
-    "dotplot": Entry(("SC", "ST"), "genes"),
-    "heatmap": Entry(("SC", "ST"), "genes"),
-    "stacked_violin": Entry(("SC", "ST"), "genes"),
-    "matrixplot": Entry(("SC", "ST"), "genes"),
-    "volcano": Entry(("SC", "ST"), "genes"),
+    "umap_clusters": Entry("Clusters", ("SC", "ST"), "genes"),
+    "tissue_clusters": Entry("Clusters on the tissue", ("ST",), "genes"),
+    "umap_markers": Entry("Top genes", ("SC", "ST"), "genes"),
+    "tissue_markers": Entry("Top genes on the tissue", ("ST",), "genes"),
+    "ranking": Entry("Ranking", ("SC", "ST"), "genes"),
+    "dotplot": Entry("Dot plot", ("SC", "ST"), "genes"),
+    "heatmap": Entry("Heat map", ("SC", "ST"), "genes"),
+    "stacked_violin": Entry("Stacked violin", ("SC", "ST"), "genes"),
+    "matrixplot": Entry("Matrix plot", ("SC", "ST"), "genes"),
+    "volcano": Entry("Volcano plots", ("SC", "ST"), "genes"),
 }
 
 

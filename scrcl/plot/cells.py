@@ -96,8 +96,8 @@ def confusion(adata: AnnData, key: str = "scrcl") -> Figure | None:
     image = axes.imshow(share, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for (i, j), value in np.ndenumerate(share.to_numpy()):
         if value >= 0.005:
-            look = {"fontsize": 7, "color": "white" if value > 0.55 else "black"}
-            axes.text(j, i, f"{value:.0%}".rstrip("%"), ha="center", va="center", **look)
+            colour = "white" if value > 0.55 else "black"
+            axes.text(j, i, f"{value:.0%}".rstrip("%"), ha="center", va="center", fontsize=7, color=colour)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), [f"{name} ({table.loc[name].sum()})" for name in rows])
     axes.set(xlabel="scRCL cluster", ylabel=f"given: {known.name} (number)")

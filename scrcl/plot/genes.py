@@ -36,9 +36,8 @@ _SCORES = {"wilcoxon": "Wilcoxon's z", "t-test": "Welch's t", "logreg": "coeffic
 
 
 class Drawing(NamedTuple):
-    """A figure with a title, and a caption that says how to read it."""
+    """A figure, and a caption that says how to read it."""
 
-    title: str
     caption: str
     figure: Figure
 
@@ -110,36 +109,36 @@ class GeneScene:
 
 def umap_clusters(scene: GeneScene) -> Drawing:
     """Clusters on the UMAP."""
-    return Drawing("Clusters", f"UMAP of {scene.labelled.umap_from}.", clusters_figure(scene.shown))
+    return Drawing(f"UMAP of {scene.labelled.umap_from}.", clusters_figure(scene.shown))
 
 
 def tissue_clusters(scene: GeneScene) -> Drawing:
     """Clusters on the tissue."""
-    return Drawing("Clusters on the tissue", "", tissue_figure(scene.labelled, scene.shown))
+    return Drawing("", tissue_figure(scene.labelled, scene.shown))
 
 
 def umap_markers(scene: GeneScene) -> Drawing:
     """One gene per cluster on the UMAP."""
-    return Drawing("Top genes", scene.first_in_words, umap_markers_figure(scene.shown, scene.titled_first))
+    return Drawing(scene.first_in_words, umap_markers_figure(scene.shown, scene.titled_first))
 
 
 def tissue_markers(scene: GeneScene) -> Drawing:
     """One gene per cluster on the tissue."""
     places = tissue.side_by_side(scene.labelled.cells.obsm[SPATIAL][:, :2], scene.labelled.sections)
     figure = tissue_markers_figure(scene.shown, scene.titled_first, places)
-    return Drawing("Top genes on the tissue", scene.first_in_words, figure)
+    return Drawing(scene.first_in_words, figure)
 
 
 def ranking(scene: GeneScene) -> Drawing:
     """The first genes of every cluster by score."""
     n_genes = min(scene.settings.n_genes, MOST_RANKED)
     caption = f"The first {n_genes} genes by {_SCORES[scene.settings.method]}, before the filter."
-    return Drawing("Ranking", caption, ranking_figure(scene.found, scene.names, n_genes))
+    return Drawing(caption, ranking_figure(scene.found, scene.names, n_genes))
 
 
 def dotplot(scene: GeneScene) -> Drawing:
     """scanpy's dot plot."""
-    return Drawing("Dot plot", scene.filter_in_words, dotplot_figure(scene.shown, scene.brackets, scene.swap_axes))
+    return Drawing(scene.filter_in_words, dotplot_figure(scene.shown, scene.brackets, scene.swap_axes))
 
 
 def heatmap(scene: GeneScene) -> Drawing:
@@ -148,7 +147,7 @@ def heatmap(scene: GeneScene) -> Drawing:
         f"{HEATMAP_COLUMNS} {scene.labelled.unit} of every cluster, each gene between its smallest and largest value; "
         "where a cluster has fewer, they are drawn wider."
     )
-    return Drawing("Heat map", caption, heatmap_figure(equal_groups(scene.shown, HEATMAP_COLUMNS), scene.brackets))
+    return Drawing(caption, heatmap_figure(equal_groups(scene.shown, HEATMAP_COLUMNS), scene.brackets))
 
 
 def stacked_violin(scene: GeneScene) -> Drawing:
@@ -156,13 +155,13 @@ def stacked_violin(scene: GeneScene) -> Drawing:
     unit = scene.labelled.unit
     caption = f"Distribution of log-normalised values in at most {MOST_CELLS} {unit} of every cluster."
     few = at_most_per_group(scene.shown, MOST_CELLS)
-    return Drawing("Stacked violin", caption, violin_figure(few, scene.brackets, scene.swap_axes))
+    return Drawing(caption, violin_figure(few, scene.brackets, scene.swap_axes))
 
 
 def matrixplot(scene: GeneScene) -> Drawing:
     """scanpy's matrix plot."""
     caption = "Mean of log-normalised values per cluster, each gene between its smallest and largest mean."
-    return Drawing("Matrix plot", caption, matrix_figure(scene.shown, scene.brackets, scene.swap_axes))
+    return Drawing(caption, matrix_figure(scene.shown, scene.brackets, scene.swap_axes))
 
 
 def volcano(scene: GeneScene) -> Drawing | None:
@@ -173,7 +172,7 @@ def volcano(scene: GeneScene) -> Drawing | None:
         "Every gene, in colour where it passes the filter; the names are of top genes. Fold changes are drawn within "
         f"2^±10, adjusted p-values down to {SMALLEST_P:g}."
     )
-    return Drawing("Volcano plots", caption, volcano_figure(scene.found, scene.names))
+    return Drawing(caption, volcano_figure(scene.found, scene.names))
 
 
 def drawable(labelled: Labelled, genes: list[str], names: dict[str, str]) -> ad.AnnData:

@@ -44,8 +44,8 @@ def read(path: Path, name: str = "", max_memory: float | None = None) -> ad.AnnD
     name
         The name of the data set; an h5ad file does not need it.
     max_memory
-        None reads everything into memory. Otherwise this is the memory limit in GiB (0 for no limit), and values stay on
-        disk when they take more than 2 GiB or more than a tenth of the limit.
+        None reads everything into memory. Otherwise this is the memory limit in GiB (0 for no limit), and values stay
+        on disk when they take more than 2 GiB or more than a tenth of the limit.
 
     Raises
     ------
@@ -101,8 +101,8 @@ def require_sound(path: Path) -> None:
 def values_size(path: Path) -> int:
     """Return how many bytes the expression values of an h5ad file take in memory.
 
-    Counted are X, .raw and the layers that usually hold counts. A sparse matrix counts with 8 bytes per stored value and
-    4 per cell (float32 CSR with int32 indices), a dense one with 4 bytes per value.
+    Counted are X, .raw and the layers that usually hold counts. A sparse matrix counts with 8 bytes per stored value
+    and 4 per cell (float32 CSR with int32 indices), a dense one with 4 bytes per value.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def _opened(path: Path) -> ad.AnnData:
             layers={name: _lazy(item) for name, item in file["layers"].items()} if "layers" in file else None,
             raw={"X": _lazy(raw["X"]), "var": read_elem(raw["var"])} if with_raw else None,
         )
-        on_error.pop_all()  # the AnnData needs the file open from now on
+        on_error.pop_all()  # the AnnData needs the file open from now on  # the AnnData needs the file open from now on
         return adata
 
 

@@ -44,7 +44,8 @@ def read_marker_genes(path: Path, genes: pd.Index) -> dict[str, list[str]]:
     n_found = sum(map(len, found.values()))
     if not n_found:
         raise UserError(
-            f"None of the {len(table)} genes in {path} is in the data, whose genes are named like {', '.join(genes[:3])}."
+            f"None of the {len(table)} genes in {path} is in the data, "
+            f"whose genes are named like {', '.join(genes[:3])}."
         )
     log.info("%s: %d of its %d markers are in the data.", path.name, n_found, len(table.drop_duplicates()))
     missing = [name for name, own in found.items() if not own]

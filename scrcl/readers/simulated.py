@@ -114,8 +114,9 @@ def cell_blocks(
     """Yield simulated cells, one block at a time.
 
     Types are of unequal size: the k-th has 1/k of the cells of the largest. Each type has 2 % of all genes as markers.
-    Every cell is also in one of five states, which cross the types and make up a twentieth of its RNA. A cell's depth is
-    gamma distributed, so with Poisson sampling a gene's counts are negative binomial among the cells of a type and state.
+    Every cell is also in one of five states, which cross the types and make up a twentieth of its RNA. A cell's depth
+    is gamma distributed, so with Poisson sampling a gene's counts are negative binomial among the cells of a type and
+    state.
 
     Parameters
     ----------

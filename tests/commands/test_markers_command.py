@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import FAST, run, simulate
+from conftest import FAST, ROOT, run, simulate
 
 from scrcl import plot
 from scrcl.commands import labelled, markers, ranking, results, script
@@ -97,15 +99,9 @@ def test_the_page_needs_nothing_else(cli, folder):
     assert page.references and all(ref.startswith(("data:", "#")) for ref in page.references)
     assert page.tags.count("img") == len(FIGURES) + 2  # confusion and losses of the run
     assert page.tags.count("table") == 3
-    for words in (
-        "cells",
-        "120 cells, 80 genes",
-        "in training, or in",
-        "Matrix plot",
-        "n_drawn",
-        "scanpy",
-        "min_fold_change",
-    ):
+    for words in ("cells", "120 cells, 80 genes", "in training, or in", "Matrix plot"):
+        assert words in page.words
+    for words in ("n_drawn", "scanpy", "min_fold_change"):
         assert words in page.words
 
 
@@ -129,8 +125,7 @@ def test_labels_from_elsewhere(cli, caplog, place, folder, form):
     shuffled = kinds.rename("kind").iloc[::-1].rename_axis("barcode").reset_index()
     shuffled.to_csv(place / "kinds.csv", index=False)
     labels = {"column": "kind", "csv": place / "kinds.csv", "own labels": folder / "labels.csv"}[form]
-    given = ["--dataset", place / "new.h5ad", "--labels", labels]
-    code, out, _ = cli(*given)
+    code, out, _ = cli("--dataset", place / "new.h5ad", "--labels", labels)
     assert code == 0
     if form == "own labels":
         assert (place / "results" / "SC" / "new_by_scrcl" / "markers.csv").exists()
@@ -147,10 +142,10 @@ def test_a_runs_own_table_names_the_run(place, folder):
     os.utime(place / "results" / "SC" / "later" / "labels.csv")
     assert labelled.find_run(MarkerSettings()).folder == place / "results" / "SC" / "later"
     labels = folder / "labels.csv"
-    found = labelled.find(MarkerSettings(labels=str(labels)))
-    assert found.run.folder == folder and found.own
-    other = labelled.find(MarkerSettings(labels=str(labels), label_column="seed_5"))
-    assert other.run.folder == folder and not other.own and other.source == "seed_5"
+    found, of_run = labelled.find(MarkerSettings(labels=str(labels)))
+    assert of_run.folder == folder and found.own
+    other, of_run = labelled.find(MarkerSettings(labels=str(labels), label_column="seed_5"))
+    assert of_run.folder == folder and not other.own and other.label_name == "seed_5"
 
 
 def test_other_labels_leave_the_runs_own_results_alone(cli, place, folder):
@@ -158,17 +153,17 @@ def test_other_labels_leave_the_runs_own_results_alone(cli, place, folder):
     before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     code, _, _ = cli("--dataset", "cells", "--labels", "cell_type1")
     assert code == 0 and before == {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    assert not (
-        place / "results" / "SC" / "cells_by_cell_type1" / "cluster_types.csv"
-    ).exists()  # labels against themselves say nothing
+    beside = place / "results" / "SC" / "cells_by_cell_type1"
+    assert (beside / "markers.csv").exists()
+    assert not (beside / "cluster_types.csv").exists()  # labels against themselves say nothing
 
 
-def test_flags_have_their_effect(monkeypatch, capsys, caplog, place):
+def test_flags_have_their_effect(cli, caplog, place):
     folder = place / "out"
     known = place / "known.csv"
     known.write_text("type,gene\n" + "".join(f"T{t},gene-{g}\n" for t, g in ((0, 1), (0, 2), (1, 15), (2, 30))))
-    code, _, _ = run(
-        *(draw_DEGs, monkeypatch, capsys, "--output", folder, "--method", "t-test", "--n-genes", "7"),
+    code, _, _ = cli(
+        *("--output", folder, "--method", "t-test", "--n-genes", "7"),
         *("--groups", "0", "2", "--format", "svg", "--dpi", "40", "--volcano", "--marker-genes", known),
         *("--min-in-group-fraction", "0.9", "--max-out-group-fraction", "1", "--min-fold-change", "0.5"),
     )
@@ -181,10 +176,8 @@ def test_flags_have_their_effect(monkeypatch, capsys, caplog, place):
     names = pd.read_csv(folder / "cluster_names.csv", dtype={"cluster": str}).set_index("cluster")
     types = pd.read_csv(folder / "cluster_types.csv", dtype={"cluster": str}).set_index("cluster")
     assert list(names["name"]) == [f"T{name[-1]}" for name in types["known_type"]] and (names["margin"] > 0).all()
-    again = run(
-        draw_DEGs, monkeypatch, capsys, "--config", folder / "markers.yaml", "--format", "png", "--output", folder
-    )
-    assert again[0] == 0 and not list(folder.glob("*.svg"))
+    code, _, _ = cli("--config", folder / "markers.yaml", "--format", "png", "--output", folder)
+    assert code == 0 and not list(folder.glob("*.svg"))
     assert pd.read_csv(folder / "top_markers.csv", dtype={"group": str}).equals(top)
 
 
@@ -200,7 +193,7 @@ def test_a_new_run_removes_markers_of_the_old_one(cli, capsys, place, folder):
     cli()
     assert (folder / "report.html").exists()
     run("cells", capsys, "--dataset", place / "cells.h5ad", *FAST, "--no-figures")
-    left = {path.name for path in (folder).iterdir()}
+    left = {path.name for path in folder.iterdir()}
     assert left == set(results.FILES) and not left & set(markers.FILES)
 
 
@@ -235,7 +228,7 @@ def test_tissue(cli, capsys, tmp_path, sections):
 def test_any_spatial_data_by_its_labels(cli, tmp_path):
     home.set_home(tmp_path)
     code, _, _ = cli("--task", "ST", "--dataset", "demo", "--labels", "ground_truth")
-    assert code == 0 and (tmp_path / "ST" / "demo_by_ground_truth" / "tissue_clusters.png").exists()
+    assert code == 0 and (tmp_path / "results" / "ST" / "demo_by_ground_truth" / "tissue_clusters.png").exists()
 
 
 def test_labels_in_an_annotated_file(cli, caplog, tmp_path):
@@ -246,7 +239,8 @@ def test_labels_in_an_annotated_file(cli, caplog, tmp_path):
     home.set_home(tmp_path)
     code, _, _ = cli("--dataset", tmp_path / "mine.h5ad")
     assert code == 0 and "UMAP of" not in caplog.text and "obs['scrcl']" in caplog.text
-    assert "the data set's own obsm['X_umap']" in Page(tmp_path / "SC" / "mine_by_scrcl" / "report.html").words
+    page = Page(tmp_path / "results" / "SC" / "mine_by_scrcl" / "report.html")
+    assert "the data set's own obsm['X_umap']" in page.words
 
 
 @pytest.mark.parametrize(
@@ -272,12 +266,12 @@ def test_labels_in_an_annotated_file(cli, caplog, tmp_path):
         (["--method", "logreg", "--volcano"], "--volcano draws p-values"),
         (["--method", "anova"], "invalid choice"),
         (["--n-genes", "0"], "--n-genes must be above 0"),
-        (["--min-in-group-fraction", "50"], "--min-in-group-fraction is a share between 0 and 1"),
+        (["--min-in-group-fraction", "50"], "--min-in-group-fraction must be at most 1, not 50"),
         (["--gene-key", "symbols"], "no var column 'symbols'"),
         (["--label-key", "nothing"], "no obs column 'nothing'"),
         (["--dpi", "100000"], "--dpi must be at most 1200"),
         (["--config", "paper"], "settings file paper cannot be read"),
-        (["--hops", "1"], "Unrecognized arguments: --hops"),
+        (["--hops", "1"], "no flag --hops; --help lists all flags"),
     ],
 )  # fmt: skip
 def test_one_sentence_and_exit_code_2(cli, place, argv, says):
@@ -288,11 +282,11 @@ def test_one_sentence_and_exit_code_2(cli, place, argv, says):
     pd.DataFrame({"label": ["one"] * 120}, index=names).to_csv(place / "ones.csv")
     pd.DataFrame({"label": names}, index=names).to_csv(place / "unique.csv")
     pd.DataFrame({"label": [None] * 120}, index=names).to_csv(place / "empty.csv")
-    before = {path for path in place.rglob("*")}
+    before = set(place.rglob("*"))
     code, _, err = cli(*(text.format(place=place) for text in argv))
     assert code == 2 and err.splitlines()[-1].startswith("Error: ") and "Traceback" not in err
     assert pd.Series([err]).str.contains(says).all(), err
-    assert {path for path in place.rglob("*")} == before
+    assert set(place.rglob("*")) == before
 
 
 def test_files_of_others_are_never_overwritten(cli, place):
@@ -344,7 +338,6 @@ def test_dollar_signs_are_no_formulas(cli, monkeypatch, place):
     adata.var_names = [rf"a$\foo$ {i}" for i in range(80)]
     adata.write_h5ad(place / "odd.h5ad")
     monkeypatch.setitem(matplotlib.rcParams, "text.parse_math", True)
-    figures.to_files()
     assert cli("--dataset", place / "odd.h5ad", "--labels", "mine")[0] == 0
 
 
@@ -354,16 +347,69 @@ def test_sections_and_known_domains_may_have_any_name():
     tissue.obs.loc[tissue.obs["cluster"] == "s2", "ground_truth"] = None
     tissue.obs["mine"] = np.where(tissue.obs["cluster"] == "s1", None, np.arange(300) % 3)
     tissue.obs_names.name = "cluster"
-    found = labelled._labelled(
-        tissue,
-        (tissue.obs["mine"].rename("mine"), "a table", False),
-        *(MarkerSettings(task="ST", dataset="demo"), None, "ST", "counts", "PCs", ()),
-    )
+    rest = (MarkerSettings(task="ST", dataset="demo"), None, "ST", "counts", "PCs", ())
+    found = labelled._labelled(tissue, (tissue.obs["mine"].rename("mine"), "a table", False), *rest)
     assert found.known is None and found.cells.n_obs == (tissue.obs["mine"].notna()).sum()
     whole = layered_tissue(n_spots=300, n_genes=60)
     whole.obs["library_id"] = np.where(np.arange(300) % 2, "one", "two")
     labels = (whole.obs["library_id"].rename("ground_truth"), "mine.csv", False)
-    again = labelled._labelled(
-        whole, labels, MarkerSettings(task="ST", dataset="demo"), None, "ST", "counts", "PCs", ()
-    )
+    again = labelled._labelled(whole, labels, *rest)
     assert again.known is not None and set(again.sections) == {"one", "two"}
+
+
+@pytest.fixture
+def at_home(place, monkeypatch) -> Path:
+    """The home folder of this user, with data and results in it."""
+    monkeypatch.setenv("HOME", str(place))
+    return place
+
+
+def test_nothing_that_is_passed_on_names_the_user(cli, capsys, at_home, folder):
+    given = ["--dataset", at_home / "cells.h5ad", *FAST, "--output", at_home / "out", "--report"]
+    assert run("cells", capsys, *given)[0] == cli()[0] == 0
+    for written in (at_home / "out", folder):
+        for name in ("report.html", "markers.yaml"):
+            text = (written / name).read_text()
+            assert str(at_home) not in text and "~/" in text
+    page = Page(at_home / "out" / "report.html")
+    assert "~/cells.h5ad" in page.words and "~/out/labels.csv" in page.words
+    facts = yaml.safe_load((folder / "markers.yaml").read_text())
+    assert facts["settings"]["dataset"] == "~/results/SC/cells"
+    assert list(facts["provenance"]["sha256"]) == [
+        f"~/results/SC/cells/{name}" for name in ("result.h5ad", "labels.csv")
+    ]
+
+
+def test_a_table_of_labels_does_not_name_the_user(cli, at_home):
+    simulate().obs["cell_type1"].rename_axis("barcode").to_csv(at_home / "mine.csv")
+    assert cli("--labels", at_home / "mine.csv", "--output", at_home / "out")[0] == 0
+    for name in ("markers.yaml", "report.html"):
+        assert "~/mine.csv" in (at_home / "out" / name).read_text()
+        assert str(at_home) not in (at_home / "out" / name).read_text(), name
+
+
+@pytest.mark.parametrize("flag", ["--labels", "--marker-genes"])
+def test_settings_without_the_users_name_are_read_back(cli, at_home, flag):
+    """markers.yaml writes the home folder as ~, which --config must understand."""
+    simulate().obs["cell_type1"].rename_axis("barcode").to_csv(at_home / "labels.csv")
+    (at_home / "genes.csv").write_text("type,gene\n" + "".join(f"T{g // 14},gene-{g}\n" for g in range(40)))
+    table = at_home / {"--labels": "labels.csv", "--marker-genes": "genes.csv"}[flag]
+    assert cli("--dataset", "cells", flag, table, "--output", at_home / "out")[0] == 0
+    first = (at_home / "out" / "top_markers.csv").read_bytes()
+    code, _, err = cli("--config", at_home / "out" / "markers.yaml", "--output", at_home / "again")
+    assert code == 0, err
+    assert (at_home / "again" / "top_markers.csv").read_bytes() == first
+
+
+@pytest.mark.parametrize(("watched", "quiet"), [(False, False), (True, False), (True, True)])
+def test_a_progress_bar_is_for_those_who_watch(cli, monkeypatch, place, watched, quiet):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: watched, raising=False)
+    code, _, err = cli(*["--quiet"] * quiet)
+    assert code == 0 and ("figures: " in err and "\r" in err) == (watched and not quiet)
+
+
+def test_no_progress_bar_in_a_file(place):
+    words = [sys.executable, "-m", "scrcl", "markers", "--dpi", "20"]
+    done = subprocess.run(words, capture_output=True, cwd=place, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0 and b"\r" not in done.stderr and b"figure" not in done.stderr
+    assert (place / "results" / "SC" / "cells" / "report.html").exists()
