@@ -183,7 +183,10 @@ def run(task: Task, datasets: list[str], kind: str, seeds: list[int], methods: l
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="python -m benchmarks.accuracy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--task", choices=RECIPES, default="SC")
     parser.add_argument(

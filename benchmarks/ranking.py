@@ -55,7 +55,12 @@ def measure(given: tuple[str, int, int, int]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ranking",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--cells", type=int, default=10_000)
     parser.add_argument("--genes", type=int, default=20_000)
     parser.add_argument("--clusters", type=int, default=20)

@@ -169,7 +169,10 @@ def compare(n_cells: int, n_genes: int, hidden: int, forms: list[str]) -> dict[s
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="python -m benchmarks.step",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--cells", type=int, nargs="+", default=[500, 1000, 2000, 3000, 5000])
     parser.add_argument("--genes", type=int, default=1500)

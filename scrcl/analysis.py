@@ -1,4 +1,4 @@
-"""The whole analysis: prepare, choose the number of clusters, train and cluster every seed, agree, score."""
+"""The whole analysis: prepare, choose the number of clusters, train and cluster with every seed, combine, score."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def analyse(
 ) -> Result:
     """Find the cell types or domains of a data set, which stays as it is.
 
-    Known labels serve two ends only: their number, when n_clusters is 'auto', and scores of the finished labels.
+    Known labels serve two purposes only: their number, when n_clusters is 'auto', and the scores of the finished
+    labels.
 
     Parameters
     ----------
@@ -58,13 +59,17 @@ def analyse(
     watch
         Collects the seconds of every stage.
     checkpoints
-        `Checkpoints(folder, every=10, resume=True)` keeps what was trained in a folder, and goes on from there; it stays
-        there until its `remove()` is called.
+        `Checkpoints(folder, every=10, resume=True)` saves what was trained in a folder, and continues from there. It
+        stays there until its `remove()` is called.
+
+    Returns
+    -------
+    What the run found, with one row of labels per cell of the input.
 
     Raises
     ------
     UserError
-        For input that cannot be used.
+        When the input cannot be used.
     """
     watch, device = watch or Stopwatch(), find_device(settings.device)
     with limited_threads(settings.threads), tf32_products(device, settings.tf32):
@@ -86,7 +91,30 @@ def train_and_cluster(
     watch: Stopwatch | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Result:
-    """Train and cluster once per seed, agree on the final labels without known types, and score last."""
+    """Train and cluster once per seed, agree on the final labels without known types, and score last.
+
+    Parameters
+    ----------
+    prepared
+        The data set.
+    n_clusters
+        How many clusters, and why.
+    settings
+        The recipe.
+    device
+        Where to train.
+    on_epoch, watch, checkpoints
+        As for `analyse`.
+
+    Returns
+    -------
+    What the run found, with one row of labels per prepared cell. Everything is also written to `prepared.cells`.
+
+    Raises
+    ------
+    UserError
+        When training fails, or the checkpoint cannot be used.
+    """
     settings = settings.with_seeds(prepared.cells.n_obs)
     watch, checkpoints = watch or Stopwatch(), checkpoints or Checkpoints()
     with watch("graphs"):
@@ -109,7 +137,7 @@ def train_and_cluster(
             "The final labels have %d clusters where %d were asked for.", labels[OURS.labels].nunique(), n_clusters.n
         )
     model = training.restored_model(found[chosen].model, inputs, architecture_of(settings, n_clusters.n))
-    # Embedded once more, since the embeddings of all seeds could fill the memory.
+    # Embedded once more, since keeping the embeddings of all seeds could fill the memory.
     points = embedding(training.embed(model, inputs), prepared.pcs, settings.embedding, prepared.order)
     with watch("score"):
         known = prepared.known
@@ -136,10 +164,18 @@ def train_and_cluster(
 
 
 class SeedResult(NamedTuple):
-    """What one seed gives.
+    """What one seed returns.
 
-    labels: [N] integers, 0 the largest cluster; clustered: what was clustered, in words; model: its parameters, in memory
-    of the CPU; history: losses per epoch.
+    Attributes
+    ----------
+    labels
+        [N] integers, 0 the largest cluster.
+    clustered
+        What was clustered, for people to read.
+    model
+        The parameters of its model, in CPU memory.
+    history
+        The losses of each epoch.
     """
 
     labels: np.ndarray
@@ -158,7 +194,21 @@ def run_seed(
     watch: Stopwatch,
     checkpoints: Checkpoints,
 ) -> SeedResult:
-    """Train and cluster with one seed, and keep what came out in the checkpoint."""
+    """Train and cluster with one seed, and save the result in the checkpoint.
+
+    Parameters
+    ----------
+    prepared, inputs
+        The data set, and what stays constant during training.
+    n_clusters
+        How many clusters.
+    settings
+        The recipe.
+    seed
+        For training and clustering.
+    on_epoch, watch, checkpoints
+        As for `analyse`.
+    """
     architecture = architecture_of(settings, n_clusters)
     how = _fields_of(Objective, settings), _fields_of(Schedule, settings)
     with watch("train"):
@@ -172,7 +222,7 @@ def run_seed(
 
 
 def kept_seed(checkpoints: Checkpoints, seed: int, on_epoch: OnEpoch) -> SeedResult | None:
-    """What a finished seed of an earlier run has given, where the checkpoint has it."""
+    """Return the result of a seed that an earlier run finished, if the checkpoint has it."""
     kept = checkpoints.seed(seed)
     if kept is None:
         return None
@@ -182,22 +232,39 @@ def kept_seed(checkpoints: Checkpoints, seed: int, on_epoch: OnEpoch) -> SeedRes
 
 
 def architecture_of(settings: CellSettings | TissueSettings, n_clusters: int) -> Architecture:
-    """The network's sizes; K' is the number of clusters where the settings have 0."""
+    """Return the network's sizes; K' is the number of clusters if the settings have 0."""
     return Architecture(settings.hidden, settings.refined_width or n_clusters, settings.dropout)
 
 
 def _fields_of(kind: Any, settings: CellSettings | TissueSettings) -> Any:
-    """A NamedTuple of the settings that its fields name."""
+    """Return a NamedTuple of the settings that its fields name."""
     return kind(**{name: getattr(settings, name) for name in kind._fields})
 
 
 def partition(
     found: Embedded, prepared: Prepared, n_clusters: int, settings: CellSettings | TissueSettings, seed: int
 ) -> tuple[np.ndarray, str]:
-    """Labels [N] of one seed, and in words what was clustered.
+    """Cluster with one seed.
 
-    Of several partitions (a method may give some, and 'joint-or-pcs' clusters the joint embedding and the PCs alone)
-    that one stays that agrees best with the cell graph, the first of equals.
+    A method may give several partitions, and 'joint-or-pcs' clusters both the joint embedding and the PCs alone. Of
+    several partitions, the one that agrees best with the cell graph is kept, the first of equals.
+
+    Parameters
+    ----------
+    found
+        The trained embeddings.
+    prepared
+        The data set.
+    n_clusters
+        How many clusters.
+    settings
+        The recipe.
+    seed
+        For the clustering.
+
+    Returns
+    -------
+    Labels, [N] integers, and what was clustered, for people to read.
     """
     tried: dict[str, np.ndarray] = {}
     for choice in ("joint", "pcs") if settings.embedding == "joint-or-pcs" else (settings.embedding,):
@@ -207,6 +274,7 @@ def partition(
     if len(tried) == 1:
         ((words, labels),) = tried.items()
         return labels, words
+    # Rounded, so that the last bits do not decide between equals.
     agreements = np.round([agreement_with_graph(labels, prepared.graph) for labels in tried.values()], 12)
     told = "; ".join(f"{words} {agreement:.4f}" for words, agreement in zip(tried, agreements))
     log.info("Seed %d, agreement of labels with the cell graph: %s.", seed, told)
@@ -215,11 +283,21 @@ def partition(
 
 
 def agree(found: dict[int, np.ndarray], prepared: Prepared, n_clusters: int) -> tuple[pd.DataFrame, pd.Series, int]:
-    """What the seeds agree on, from the labels [N] of each.
+    """Combine the labels of all seeds into the final labels.
+
+    Parameters
+    ----------
+    found
+        Labels [N] by seed.
+    prepared
+        The data set.
+    n_clusters
+        How many clusters were asked for.
 
     Returns
     -------
-    The table of their labels and the final ones (`Result.labels`), the confidence of these, the seed nearest to them.
+    The table of the seeds' labels and the final labels (`Result.labels`), the confidence of the final labels, and the
+    seed whose labels agree best with them.
     """
     unsmoothed = {f"seed_{seed}": labels for seed, labels in found.items()}
     unsmoothed[OURS.labels] = consensus.consensus(list(found.values()), n_clusters)

@@ -1,4 +1,4 @@
-"""Write what a run found into an AnnData: that of the cells it worked on, or the caller's own, which may have more cells."""
+"""Write what a run found into an AnnData: into the run's own cells, or into the caller's, which may have more cells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ NEIGHBORS = ("distances", "connectivities")  # obsp: as scanpy's neighbors write
 
 
 def write_cells(result: Result, points: np.ndarray) -> None:
-    """Write labels, confidence, embedding and parameters into the run's own cells. points: [N, d], what was clustered."""
+    """Write labels, confidence, embedding and parameters into the run's own cells.
+
+    Parameters
+    ----------
+    result
+        What the run found; its cells are written to.
+    points
+        [N, d], what was clustered.
+    """
     cells = result.cells
     cells.obsm[OURS.embedding] = points
     cells.uns[OURS.parameters] = parameters(result)

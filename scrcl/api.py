@@ -1,4 +1,4 @@
-"""What a notebook calls: functions in scanpy's manner, which write everything they find into the caller's own AnnData."""
+"""What a notebook calls: functions in scanpy's manner, which write everything they find into the caller's AnnData."""
 
 from __future__ import annotations
 
@@ -145,7 +145,8 @@ def find_domains(
     Parameters
     ----------
     adata
-        Spots x genes, values as for `find_cell_types`; positions in obsm['spatial'], or in x and y (or the like) of obs.
+        Spots x genes, values as for `find_cell_types`; positions in obsm['spatial'], or in x and y (or the like) of
+        obs.
     n_clusters
         The number of domains; None for that of the known ones if there are any, else an estimate.
     key_added

@@ -86,7 +86,10 @@ class Keys:
 
     @property
     def neighbors(self) -> str:
-        """uns: scanpy's neighbours of the embedding, for its `neighbors_key`; their graphs are obsp[NAME_connectivities], ..."""
+        """uns: scanpy's neighbours of the embedding, for its `neighbors_key`.
+
+        The graphs are obsp[NAME_connectivities] and obsp[NAME_distances].
+        """
         return f"{self.name}_neighbors"
 
     @property

@@ -72,7 +72,10 @@ def show_messages() -> None:
 
 
 def progress(*arguments: Any, **settings: Any) -> Any:
-    """tqdm's progress bar where somebody watches: on a terminal or in a notebook, never in a file, and not where messages are off."""
+    """Return tqdm's progress bar, shown only where somebody watches: on a terminal or in a notebook.
+
+    It is never shown in a file, nor where messages are off.
+    """
     watched = in_notebook() or sys.stderr.isatty()
     as_widget = in_notebook() and importlib.util.find_spec("ipywidgets")
     bar = importlib.import_module("tqdm.notebook" if as_widget else "tqdm").tqdm

@@ -1,12 +1,13 @@
-"""The two recipes, one for cells and one for tissue, each complete and flat: every setting with its default.
+"""The two recipes, one for cells and one for tissue, each a complete flat list of settings with their defaults.
 
-What a setting means and which values it takes is in `FIELDS`. The paper's own settings are in `paper/`, as the paper's.
-The class of the settings is what decides between cells and tissue, everywhere.
+What a setting means and which values it accepts is in `FIELDS`. The paper's own settings are in `paper/`. Everywhere,
+the class of the settings decides between cells and tissue.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -16,10 +17,10 @@ from scrcl.keys import LABELS_OF_CELLS, LABELS_OF_SPOTS
 from scrcl.messages import UserError, log
 from scrcl.settings import Field, Settings, flag, list_of
 
-BUNDLED = "pbmc68k_reduced"  # real, labelled, inside the scanpy package
+BUNDLED = "pbmc68k_reduced"  # real cells with labels, part of the scanpy package
 FIRST_SEED, SEED_STEP = 5, 10  # the paper's seeds are 5, 15, 25, 35, 45
 MOST_SEEDS = 100
-ONE_SEED_BEYOND = 50_000  # cells
+ONE_SEED_BEYOND = 50_000  # cells, beyond which one seed is the default
 
 Task = Literal["SC", "ST"]
 EncoderInput = Literal["scaled", "uncentred", "lognorm", "counts"]
@@ -99,7 +100,7 @@ FIELDS = {
         "clustering",
         "of twelve starts of the mixture, rounds in the metric of the likeliest so far, after a plain one",
         at_least=0,
-        at_most=11,  # of the twelve starts, one each
+        at_most=11,  # each round needs at least one of the twelve starts
     ),
     "cluster_method": Field(
         "clustering", ", ".join(f"{name}: {how.what}" for name, how in METHODS.items()), choices=tuple(METHODS)
@@ -133,38 +134,58 @@ FIELDS = {
     "figures": Field("run", "draw figures ({drawings}; the UMAP takes the most time of them)"),
     "report": Field("run", "rank marker genes and write report.html too, as draw_DEGs.py does"),
 }
-# Settings of the scripts, without effect on what is found
+# Settings of the scripts that have no effect on what is found.
 RUN_ONLY = ("dataset", "annotation", "output", "figures", "report", "checkpoint_every", "resume")
 
 
 def first_seeds(n: int, first: int = FIRST_SEED) -> list[int]:
-    """The n seeds that a number of seeds stands for: 5, 15, 25, ..., those of the paper."""
+    """Return the first n seeds of the series 5, 15, 25, ..., which are the paper's.
+
+    Parameters
+    ----------
+    n
+        How many seeds.
+    first
+        The first seed of the series.
+    """
     return [first + SEED_STEP * i for i in range(n)]
 
 
 class Recipe(Settings):
-    """What is the same for both recipes: checks across settings. The settings themselves stand in the two classes below."""
+    """What both recipes share: checks across settings. The settings themselves are in the two classes below.
+
+    Attributes
+    ----------
+    fields
+        What each setting means, by name.
+    task, unit
+        SC or ST, and what a row of the data is.
+    usual_labels
+        The obs columns that are searched for known labels.
+    target_sums
+        The words that target_sum accepts.
+    """
 
     fields: ClassVar[dict[str, Field]] = FIELDS
     task: ClassVar[Task]
-    unit: ClassVar[str]  # what a row of the data is
-    usual_labels: ClassVar[tuple[str, ...]]  # obs columns in which known labels are looked for
-    target_sums: ClassVar[tuple[str, ...]]  # words that target_sum takes
+    unit: ClassVar[str]
+    usual_labels: ClassVar[tuple[str, ...]]
+    target_sums: ClassVar[tuple[str, ...]]
 
     def __post_init__(self) -> None:
         self.seeds: list[int]
-        if isinstance(self.seeds, int) and not isinstance(self.seeds, bool):
+        if isinstance(self.seeds, numbers.Integral) and not isinstance(self.seeds, bool):
             if not 1 <= self.seeds <= MOST_SEEDS:
                 raise UserError(
                     f"--seeds with one number says how many seeds, 1 to {MOST_SEEDS}; for the one seed {self.seeds} "
                     f"it is --seed {self.seeds}."
                 )
-            self.seeds = first_seeds(self.seeds)
+            self.seeds = first_seeds(int(self.seeds))
         super().__post_init__()
         self.check()
 
     def check(self: Any) -> None:
-        """Raise UserError for settings that do not fit together."""
+        """Raise UserError when settings do not fit together."""
         if self.report and not self.figures:
             raise UserError("--report shows the figures; leave --no-figures out.")
         if len(self.hops) != 2:
@@ -184,7 +205,7 @@ class Recipe(Settings):
             raise UserError(f"--n-clusters must be 'auto' or a whole number above 1, not {self.n_clusters!r}.")
 
     def with_seeds(self: Any, n_cells: int) -> Any:
-        """These settings with the seeds that a number of cells calls for, where none are given."""
+        """Return these settings with seeds; if none are given, the number of cells decides how many."""
         if self.seeds:
             return self
         if n_cells > ONE_SEED_BEYOND:
@@ -193,6 +214,7 @@ class Recipe(Settings):
 
 
 def _is_positive(number: str) -> bool:
+    """Return whether a text is a finite number above 0."""
     try:
         return 0 < float(number) < float("inf")
     except ValueError:
@@ -266,6 +288,7 @@ class CellSettings(Recipe):
     report: bool = False
 
     def check(self) -> None:
+        """Raise UserError when settings do not fit together."""
         super().check()
         if self.n_neighbors < 2:
             raise UserError("--n-neighbors counts the cell itself and must be at least 2.")
@@ -342,6 +365,7 @@ class TissueSettings(Recipe):
     report: bool = False
 
     def check(self) -> None:
+        """Raise UserError when settings do not fit together."""
         super().check()
         if self.radius > 0 and self.graph == "knn":
             raise UserError("--radius has no effect on --graph knn; add --graph radius or --graph delaunay.")

@@ -100,7 +100,10 @@ def facts(result: Result) -> dict[str, Any]:
 
 
 def parameters(result: Result) -> dict[str, Any]:
-    """What uns['scrcl'] holds: facts, settings, scores, and the losses of every epoch; all of it can be written as h5ad."""
+    """Return what uns['scrcl'] holds: facts, settings, scores, and the losses of every epoch.
+
+    All of it can be written as h5ad.
+    """
     settings = {name: value for name, value in dataclasses.asdict(result.settings).items() if name not in RUN_ONLY}
     known = result.prepared.known
     return {

@@ -1,4 +1,7 @@
-"""The machine that a run is on: time, memory, devices, threads, and versions. torch is loaded only where it is needed."""
+"""The machine that a run is on: time, memory, devices, threads, and versions.
+
+torch is loaded only where it is needed.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Settings with a type, a range and a text each: what they take, where they come from, and what is wrong with them.
+"""Settings with a type, a range and a text each: what they accept, where they come from, and what is wrong with them.
 
-A class of settings is a flat list of `name: type = default`; what a name means stands once, in a table of `Field`.
-Order of precedence: the class's defaults, then YAML files, then flags. Nothing heavy is imported here.
+A class of settings is a flat list of `name: type = default`. What a name means is written once, in a table of `Field`.
+Later sources win: the class's defaults, then YAML files, then flags. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import os
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,22 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from scrcl.messages import UserError, did_you_mean, log, one_line
 
-PAPER = Path(__file__).parent / "paper"  # the published settings, a folder per task
+PAPER = Path(__file__).parent / "paper"  # the published settings, one folder per task
 
 
 class Field(NamedTuple):
-    """What a setting means.
+    """What a setting means and accepts.
 
-    group: its heading in --help; help: its text there; the others: its range, for lists that of every item;
-    choices: what it takes, where that is a registry's names rather than a type.
+    Attributes
+    ----------
+    group
+        Its heading in --help.
+    help
+        Its text in --help.
+    above, at_least, below, at_most
+        Its range; for a list, the range of every item.
+    choices
+        What it accepts, if these are the names in a registry rather than a type.
     """
 
     group: str
@@ -35,33 +44,50 @@ class Field(NamedTuple):
     choices: tuple[str, ...] = ()
 
     def fault(self, value: Any) -> str | None:
-        """What is wrong with a number, or with the numbers of a list, in the words that follow its name; None for nothing."""
+        """Return what is wrong with a number, or with the numbers of a list, or None.
+
+        The phrase is worded to follow the name of the setting.
+
+        Parameters
+        ----------
+        value
+            A value of the setting's type.
+        """
         ranged = any(bound is not None for bound in self[2:6])
         items = value if isinstance(value, list) else [value]
         if not ranged or not items or isinstance(items[0], str):
             return None
         if self.above is not None and min(items) <= self.above:
-            return f"must be above {self.above:g}"
+            return f"must be above {self.above}"
         if self.at_least is not None and min(items) < self.at_least:
-            return "must not be negative" if self.at_least == 0 else f"must be at least {self.at_least:g}"
+            return "must not be negative" if self.at_least == 0 else f"must be at least {self.at_least}"
         if self.below is not None and max(items) >= self.below:
-            return f"must be below {self.below:g}"
-        return f"must be at most {self.at_most:g}" if self.at_most is not None and max(items) > self.at_most else None
+            return f"must be below {self.below}"
+        return f"must be at most {self.at_most}" if self.at_most is not None and max(items) > self.at_most else None
 
 
 @dataclass
 class Settings:
-    """What the settings of every script have in common: each has the type that it declares, and is in its range.
+    """What the settings of every script share: each value has its declared type and is within its range.
+
+    Attributes
+    ----------
+    fields
+        What each setting means, by name.
+    words
+        What replaces {words} in the texts.
+    published
+        The folder in `PAPER` with the published settings, if there are any.
 
     Raises
     ------
     UserError
-        On the first setting that is neither.
+        On the first setting that has another type or is out of its range.
     """
 
     fields: ClassVar[dict[str, Field]] = {}
-    words: ClassVar[dict[str, str]] = {}  # what stands for {words} in the texts
-    published: ClassVar[str | None] = None  # folder of the published settings in `PAPER`, where there are any
+    words: ClassVar[dict[str, str]] = {}
+    published: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -75,7 +101,15 @@ class Settings:
 
     @classmethod
     def help_of(cls, name: str, **words: str) -> str:
-        """The text of a setting, with further words that stand for {words} in it."""
+        """Return the text of a setting, with its {words} replaced.
+
+        Parameters
+        ----------
+        name
+            The setting.
+        words
+            Further words to replace.
+        """
         return cls.fields[name].help.format(**cls.words, **words)
 
 
@@ -83,17 +117,20 @@ S = TypeVar("S", bound=Settings)
 
 
 def flag(name: str) -> str:
-    """How a setting is called on the command line."""
+    """Return a setting's flag on the command line."""
     return "--" + name.replace("_", "-")
 
 
 def list_of(*items: Any) -> Any:
-    """A default that is a list."""
+    """Return a default that is a list, for a field of a dataclass."""
     return dataclasses.field(default_factory=lambda: list(items))
 
 
 def _coerce(name: str, value: Any, hint: Any, choices: tuple[str, ...] = ()) -> Any:
-    """value as the field's type, or UserError; YAML reads 1e-3 as text and 2 as int where float is meant."""
+    """Return a value in the field's type, or raise UserError.
+
+    YAML reads 1e-3 as text, and 2 as int where a float is meant.
+    """
     wrong = UserError(f"The setting {name} does not take the value {value!r}.")
     choices = choices or (typing.get_args(hint) if typing.get_origin(hint) is Literal else ())
     if choices:
@@ -107,7 +144,7 @@ def _coerce(name: str, value: Any, hint: Any, choices: tuple[str, ...] = ()) -> 
         items = value if isinstance(value, (list, tuple)) else [value]
         return [_coerce(name, item, typing.get_args(hint)[0]) for item in items]
     if hint is str and isinstance(value, (str, numbers.Real, Path)) and not isinstance(value, bool):
-        if "\0" in str(value):  # no file and no column has such a name
+        if "\0" in str(value):  # no file and no column can have such a name
             raise wrong
         return str(value)
     if hint is bool and isinstance(value, bool):
@@ -123,17 +160,22 @@ def _coerce(name: str, value: Any, hint: Any, choices: tuple[str, ...] = ()) -> 
 
 
 def load(settings_class: type[S], config: str | None, flags: dict[str, Any]) -> S:
-    """Settings from the defaults, a YAML choice and flags (which win).
+    """Return settings from the defaults, from YAML and from flags; flags win.
 
     Parameters
     ----------
     settings_class
         Which settings.
     config
-        None, 'paper' (the published settings of this data set, or those for any other set), 'paper/NAME' (the published
-        settings of NAME), or a YAML file, which may be the config.yaml of an earlier run.
+        None, 'paper' (the published settings of this data set, or the ones for any other set), 'paper/NAME' (the
+        published settings of NAME), or a YAML file, which may be the config.yaml of an earlier run.
     flags
         Settings by name.
+
+    Raises
+    ------
+    UserError
+        When a setting is unknown or has a wrong value, or the file cannot be read.
     """
     values: dict[str, Any] = {}
     dataset = str(flags.get("dataset", vars(settings_class())["dataset"]))
@@ -145,6 +187,7 @@ def load(settings_class: type[S], config: str | None, flags: dict[str, Any]) -> 
 
 
 def _config_files(config: str | None, dataset: str, published: str | None) -> list[Path]:
+    """Return the YAML files that config means."""
     if config is None:
         return []
     if published is None or Path(config).is_file() or (config != "paper" and not config.startswith("paper/")):
@@ -155,26 +198,43 @@ def _config_files(config: str | None, dataset: str, published: str | None) -> li
     if name and not own.exists():
         known = sorted(path.stem for path in folder.glob("*.yaml"))
         raise UserError(
-            f"There are no published settings for {name!r}{did_you_mean(name, known)}; there are some for {', '.join(known)}."
+            f"There are no published settings for {name!r}{did_you_mean(name, known)}; "
+            f"there are some for {', '.join(known)}."
         )
     return list(dict.fromkeys([folder / "any.yaml", *([own] if own.exists() else [])]))
 
 
-HD_BINS = ("square_008um", "square_016um", "square_002um")  # in the order of 10x's own advice
-SPACE_RANGER = ("outs", "binned_outputs", *HD_BINS)  # names of folders that say nothing about the sample
+HD_BINS = ("square_008um", "square_016um", "square_002um")  # in the order that 10x recommends
+SPACE_RANGER = ("outs", "binned_outputs", *HD_BINS)  # folder names that say nothing about the sample
 
 
 def sample_folder(path: Path) -> Path:
-    """The file or folder that is named after the sample: path, or what Space Ranger's own outs/ and the like are in."""
-    if path.is_dir():
-        path = path.resolve()  # of `.` too
+    """Return the file or folder named after the sample, which is the path or a folder around it.
+
+    Space Ranger's own folders, such as outs/, are skipped.
+    """
+    if os.path.isdir(path):  # unlike Path.is_dir, no error for an impossible name
+        path = path.resolve()  # gives `.` a name too
     while path.name in SPACE_RANGER:
         path = path.parent
     return path
 
 
 def read_yaml(path: Path, settings_class: type[Settings]) -> dict[str, Any]:
-    """The settings in a YAML file: its top level, or under 'settings' (an earlier run's config.yaml)."""
+    """Read the settings in a YAML file, at its top level or under 'settings', as in an earlier run's config.yaml.
+
+    Parameters
+    ----------
+    path
+        The file.
+    settings_class
+        Which settings.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read, or holds an unknown setting.
+    """
     import yaml
 
     try:
@@ -199,12 +259,21 @@ def read_yaml(path: Path, settings_class: type[Settings]) -> dict[str, Any]:
 
 
 def replaced(settings: S, changes: dict[str, Any]) -> S:
-    """The settings with some of them changed.
+    """Return the settings with some of them changed.
+
+    Parameters
+    ----------
+    settings
+        The settings.
+    changes
+        New values by name.
 
     Raises
     ------
     TypeError
-        For a name that is no setting, with the nearest one that is.
+        When a name is not a setting; the message names the nearest setting.
+    UserError
+        When a new value is wrong.
     """
     for name in changes:
         if name not in type(settings).fields:

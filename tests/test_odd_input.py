@@ -7,7 +7,6 @@ import io
 import os
 import random
 import shutil
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -22,15 +21,17 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from odd import odd_anndata, write_damaged
 
-import draw_DEGs
-import hdf5
-import pipeline
-import results
-import runSC
-import runST
-import visium
-from simulate import layered_tissue
-from utils import UserError, run_script
+from scrcl.analysis import analyse
+from scrcl.annotate import annotate
+from scrcl.commands import results, script
+from scrcl.disk import hdf5
+from scrcl.keys import Keys
+from scrcl.messages import UserError
+from scrcl.plot import style
+from scrcl.readers import visium
+from scrcl.readers.simulated import layered_tissue
+from scrcl.recipes import RECIPES
+from scrcl.result import Result, summary
 
 CASES = int(os.environ.get("SCRCL_CASES", 40))  # of each of six kinds; docs/RELIABILITY.md is of 400
 
@@ -39,14 +40,14 @@ MANY = settings(
 )
 
 
-def require_sound(result: pipeline.Result, adata) -> None:
+def require_sound(result: Result, adata: ad.AnnData) -> None:
     """Labels for every cell that has counts, in the input's order, finite numbers, and not more clusters than asked for."""
     labels = result.labels
     assert labels.index.equals(adata.obs_names)
     used = labels.index.isin(result.cells.obs_names)
     assert labels[used].notna().all().all() and labels[~used].isna().all().all()
     numbers = pd.to_numeric(labels["scrcl"].dropna())
-    assert numbers.between(0, result.prepared.n_clusters - 1).all()
+    assert numbers.between(0, result.n_clusters - 1).all()
     several = len(result.seeds) > 1
     assert result.confidence[used].between(0, 1).all() if several else result.confidence.isna().all()
     assert result.confidence[~used].isna().all()
@@ -56,29 +57,29 @@ def require_sound(result: pipeline.Result, adata) -> None:
         assert all(-1 <= scores[name] <= 1 for name in ("ACC", "NMI", "ARI", "F1"))
 
 
-FIND = {"SC": (pipeline.find_cell_types, pipeline.SCConfig), "ST": (pipeline.find_domains, pipeline.STConfig)}
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("task", ["SC", "ST"])
 @MANY
 @given(drawn=st.data())
 def test_odd_anndata(task, drawn, tmp_path):
     odd = odd_anndata(lambda options: drawn.draw(st.sampled_from(options)), task)
-    find, config = FIND[task]
     try:
-        result = find(odd.adata, config(**odd.settings))
+        result = analyse(odd.adata, RECIPES[task](**odd.settings))
     except UserError as error:
         assert str(error) and "\n" not in str(error)
         event("one sentence")
     else:
         event("labels")
+        annotate(odd.adata, result, Keys())
         require_sound(result, odd.adata)
+        for adata in (odd.adata, result.cells):
+            style.add_colours(style.Scene(adata))
+            assert len(adata.uns["scrcl_colors"]) == adata.obs["scrcl"].nunique()
         results.write(result, tmp_path, None)
-        assert results.summary(result) and ad.read_h5ad(tmp_path / "result.h5ad").n_obs == result.cells.n_obs
+        assert summary(result) and ad.read_h5ad(tmp_path / "result.h5ad").n_obs == result.cells.n_obs
 
 
-# Files with bytes changed, through the whole script
+# Files with bytes changed, through the whole command
 
 QUICK = [
     "--epochs",
@@ -97,12 +98,12 @@ QUICK = [
 ]
 
 
-def run_on(script, path: Path, out: Path, *argv) -> None:
-    """Run a script in this process; its end must be results that read_run takes, or one sentence."""
+def run_on(command: str, path: Path, out: Path) -> None:
+    """Run a command in this process; its end must be results that read_run takes, or one sentence."""
     told = io.StringIO()
-    sys.argv = [script.__name__, "--dataset", str(path), *map(str, [*QUICK, *argv]), "--output", str(out)]
+    argv = ["--dataset", path, *QUICK, "--output", out]
     with redirect_stdout(told), redirect_stderr(told):
-        code = run_script(script.main)
+        code = script.run(command, list(map(str, argv)), f"scrcl {command}")
     last = told.getvalue().strip().splitlines()[-1]
     event("labels" if code == 0 else "one sentence")
     if code == 0:
@@ -159,7 +160,7 @@ def quick_end(monkeypatch):
 @given(seed=st.integers(0, 2**32 - 1))
 def test_damaged_h5ad(kind, seed, whole, quick_end, tmp_path):
     write_damaged(whole / f"{kind}.h5ad", tmp_path / "in.h5ad", random.Random(seed))
-    run_on(runSC if seed % 2 else runST, tmp_path / "in.h5ad", tmp_path / "out")
+    run_on("cells" if seed % 2 else "tissue", tmp_path / "in.h5ad", tmp_path / "out")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -173,17 +174,17 @@ def test_damaged_visium(kind, seed, whole, quick_end, tmp_path):
     shutil.copytree(whole / kind, tmp_path / "in")
     for path in rng.sample(files, rng.choice((1, 1, 1, 2))):
         write_damaged(path, tmp_path / "in" / path.relative_to(whole / kind), rng)
-    run_on(runST, tmp_path / "in", tmp_path / "out")
+    run_on("tissue", tmp_path / "in", tmp_path / "out")
 
 
-@pytest.mark.parametrize("script", [runSC, runST, draw_DEGs], ids=lambda script: script.__name__)
+@pytest.mark.parametrize("command", ["cells", "tissue", "markers"])
 @pytest.mark.parametrize("part", ["X/indices", "X/indptr", "layers/counts/indptr", "raw/X/indices"])
-def test_indices_that_point_outside(script, part, whole, monkeypatch, capsys, tmp_path):
+def test_indices_that_point_outside(command, part, whole, capsys, tmp_path):
     """scipy crashes on them, and takes Python with it."""
     adata = ad.read_h5ad(whole / "plain.h5ad")
     adata.raw, adata.layers["counts"], adata.obs["scrcl"] = adata.copy(), adata.X.copy(), "a"
     adata.write_h5ad(tmp_path / "in.h5ad")
     with h5py.File(tmp_path / "in.h5ad", "r+") as file:
         file[part][20] = 2_000_000_000
-    code, _, err = run(script, monkeypatch, capsys, "--dataset", tmp_path / "in.h5ad")
+    code, _, err = run(command, capsys, "--dataset", tmp_path / "in.h5ad")
     assert code == 2 and "is damaged" in err

@@ -1,4 +1,4 @@
-"""How well labels agree with a graph of the cells: no known label is needed for that."""
+"""Measure how well labels agree with a graph of the cells, for which no known labels are needed."""
 
 from __future__ import annotations
 
@@ -9,28 +9,63 @@ from scrcl.cluster.partition import one_hot
 
 
 def agreement_with_graph(labels: np.ndarray, graph: sparse.spmatrix) -> float:
-    """How much more often the ends of an edge share a label than by chance, as a share of the most possible: 1 where all do, near 0 for random labels.
+    """Return how much more often than by chance the two ends of an edge share a label, as a share of the most possible.
 
-    The assortativity of Newman 2003 (Mixing patterns in networks, eq. 2), which is Cohen's kappa of the labels of neighbours.
-    Big clusters cut in two lose many edges; one cluster of nearly all cells gains none, since chance does as well.
-    labels: [N] integers from 0; graph: [N, N] symmetric. 0 for a graph without edges, and for a single label.
+    It is 1 when all edges join cells of one label, and near 0 for random labels. This is the assortativity of Newman
+    2003 (Mixing patterns in networks, eq. 2), which is Cohen's kappa of the labels of neighbours. Large clusters that
+    are cut in two lose many edges. One cluster of nearly all cells gains nothing, since chance does as well.
+
+    Parameters
+    ----------
+    labels
+        [N] integers from 0.
+    graph
+        [N, N] symmetric.
+
+    Returns
+    -------
+    The agreement, at most 1; 0 for a graph without edges, and for a single label.
     """
     return agreement_of_edges(edges_between(labels, graph))
 
 
 def edges_between(labels: np.ndarray, graph: sparse.spmatrix) -> np.ndarray:
-    """[K, K] float64, the weight of the edges from cluster to cluster."""
-    ends = one_hot(labels, labels.max() + 1).astype(np.float64)  # float32 counts no further than to 2^24
+    """Return the weight of the edges from each cluster to each other one, [K, K] float64.
+
+    The diagonal holds the edges within a cluster, which a symmetric graph counts from both ends.
+
+    Parameters
+    ----------
+    labels
+        [N] integers from 0.
+    graph
+        [N, N] symmetric.
+    """
+    ends = one_hot(labels, labels.max() + 1).astype(np.float64)  # float32 cannot count beyond 2^24
     return (ends.T @ graph @ ends).toarray()
 
 
 def agreement_of_edges(between: np.ndarray) -> float:
+    """Return `agreement_with_graph` from the result of `edges_between`."""
     return float(assortativity(np.trace(between), between.sum(axis=1)))
 
 
 def assortativity(inside: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Of edges of which inside, [...], are within clusters, and that have so many ends in each, [..., K]; 0 where it is not defined."""
+    """Return the assortativity of edges from how many lie within clusters and how many ends each cluster has.
+
+    Parameters
+    ----------
+    inside
+        [...], the weight of the edges within clusters.
+    ends
+        [..., K], the weight of the edge ends in each cluster.
+
+    Returns
+    -------
+    [...]; 0 where it is not defined.
+    """
     total = ends.sum(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 without edges, or with all of them in one cluster
+        # If ends were joined at random, an edge would lie within a cluster with the square of the cluster's share.
         by_chance = (ends**2).sum(axis=-1) / total**2
         return np.nan_to_num((inside / total - by_chance) / (1 - by_chance), posinf=0.0, neginf=0.0)

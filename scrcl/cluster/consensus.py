@@ -1,4 +1,4 @@
-"""What several partitions of the same cells agree on, by voting, and what the neighbours of a spot do."""
+"""Combine several partitions of the same cells by voting, and smooth the labels of spots by their neighbours."""
 
 from __future__ import annotations
 
@@ -9,25 +9,34 @@ from sklearn.metrics import adjusted_rand_score
 
 from scrcl.cluster.partition import by_size, one_hot
 
-VOTE_STARTS = 6  # partitions the vote starts from, those that agree best with the others
-VOTE_ROUNDS = 50  # at most; a handful suffices
-AGREEMENT_ON = 5_000  # cells on which partitions are compared with each other
+VOTE_STARTS = 6  # the vote starts from so many partitions, the ones that agree best with the others
+VOTE_ROUNDS = 50  # at most; a handful usually suffices
+AGREEMENT_ON = 5_000  # cells on which partitions are compared with each other, about
 
 
 def consensus(partitions: list[np.ndarray], n_clusters: int) -> np.ndarray:
-    """What several partitions of the same cells agree on, by voting: integer labels [N], 0 the largest cluster.
+    """Return the labels that several partitions of the same cells agree on, by voting.
 
-    Clusters of every partition are matched with those of the consensus, one to one and with the most
-    votes in common (Hungarian method); the consensus is the mean of the matched partitions; repeated
-    until nothing changes (fixed point of Dimitriadou, Weingessel and Hornik 2002, A combination
-    scheme for fuzzy clustering). Of several starts, the one with the clearest votes stays. Linear in cells.
+    The clusters of every partition are matched one to one with the clusters of the consensus, so that they have the
+    most votes in common (Hungarian method). The consensus is then the mean of the matched partitions. This is repeated
+    until nothing changes (fixed point of Dimitriadou, Weingessel and Hornik 2002, A combination scheme for fuzzy
+    clustering). Of several starts, the one with the clearest votes is kept. The time is linear in the number of cells.
 
-    Where its votes leave a cluster empty, the final labels are those of the partition that agrees best with the
-    others: whoever asks for twelve clusters gets twelve, unless all partitions have fewer.
+    If its votes leave a cluster empty, the final labels are those of the partition that agrees best with the others. So
+    whoever asks for twelve clusters gets twelve, unless all partitions have fewer.
 
-    partitions: [N] integers from 0 each; n_clusters: as many as were asked for.
+    Parameters
+    ----------
+    partitions
+        [N] integers from 0, each.
+    n_clusters
+        How many clusters were asked for.
+
+    Returns
+    -------
+    [N] integers, 0 the largest cluster.
     """
-    partitions = [np.unique(labels, return_inverse=True)[1] for labels in partitions]
+    partitions = [np.unique(labels, return_inverse=True)[1] for labels in partitions]  # without unused numbers
     starts = _most_agreeing(partitions, VOTE_STARTS)
     clearest = max((_vote(partitions, start) for start in starts), key=_clearness)
     found = [clearest.argmax(axis=1), *starts]
@@ -35,19 +44,37 @@ def consensus(partitions: list[np.ndarray], n_clusters: int) -> np.ndarray:
 
 
 def confidence(partitions: list[np.ndarray], labels: np.ndarray) -> np.ndarray:
-    """[N] float32, the share of the partitions that put a cell where labels do, their clusters matched with those of labels one to one.
+    """Return the share of the partitions that put each cell in the cluster that `labels` put it in.
 
-    partitions, labels: [N] integers from 0 each.
+    The clusters of each partition are first matched one to one with the clusters of `labels`.
+
+    Parameters
+    ----------
+    partitions
+        [N] integers from 0, each.
+    labels
+        [N] integers from 0.
+
+    Returns
+    -------
+    [N] float32, 0 to 1.
     """
     return _votes(partitions, one_hot(labels, labels.max() + 1).toarray())[np.arange(len(labels)), labels]
 
 
 def _vote(partitions: list[np.ndarray], start: np.ndarray) -> np.ndarray:
-    """The membership, [N, K] float32, that voting ends in from one partition: each cluster's share of the votes on a cell."""
+    """Vote from one partition until nothing changes.
+
+    Returns
+    -------
+    [N, K] float32, each cluster's share of the votes on a cell.
+    """
+    # The columns suffice for the partition with the most clusters, so that all of its clusters find a match.
     most = max(labels.max() for labels in partitions) + 1
     shares = one_hot(start, most).toarray()
     for _ in range(VOTE_ROUNDS):
         votes = _votes(partitions, shares)
+        # The same matching gives the same votes bit for bit, so exact equality ends the loop.
         if np.array_equal(votes, shares):
             break
         shares = votes
@@ -55,12 +82,15 @@ def _vote(partitions: list[np.ndarray], start: np.ndarray) -> np.ndarray:
 
 
 def _votes(partitions: list[np.ndarray], shares: np.ndarray) -> np.ndarray:
-    """[N, K] float32, the mean of the partitions, the clusters of each matched with these; those that find no match have no vote."""
+    """Return the mean of the partitions after matching their clusters with the columns of `shares`, [N, K] float32.
+
+    A cluster without a match has no vote.
+    """
     votes = np.zeros_like(shares)
     for labels in partitions:
-        common = one_hot(labels, labels.max() + 1).T @ shares
+        common = one_hot(labels, labels.max() + 1).T @ shares  # [K of this partition, K], the votes in common
         ours, consensus_of = linear_sum_assignment(common, maximize=True)
-        match = np.full(labels.max() + 1, -1)
+        match = np.full(labels.max() + 1, -1)  # -1 for no match
         match[ours] = consensus_of
         cells = np.flatnonzero(match[labels] >= 0)
         votes[cells, match[labels[cells]]] += 1
@@ -69,33 +99,56 @@ def _votes(partitions: list[np.ndarray], shares: np.ndarray) -> np.ndarray:
 
 
 def _clearness(shares: np.ndarray) -> float:
-    """The more the votes agree, the higher; rounded, so that equals stay equal."""
+    """Return a number that is higher the more the votes agree, rounded so that equals stay equal."""
     return float(np.round((shares.astype(np.float64) ** 2).sum(), 6))
 
 
 def _most_agreeing(partitions: list[np.ndarray], n: int) -> list[np.ndarray]:
-    """Those n that agree best with the others (mean ARI among all; the first of equals)."""
-    step = max(1, len(partitions[0]) // AGREEMENT_ON)
+    """Return the n partitions that agree best with the others (mean ARI with all; the first of equals)."""
+    step = max(1, len(partitions[0]) // AGREEMENT_ON)  # every so many cells, since all pairs are compared
     agreement = [np.mean([adjusted_rand_score(a[::step], b[::step]) for b in partitions]) for a in partitions]
+    # Rounded, so that the last bits do not decide between equals.
     return [partitions[i] for i in np.argsort(-np.round(agreement, 12), kind="stable")[:n]]
 
 
 def nearest(labels: list[np.ndarray], final: np.ndarray) -> int:
-    """Which of several labellings agrees best with the final one (ARI; the first of equals)."""
+    """Return the index of the labelling that agrees best with the final labels (ARI; the first of equals).
+
+    Parameters
+    ----------
+    labels
+        [N] integers, each.
+    final
+        [N] integers.
+    """
     return int(np.argmax(np.round([adjusted_rand_score(own, final) for own in labels], 12)))
 
 
 def majority(labels: np.ndarray, nearest: sparse.csr_matrix) -> np.ndarray:
-    """Every spot's most frequent label among its nearest spots and itself, [N].
+    """Return every spot's most frequent label among its nearest spots and itself, [N].
 
-    labels: [N] integers from 0; nearest: [N, N], 0/1, row i marks the spots that vote on i.
-    Of equally frequent labels the spot's own wins, else the lowest, that of the larger cluster.
+    Among equally frequent labels the spot's own wins, else the lowest number, which is the larger cluster.
+
+    Parameters
+    ----------
+    labels
+        [N] integers from 0.
+    nearest
+        [N, N], 0/1; row i marks the spots that vote on i.
     """
     own = one_hot(labels, labels.max() + 1)
-    votes = (nearest @ own + 1.5 * own).toarray()  # half a vote more for the own label decides ties, and nothing else
+    votes = (nearest @ own + 1.5 * own).toarray()  # the extra half vote for the spot's own label only breaks ties
     return votes.argmax(axis=1)
 
 
 def smoothed(labels: np.ndarray, voters: sparse.csr_matrix | None) -> np.ndarray:
-    """Labels [N] after the vote of each spot's neighbours (`majority`), or as they are where there are no voters."""
+    """Return the labels after each spot's neighbours have voted, or unchanged if there are no voters.
+
+    Parameters
+    ----------
+    labels
+        [N] integers from 0.
+    voters
+        As `nearest` of `majority`, or None.
+    """
     return labels if voters is None else majority(labels, voters)

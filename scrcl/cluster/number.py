@@ -1,4 +1,4 @@
-"""The number of clusters: as asked for, that of the known labels, or estimated without any label."""
+"""Choose the number of clusters: as asked for, the number of known labels, or an estimate without any labels."""
 
 from __future__ import annotations
 
@@ -16,33 +16,47 @@ from scrcl.prepare.prepared import Prepared
 from scrcl.recipes import CellSettings, TissueSettings
 from scrcl.runtime import limited_threads
 
-# Estimating the number of clusters
-CONFIRMED = 0.85  # agreement of labels with the cell graph
-PAIR_CONFIRMED = 0.5  # the same of any two clusters alone
-MANY_CELLS = 2000  # with fewer, 15 neighbours reach out of a cluster more often
-PAIR_APART = 0.1  # agreement of two clusters of few cells, below which they are one
-GIVE_UP_AFTER = 3  # mixtures in a row that agree less
-TRY_AT_LEAST = 12  # clusters: with few, a mixture may be spent on what lies far off
-CELLS_PER_CLUSTER = 5
+CONFIRMED = 0.85  # agreement of labels with the cell graph that confirms their number
+PAIR_CONFIRMED = 0.5  # agreement that confirms two clusters, measured on their cells alone
+MANY_CELLS = 2000  # with fewer cells, 15 neighbours reach out of a cluster more often
+PAIR_APART = 0.1  # with few cells, two clusters that agree by less are one
+GIVE_UP_AFTER = 3  # mixtures in a row that agree by less than is asked for
+TRY_AT_LEAST = 12  # clusters; with few, a mixture may spend them on cells that lie far off
+CELLS_PER_CLUSTER = 5  # on average, at least
 
 
 class Number(NamedTuple):
-    """How many clusters, and in words why."""
+    """How many clusters, and why.
+
+    Attributes
+    ----------
+    n
+        The number of clusters.
+    origin
+        Where it comes from, for people to read.
+    """
 
     n: int
     origin: str
 
 
 def choose(prepared: Prepared, settings: CellSettings | TissueSettings) -> Number:
-    """The number of clusters, and where it comes from.
+    """Choose the number of clusters, and say where it comes from.
 
-    Known labels give it where there are any of several kinds and the settings leave it to them, as in the published
-    protocol; nothing else of them is used.
+    If the settings leave it open ('auto'), it is the number of known labels, as in the published protocol, where there
+    are at least two different ones. Nothing else of the known labels is used. Otherwise the number is estimated.
+
+    Parameters
+    ----------
+    prepared
+        The data set.
+    settings
+        The recipe, with n_clusters.
 
     Raises
     ------
     UserError
-        Where there are fewer cells than that.
+        When there are fewer cells than clusters.
     """
     n_types = 0 if prepared.known is None else prepared.known.nunique()
     if settings.n_clusters != "auto":
@@ -57,25 +71,38 @@ def choose(prepared: Prepared, settings: CellSettings | TissueSettings) -> Numbe
     return number
 
 
-@limited_threads(1)  # sums in an order that the number of threads does not change
+@limited_threads(1)  # so that the order of sums does not depend on the number of threads
 def estimate_n_clusters(points: np.ndarray, graph: sparse.spmatrix, seed: int, enough: float = CONFIRMED) -> int:
-    """The largest number of clusters that the cell graph confirms, without labels.
+    """Return the largest number of clusters that the cell graph confirms, without labels; at least 2.
 
-    Mixtures of more and more clusters are fitted. In each, two clusters are merged while among their cells alone neighbours share
-    a cluster in less than PAIR_CONFIRMED of all cases beyond chance (agreement_with_graph): a cut through what does not fall apart.
-    What is left counts where it agrees with the graph by enough as a whole. The largest such number is the result, at least 2.
-    Fitting ends when a few mixtures in a row, as they are, agree by less. The rule is akin to prediction
-    strength (Tibshirani and Walther 2005), with neighbours in place of a second sample.
+    Mixtures with more and more clusters are fitted. In each, two clusters are merged as long as neighbours among their
+    cells share a cluster in less than PAIR_CONFIRMED of all cases beyond chance (`agreement_with_graph`): such a pair
+    is a cut through something that does not fall apart. The number of clusters left counts if they agree with the graph
+    by `enough` as a whole. The largest such number is the result. Fitting ends when a few mixtures in a row, before any
+    merging, agree by less than `enough`.
 
-    points: [N, d], PCs; graph: [N, N] symmetric, the cell graph; enough: agreement from 0 to 1, see enough_agreement.
+    The rule is akin to prediction strength (Tibshirani and Walther 2005), with neighbours instead of a second sample.
+
+    Parameters
+    ----------
+    points
+        [N, d], PCs.
+    graph
+        [N, N] symmetric, the cell graph.
+    seed
+        For the mixtures.
+    enough
+        The agreement asked for, from 0 to 1; see `enough_agreement`.
     """
     points = mixture.leading_components(points, mixture.MIXTURE_DIMS)
     confirmed, in_vain = 2, 0
     for number in progress(_numbers_to_try(len(points)), desc="number of clusters"):
+        # [K, K] is all that is needed from here on: merging clusters only adds up its rows and columns.
         between = edges_between(mixture.cluster(points, number, seed), graph)
         merged = _merge_unconfirmed(between)
         if agreement_of_edges(merged) >= enough:
             confirmed = max(confirmed, len(merged))
+        # Counts mixtures in a row that fail as they were fitted, before any merging.
         in_vain = 0 if agreement_of_edges(between) >= enough else in_vain + 1
         if in_vain >= GIVE_UP_AFTER and number >= TRY_AT_LEAST:
             break
@@ -83,23 +110,37 @@ def estimate_n_clusters(points: np.ndarray, graph: sparse.spmatrix, seed: int, e
 
 
 def enough_agreement(n_cells: int) -> float:
-    """Agreement with a graph of the nearest cells that confirms a number of clusters.
+    """Return the agreement with a graph of the nearest cells that confirms a number of clusters.
 
-    The fewer cells, the farther the same number of neighbours reaches, and the more edges leave the clusters that there are. So
-    below 2,000 cells more disagreement is allowed, by a power of the number of cells that was measured on parts of real data.
+    The fewer cells there are, the farther the same number of neighbours reaches, and the more edges leave the true
+    clusters. So below 2,000 cells more disagreement is allowed, by a power of the number of cells that was measured on
+    parts of real data.
+
+    Parameters
+    ----------
+    n_cells
+        N.
     """
     return 1 - (1 - CONFIRMED) * max(1.0, MANY_CELLS / n_cells) ** 0.6
 
 
-@limited_threads(1)  # sums in an order that the number of threads does not change
+@limited_threads(1)  # so that the order of sums does not depend on the number of threads
 def estimate_of_cells(points: np.ndarray, graph: sparse.spmatrix, seed: int) -> int:
-    """The number of clusters of cells, without labels; at least 2.
+    """Return an estimate of the number of clusters of cells, without labels; at least 2.
 
-    What the cell graph confirms (estimate_n_clusters). Of fewer than 500 cells it confirms hardly any number, since most of their
-    neighbours are of other types: there it is the number of Leiden clusters at scanpy's resolution of 1, of which two are one where
-    they agree with the graph by less than PAIR_APART. Like scanpy's, it is above 2 for cells that do not differ.
+    From 500 cells on, this is what the cell graph confirms (`estimate_n_clusters`). With fewer cells it confirms hardly
+    any number, since most neighbours of a cell are of other types. Then the estimate is the number of Leiden clusters
+    at scanpy's resolution of 1, where two clusters count as one if they agree with the graph by less than PAIR_APART.
+    Like scanpy's number, it is above 2 for cells that do not differ.
 
-    points: [N, d], PCs; graph: [N, N] symmetric, the cell graph.
+    Parameters
+    ----------
+    points
+        [N, d], PCs.
+    graph
+        [N, N] symmetric, the cell graph.
+    seed
+        For mixtures and Leiden.
     """
     if len(points) >= FEW_CELLS:
         return estimate_n_clusters(points, graph, seed, enough_agreement(len(points)))
@@ -110,15 +151,22 @@ def estimate_of_cells(points: np.ndarray, graph: sparse.spmatrix, seed: int) -> 
 
 
 def _merge_unconfirmed(between: np.ndarray, confirmed: float = PAIR_CONFIRMED) -> np.ndarray:
-    """edges_between once the pair of clusters that agrees least with the graph has been merged, again and again, while it is not confirmed."""
+    """Merge the pair of clusters that agrees least with the graph, again and again until every pair is confirmed.
+
+    Returns
+    -------
+    `edges_between` of the clusters that are left.
+    """
     while len(between) > 1:
         one, other = np.triu_indices(len(between), k=1)
         across = between[one, other]
+        # Edges that leave the pair are ignored, so an end in a cluster is an edge within it or across to the other.
         ends = np.stack([between[one, one] + across, between[other, other] + across], axis=-1)
         agreement = assortativity(between[one, one] + between[other, other], ends)
         least = int(agreement.argmin())
         if agreement[least] >= confirmed:
             break
+        # Add up the rows and columns of the two clusters, with a [K, K - 1] matrix of ones.
         into = np.arange(len(between))
         into[other[least]] = one[least]
         merge = one_hot(np.unique(into, return_inverse=True)[1], len(between) - 1)
@@ -127,7 +175,7 @@ def _merge_unconfirmed(between: np.ndarray, confirmed: float = PAIR_CONFIRMED) -
 
 
 def _numbers_to_try(n_cells: int) -> list[int]:
-    """2, 3, ..., and beyond 12 in steps of an eighth, up to a mean of CELLS_PER_CLUSTER cells each."""
+    """Return 2, 3, ..., in steps of an eighth beyond 12, up to a mean of CELLS_PER_CLUSTER cells per cluster."""
     numbers = [2]
     while (following := numbers[-1] + max(1, numbers[-1] // 8 + (numbers[-1] >= 12))) * CELLS_PER_CLUSTER <= n_cells:
         numbers.append(following)

@@ -1,4 +1,4 @@
-"""Compare finished labels with known types. Predictions are never changed here."""
+"""Compare finished labels with known labels; the finished labels are never changed here."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ METRICS = ("ACC", "NMI", "ARI", "F1")
 
 
 def matched_types(predicted: pd.Series, known: pd.Series) -> dict[str, str]:
-    """One type per cluster and one cluster per type, the assignment with the most cells in common (Hungarian method).
+    """Match clusters with known types one to one, so that they have the most cells in common (Hungarian method).
 
-    Clusters and types may differ in number; what is left over has no partner.
+    Clusters and types may differ in number; the ones left over have no partner.
+
+    Parameters
+    ----------
+    predicted, known
+        Strings with the same index.
+
+    Returns
+    -------
+    The type of each matched cluster, by cluster.
     """
     table = pd.crosstab(predicted, known)
     rows, columns = linear_sum_assignment(table.to_numpy(), maximize=True)
@@ -21,12 +30,18 @@ def matched_types(predicted: pd.Series, known: pd.Series) -> dict[str, str]:
 
 
 def score(predicted: pd.Series, known: pd.Series) -> dict:
-    """Scores of a labelling against known types, on the cells that have both.
+    """Score labels against known types, on the cells that have both.
 
-    predicted, known: strings with the same index, missing values allowed.
-    Returns ACC, NMI (arithmetic mean), ARI and F1 (macro over the known types; ACC
-    and F1 after one-to-one matching, clusters without a partner counting as
-    wrong), 'recall' per known type, 'n_scored', the number of cells compared.
+    Parameters
+    ----------
+    predicted, known
+        Strings with the same index; values may be missing.
+
+    Returns
+    -------
+    ACC, NMI (arithmetic mean), ARI and F1 (macro over the known types); 'recall' per known type; and 'n_scored', the
+    number of cells compared. ACC and F1 are computed after one-to-one matching, where clusters without a partner count
+    as wrong.
     """
     both = known.notna() & predicted.notna()
     known, predicted = known[both].astype(str), predicted[both].astype(str)
@@ -45,10 +60,18 @@ def score(predicted: pd.Series, known: pd.Series) -> dict:
 
 
 def largest_overlaps(predicted: pd.Series, known: pd.Series) -> pd.DataFrame:
-    """For every cluster the known type it shares most cells with, on the cells that have both.
+    """Return, for every cluster, the known type it shares most cells with, on the cells that have both.
 
-    Rows: the clusters, in their order. Columns: n_cells (with a known type), known_type, n_overlap, share_of_cluster,
-    share_of_type and jaccard (cells of both over cells of either). Clusters without any known cell are left out.
+    Parameters
+    ----------
+    predicted, known
+        Categories or strings with the same index; values may be missing.
+
+    Returns
+    -------
+    A table with the clusters in rows, in their order, and the columns n_cells (with a known type), known_type,
+    n_overlap, share_of_cluster, share_of_type and jaccard (cells of both over cells of either). Clusters without any
+    known cell are left out.
     """
     table = pd.crosstab(predicted, known)
     largest, overlap = table.idxmax(axis=1), table.max(axis=1)

@@ -1,4 +1,4 @@
-"""Find cells with labels, in a finished run or in any data set, as the ranking of genes and its figures need them."""
+"""Find cells with labels, in a finished run or in any data set, for the ranking of genes and its figures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,15 @@ EMBEDDING = "the embedding that was clustered"
 
 
 def of_result(result: Result, run: Run) -> Labelled:
-    """The cells of a run that has just ended, with its final labels. run: what it has written."""
+    """Return the cells of a run that has just ended, with its final labels.
+
+    Parameters
+    ----------
+    result
+        What the run found.
+    run
+        What it has written.
+    """
     cells = ad.AnnData(result.cells.X, obs=result.cells.obs, var=result.cells.var, obsm=result.cells.obsm)
     cells.uns |= {key: result.cells.uns[key] for key in (SPATIAL,) if key in result.cells.uns}
     labels = (cells.obs[OURS.labels], "the final labels of the run", True)
@@ -48,14 +56,23 @@ def of_result(result: Result, run: Run) -> Labelled:
 
 
 def find(settings: MarkerSettings) -> tuple[Labelled, Run | None]:
-    """The cells and labels that the settings mean, joined by barcode, and the run that they are from, if they are of one.
+    """Find the cells and labels that the settings name, and join them by barcode.
 
     Cells without a label are left out.
+
+    Parameters
+    ----------
+    settings
+        The settings of the ranking.
+
+    Returns
+    -------
+    The cells, and the finished run they are from, or None.
 
     Raises
     ------
     UserError
-        Where there are no such data, run or labels, and for labels of other cells.
+        When there are no such data, run or labels, and when the labels belong to other cells.
     """
     run = find_run(settings)
     if run is None:
@@ -74,6 +91,7 @@ def find(settings: MarkerSettings) -> tuple[Labelled, Run | None]:
 
 
 def _files(run: Run) -> tuple[Path, ...]:
+    """Return the files of a run that are read."""
     return (run.folder / "result.h5ad", run.folder / "labels.csv")
 
 
@@ -87,7 +105,7 @@ def _labelled(
     umap_from: str,
     files: tuple[Path, ...],
 ) -> Labelled:
-    """The cells that have a label. found: as find_labels returns it."""
+    """Return the cells that have a label; `found` is what `find_labels` returns."""
     labels, labels_from, own = found
     label_key = run.settings["label_key"] if run and settings.label_key == "auto" else settings.label_key
     known = known_labels(cells.obs, label_key, RECIPES[task].usual_labels)
@@ -97,7 +115,7 @@ def _labelled(
     cells = _with_groups(cells, labels)
     known = None if known is None else known.loc[cells.obs_names]
     if known is not None and known.dropna().eq(cells.obs[GROUP].astype(str)[known.notna()]).all():
-        known = None  # there are none, or they are the labels themselves, and to compare these says nothing
+        known = None  # there are none, or they are the labels themselves, and comparing these says nothing
     sections = None if sections is None else sections.loc[cells.obs_names]
     name = dataset_name(run.settings["dataset"] if run else settings.dataset)
     label_name = str(labels.name)
@@ -105,30 +123,36 @@ def _labelled(
 
 
 def _with_groups(cells: ad.AnnData, labels: pd.Series) -> ad.AnnData:
-    """The cells that have a label, with labels in obs['cluster'] and without layers, to keep memory low."""
+    """Return the cells that have a label, with the labels in obs['cluster'] and without layers, to keep memory low."""
     there = labels.notna().to_numpy()
     if not there.all():
         log.info("%d of %d cells have no label: left out.", (~there).sum(), len(there))
     cells.layers.clear()
     cells = cells if there.all() else cells[there].copy()
-    cells.obs_names.name = None  # it may be called as the column below
+    cells.obs_names.name = None  # it may have the same name as the column below
     names = labels[there].astype(str)
     cells.obs[GROUP] = pd.Categorical(names, natural_order(names.unique()))
     return cells
 
 
 def find_run(settings: MarkerSettings) -> Run | None:
-    """The finished run that the settings mean: in a folder or of a data set; else that of the labels, or the latest.
+    """Return the finished run that the settings mean, or None.
 
-    A run of that name on another file does not count; None where there is no run.
+    It is the run in a folder, or the run of a data set, where a run of the same name on another file does not count.
+    Without a data set, it is the run that the labels belong to, or else the latest.
+
+    Parameters
+    ----------
+    settings
+        The settings of the ranking.
 
     Raises
     ------
     UserError
-        For settings that have no effect on a run.
+        When a setting has no effect on a finished run, and when no data set is named and there is no run.
     """
     given = Path(settings.dataset).expanduser()
-    beside = Path(settings.labels).resolve().parent  # of a run's own labels.csv: the run
+    beside = Path(settings.labels).resolve().parent  # the folder of the run, if the labels are a run's labels.csv
     if not settings.dataset and os.path.isfile(settings.labels) and results.is_finished(beside):
         run = results.read_run(beside)
     elif not settings.dataset:
@@ -145,7 +169,7 @@ def find_run(settings: MarkerSettings) -> Run | None:
 
 
 def _is_of(run: Run, settings: MarkerSettings) -> bool:
-    """Whether a run of the data set's name is of the file that the settings mean, where they mean one."""
+    """Return whether a run is of the file that the settings mean, if they mean one, and not only of the same name."""
     given, of_run = Path(settings.dataset).expanduser(), Path(run.settings["dataset"]).expanduser()
     if given.resolve() == of_run or (given.name == settings.dataset and not os.path.exists(given)):
         return True
@@ -154,9 +178,24 @@ def _is_of(run: Run, settings: MarkerSettings) -> bool:
 
 
 def read_cells(settings: MarkerSettings, source: readers.Source) -> tuple[ad.AnnData, str, str]:
-    """Any data set without a run: its cells, log-normalised; in words, its values, and what its UMAP is of.
+    """Read any data set without a run.
 
-    The UMAP is the file's own; where it has none, obsm['X_pca'] is there to make one of.
+    Parameters
+    ----------
+    settings
+        The settings of the ranking.
+    source
+        The data set.
+
+    Returns
+    -------
+    The cells, log-normalised; and, for people to read, what their values are and what their UMAP is based on. The UMAP,
+    obsm['X_umap'], is the file's own; where it has none, there is obsm['X_pca'] to make one from.
+
+    Raises
+    ------
+    UserError
+        When the data cannot be read or used.
     """
     adata = source.read()
     expression = find_expression(places.placed(adata) if settings.task == "ST" else adata, settings.layer)
@@ -175,11 +214,32 @@ def read_cells(settings: MarkerSettings, source: readers.Source) -> tuple[ad.Ann
 
 
 def _in_obs(key: str) -> str:
+    """Return the name of an obs column, as messages show it."""
     return f"obs[{key!r}]"
 
 
 def find_labels(obs: pd.DataFrame, settings: MarkerSettings, run: Run | None) -> tuple[pd.Series, str, bool]:
-    """Labels of the cells in obs, missing where they have none; in words, where they are from; whether they are the run's own."""
+    """Return the labels of the cells in obs, and where they are from.
+
+    Parameters
+    ----------
+    obs
+        The table of the cells.
+    settings
+        The settings of the ranking.
+    run
+        The finished run, or None.
+
+    Returns
+    -------
+    The labels, missing where a cell has none; where they are from, for people to read; and whether they are the run's
+    own.
+
+    Raises
+    ------
+    UserError
+        When there are no such labels, or no cell has one.
+    """
     given = settings.labels
     is_file = os.path.isfile(given)  # unlike Path.is_file, no error for an impossible name
     own_table = None if run is None else run.folder / "labels.csv"
@@ -208,9 +268,25 @@ def find_labels(obs: pd.DataFrame, settings: MarkerSettings, run: Run | None) ->
 
 
 def read_labels(path: Path, label_column: str, barcodes: pd.Index) -> pd.Series:
-    """The labels in a table, by barcode, missing for cells that are not in it.
+    """Read the labels in a table, joined by barcode.
 
-    Raises UserError, with counts, for a table of other cells, and where the column of labels is not clear.
+    Parameters
+    ----------
+    path
+        The table.
+    label_column
+        The column with the labels, or 'auto' for the first usual name.
+    barcodes
+        The names of the cells.
+
+    Returns
+    -------
+    One label per cell, missing where the table has none.
+
+    Raises
+    ------
+    UserError
+        When the table is of other cells (with counts), and when it is not clear which column holds the labels.
     """
     table = tables.read_table(path, "table of labels")
     column = tables.barcode_column(table, barcodes)
@@ -226,6 +302,7 @@ def read_labels(path: Path, label_column: str, barcodes: pd.Index) -> pd.Series:
 
 
 def _label_column(table: pd.DataFrame, asked: str, path: Path) -> str:
+    """Return the name of the column that holds the labels."""
     names = list(map(str, table.columns))
     if asked != "auto":
         usual = [asked] if asked in names else []

@@ -1,4 +1,4 @@
-"""Rank the genes of labelled cells, name clusters, draw, and report: the work of the command `markers`."""
+"""Rank the genes of labelled cells, name clusters, draw figures and write the report, for the command `markers`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,22 @@ from scrcl.plot.genes import GeneScene
 from scrcl.readers.marker_genes import read_marker_genes
 from scrcl.runtime import limited_threads, sha256, versions
 
-REPORT_DPI = 100
+REPORT_DPI = 100  # of the figures in the report
 
 
 def run(settings: MarkerSettings) -> None:
-    """Find cells and labels, rank, write, draw and report, as the settings say."""
+    """Find cells and labels, rank genes, and write tables, figures and the report.
+
+    Parameters
+    ----------
+    settings
+        The settings of the ranking.
+
+    Raises
+    ------
+    UserError
+        When cells, labels or settings cannot be used, and when the run was replaced meanwhile.
+    """
     style.to_files()
     with limited_threads(settings.threads):
         cells, of_run = labelled.find(settings)
@@ -43,7 +54,19 @@ def run(settings: MarkerSettings) -> None:
 
 
 def output_folder(cells: Labelled, of_run: Run | None, settings: MarkerSettings) -> Path:
-    """Where the results go: the run's own folder for its own labels; for others a folder beside it, by the labels' name."""
+    """Return the folder where the results go.
+
+    For the run's own labels it is the run's folder; otherwise it is a folder next to it, named after the labels.
+
+    Parameters
+    ----------
+    cells
+        The cells with their labels.
+    of_run
+        The finished run they are from, or None.
+    settings
+        The settings of the ranking, with output.
+    """
     if settings.output != "auto":
         return Path(settings.output).expanduser()
     place = of_run.folder if of_run else home.results(cells.task) / cells.name
@@ -52,7 +75,26 @@ def output_folder(cells: Labelled, of_run: Run | None, settings: MarkerSettings)
 
 
 def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, folder: Path) -> None:
-    """Write all tables, figures and the report of labelled cells into folder; tables are in place before anything is drawn."""
+    """Write all tables, figures and the report of labelled cells into a folder.
+
+    The tables are in place before anything is drawn.
+
+    Parameters
+    ----------
+    cells
+        The cells with their labels.
+    of_run
+        The finished run they are from, or None.
+    settings
+        The settings of the ranking.
+    folder
+        Where to write.
+
+    Raises
+    ------
+    UserError
+        When the settings cannot be used, or the results would overwrite an input.
+    """
     n_clusters = cells.cells.obs[GROUP].nunique()
     log.info("%s: %d clusters of %d %s, %s.", cells.name, n_clusters, cells.cells.n_obs, cells.unit, cells.labels_from)
     given = [Path(name) for name in (settings.labels, settings.marker_genes) if os.path.isfile(name)]
@@ -75,11 +117,13 @@ def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, fold
 
 
 def _ranked(cells: Labelled, settings: MarkerSettings) -> Markers:
+    """Rank the genes of the cells as the settings say."""
     names = ("groups", "method", "n_genes", "min_in_group_fraction", "max_out_group_fraction", "min_fold_change")
     return ranking.rank(cells.cells, **{name: getattr(settings, name) for name in names})
 
 
 def _known_markers(cells: Labelled, settings: MarkerSettings) -> dict[str, list[str]] | None:
+    """Read the known markers that the settings name, or return None."""
     if not settings.marker_genes:
         return None
     if not os.path.isfile(settings.marker_genes):
@@ -88,7 +132,19 @@ def _known_markers(cells: Labelled, settings: MarkerSettings) -> dict[str, list[
 
 
 def summarise(cells: Labelled, found: Markers, types: pd.DataFrame | None, named: pd.DataFrame | None) -> pd.DataFrame:
-    """One row per cluster that was asked for: cells, name, known type, and its first genes, before and after the filter."""
+    """Return one row per cluster asked for: its size, name, known type, and first genes before and after the filter.
+
+    Parameters
+    ----------
+    cells
+        The cells with their labels.
+    found
+        Their ranked genes.
+    types
+        As `scores.largest_overlaps` returns, or None.
+    named
+        As `naming.name_clusters` returns, or None.
+    """
     sizes = cells.cells.obs[GROUP].value_counts(sort=False)
     sizes = sizes[[name for name in sizes.index if name in found.specific or name in found.untested]]
     table = pd.DataFrame({cells.unit: sizes}).rename_axis("cluster")
@@ -108,6 +164,7 @@ def summarise(cells: Labelled, found: Markers, types: pd.DataFrame | None, named
 
 
 def _as_text(table: pd.DataFrame) -> str:
+    """Return the table as text, with fewer genes per cluster."""
     short = table.drop(columns="specific genes").reset_index()
     cut = short.assign(**{"top genes": short["top genes"].str.split(", ").str[:3].str.join(", ")})
     rows = [[_cell(value) for value in row] for row in cut.itertuples(index=False)]
@@ -115,13 +172,14 @@ def _as_text(table: pd.DataFrame) -> str:
 
 
 def _cell(value: object) -> str:
+    """Return a value as text, empty where it is missing."""
     if pd.isna(value):
         return ""
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _shown_names(cells: Labelled, named: pd.DataFrame | None) -> dict[str, str]:
-    """What clusters are called in figures: their own names, and beside them those that their markers give."""
+    """Return what each cluster is called in figures: its own name, followed by the name its markers give, if any."""
     names = list(cells.cells.obs[GROUP].cat.categories)
     given = {} if named is None else named["name"].to_dict()
     return {name: f"{name} {given[name]}" if name in given else name for name in names}
@@ -130,6 +188,7 @@ def _shown_names(cells: Labelled, named: pd.DataFrame | None) -> dict[str, str]:
 def _write_tables(
     folder: Path, found: Markers, types: pd.DataFrame | None, named: pd.DataFrame | None, settings: MarkerSettings
 ) -> None:
+    """Write the tables of genes, of known types and of names."""
     found.table.to_csv(folder / "markers.csv", index=False, float_format="%.6g")
     found.listed(settings.n_genes).to_csv(folder / "top_markers.csv", index=False, float_format="%.6g")
     for table, name in ((types, "cluster_types.csv"), (named, "cluster_names.csv")):
@@ -138,7 +197,19 @@ def _write_tables(
 
 
 def provenance(cells: Labelled, of_run: Run | None, settings: MarkerSettings) -> dict:
-    """Everything needed to repeat the ranking: `--config markers.yaml` reads the settings back."""
+    """Return everything needed to repeat the ranking, as markers.yaml holds it.
+
+    `--config markers.yaml` reads the settings back.
+
+    Parameters
+    ----------
+    cells
+        The cells with their labels.
+    of_run
+        The finished run they are from, or None.
+    settings
+        The settings of the ranking.
+    """
     asked = dataclasses.asdict(settings) | {"task": cells.task}
     given = [name for name in ("labels", "marker_genes") if os.path.isfile(asked[name])]
     files = [*cells.files, *(Path(asked[name]) for name in given)]
@@ -162,12 +233,12 @@ def provenance(cells: Labelled, of_run: Run | None, settings: MarkerSettings) ->
 
 
 def _whole(path: Path) -> str:
-    """The whole path, with `~` for the home folder."""
+    """Return the absolute path, with `~` for the home folder."""
     return without_home(str(path.resolve()))
 
 
 def _draw(scene: GeneScene, folder: Path) -> list[report.Picture]:
-    """Draw every figure into folder, and as PNG for the report."""
+    """Draw every figure into the folder, and return each as a PNG for the report."""
     pictures, settings = [], scene.settings
     entries = {name: entry for name, entry in plot.GENE_FIGURES.items() if scene.labelled.task in entry.tasks}
     for name, entry in progress(entries.items(), desc="figures", unit="figure"):

@@ -1,4 +1,4 @@
-"""One page that holds everything a run found: it needs no network and no other file."""
+"""Write one page that holds everything a run found, and needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -29,13 +29,21 @@ HEADINGS = {
     "pct_nz_group": "in cluster",
     "pct_nz_reference": "in others",
 }
-PNG = b"\x89PNG\r\n\x1a\n"
-SHARES = ("in cluster", "in others")  # shown in per cent
-REDRAWN = ("umap", "domains")  # figures of a run that the report has in another form
+PNG = b"\x89PNG\r\n\x1a\n"  # how every PNG file begins
+SHARES = ("in cluster", "in others")  # columns shown in per cent
+REDRAWN = ("umap", "domains")  # figures of a run that the report shows in another form
 
 
 class Picture(NamedTuple):
-    """A figure of the page. png: the bytes of the image."""
+    """A figure of the page.
+
+    Attributes
+    ----------
+    title, caption
+        The text above and below it.
+    png
+        The bytes of the image.
+    """
 
     title: str
     caption: str
@@ -43,20 +51,32 @@ class Picture(NamedTuple):
 
     @property
     def data(self) -> str:
+        """The image as text, for the page to hold it."""
         return base64.b64encode(self.png).decode("ascii")
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, from the header of the PNG."""
+        """Width and height in pixels, read from the header of the PNG."""
         return struct.unpack(">II", self.png[16:24])
 
     @property
     def anchor(self) -> str:
+        """The name by which the page links to the figure."""
         return self.title.lower().replace(" ", "-")
 
 
 class Cell(NamedTuple):
-    """A cell of a table: what is shown, and what it is sorted by ('' for nothing)."""
+    """A cell of a table.
+
+    Attributes
+    ----------
+    text
+        What is shown.
+    value
+        What the column is sorted by; '' for nothing.
+    number
+        Whether the column holds numbers.
+    """
 
     text: str
     value: str
@@ -71,28 +91,28 @@ def page(
     pictures: list[Picture],
     facts: dict,
 ) -> str:
-    """The report as HTML.
+    """Return the report as HTML.
 
     Parameters
     ----------
     cells
-        What was ranked.
+        The cells whose genes were ranked.
     run
-        The finished run that they are from, if they are of one.
+        The finished run they are from, or None.
     overview
-        A row per cluster.
+        One row per cluster.
     genes
         The first genes, as `Markers.listed` returns them.
     pictures
         The figures of the genes.
     facts
-        Settings and provenance of the ranking, as they are written to markers.yaml.
+        Settings and provenance of the ranking, as markers.yaml holds them.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    own = run if cells.own else None  # whose scores and figures are of these labels
+    own = run if cells.own else None  # for other labels, the run's scores and figures do not count
     shown = ["group", "names", *(name for name in genes if name in HEADINGS and name not in ("group", "names"))]
     return environment.get_template("report_template.html").render(
         cells=cells,
@@ -109,7 +129,7 @@ def page(
 
 
 def table(frame: pd.DataFrame) -> dict[str, Any]:
-    """Column names and cells of a table."""
+    """Return the column names and the cells of a table, in the form that the page needs."""
     columns = [str(name) for name in frame]
     number = {str(name): pd.api.types.is_numeric_dtype(frame[name]) for name in frame}
     rows = [
@@ -119,6 +139,7 @@ def table(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def _cell(value: Any, column: str, number: bool) -> Cell:
+    """Return a value as a cell of a table."""
     if pd.isna(value):
         return Cell("", "", number)
     text = f"{value:.1%}" if column in SHARES else f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -126,7 +147,7 @@ def _cell(value: Any, column: str, number: bool) -> Cell:
 
 
 def _run_pictures(run: Run | None) -> list[Picture]:
-    """The figures that the run itself has drawn."""
+    """Return the figures that the run itself has drawn."""
     if run is None:
         return []
     places = {name: run.folder / f"{name}.png" for name in plot.names(run.task) if name not in REDRAWN}
@@ -136,7 +157,10 @@ def _run_pictures(run: Run | None) -> list[Picture]:
 
 
 def _scores(run: Run | None) -> dict[str, Any] | None:
-    """The run's scores against known labels, a row per seed, their mean and sd, and the final labels; None without."""
+    """Return the run's scores against known labels, or None.
+
+    There is one row per seed, then the final labels, and for several seeds their mean and sd.
+    """
     if run is None or not run.metrics["scores"]:
         return None
     rows = {
@@ -150,7 +174,7 @@ def _scores(run: Run | None) -> dict[str, Any] | None:
 
 
 def _facts(run: Run | None, facts: dict) -> dict[str, dict[str, str]]:
-    """Settings and versions, of the ranking and of the run, by heading."""
+    """Return the settings and versions of the ranking and of the run, by heading."""
     shown = {"Ranking": facts["settings"], "Files of the ranking (SHA-256)": facts["provenance"]["sha256"]}
     if run is not None:
         of_run = dict(run.provenance)
@@ -161,6 +185,7 @@ def _facts(run: Run | None, facts: dict) -> dict[str, dict[str, str]]:
 
 
 def _in_words(value: Any) -> str:
+    """Return any value as text, with `~` for the home folder."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_in_words(own)}" for key, own in value.items())
     return without_home(" ".join(map(str, value)) if isinstance(value, list) else str(value))

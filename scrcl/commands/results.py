@@ -1,4 +1,4 @@
-"""Write what a run found, and find finished runs again. Files go to a folder that the caller moves into place."""
+"""Write what a run found, and find finished runs again; the caller moves the files into place."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str
     Parameters
     ----------
     result
-        What is written.
+        What the run found.
     folder
-        Where to.
+        The folder to write to.
     source
-        The input file or folder, None for data that come with a package or are simulated.
+        The input file or folder; None for data that come with a package or are simulated.
     hashes
-        SHA-256 of its files, by name, as they were read.
+        SHA-256 of the input files, by name, as they were read.
     """
     final = OURS.labels
     table = result.labels.drop(columns=final)
@@ -47,13 +47,13 @@ def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str
     text = yaml.safe_dump(provenance(result, source, hashes), sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in result.history))
-    model = io.BytesIO()  # as for h5ad: only plain writing ends a full disk in an OSError
+    model = io.BytesIO()  # as in _h5ad: only plain writing turns a full disk into an OSError
     torch.save(result.state_dict, model)
     (folder / "model.pt").write_bytes(model.getbuffer())
 
 
 def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
-    """Write the result; annotations of the input that h5ad cannot hold must not cost it."""
+    """Write the result, without the input's own annotations if h5ad cannot hold them."""
     try:
         content = _h5ad(cells)
     except (MemoryError, OSError):
@@ -72,7 +72,7 @@ def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
 
 
 def _h5ad(cells: ad.AnnData) -> memoryview:
-    """The bytes of an h5ad file. Made in memory, because HDF5 itself crashes Python when the disk fills under it."""
+    """Return the bytes of an h5ad file, made in memory because HDF5 crashes Python when the disk fills up."""
     cells.strings_to_categoricals()
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
@@ -81,9 +81,15 @@ def _h5ad(cells: ad.AnnData) -> memoryview:
 
 
 def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | None = None) -> dict:
-    """Everything needed to repeat the run: `--config config.yaml` reads the settings back.
+    """Return everything needed to repeat the run, as config.yaml holds it.
 
-    Paths are whole, with `~` for the home folder, so that the file neither names the user nor hangs on where it is read.
+    `--config config.yaml` reads the settings back. Paths are absolute, with `~` for the home folder, so that the file
+    neither names the user nor depends on where it is read.
+
+    Parameters
+    ----------
+    result, source, hashes
+        As for `write`.
     """
     settings = dataclasses.asdict(result.settings) | {"resume": False}
     for name in ("annotation", "output"):
@@ -94,7 +100,7 @@ def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | 
         origin = {"file": result.settings.dataset}
     else:
         asked, found = Path(result.settings.dataset).expanduser().resolve(), source.resolve()
-        # a folder keeps its name
+        # A folder keeps its own name, not that of the folder found within it.
         settings["dataset"] = without_home(str(asked if found.is_relative_to(asked) else found))
         origin = {"file": without_home(str(source)), "sha256": dict(hashes or {})}
     return {"settings": settings, "provenance": {"command": command_line(), "input": origin, **facts(result)}}
@@ -102,7 +108,17 @@ def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder and task, settings and provenance (config.yaml), and metrics (metrics.json)."""
+    """A finished run.
+
+    Attributes
+    ----------
+    folder, task
+        Where it is, and SC or ST.
+    settings, provenance
+        From its config.yaml.
+    metrics
+        From its metrics.json.
+    """
 
     folder: Path
     task: Literal["SC", "ST"]
@@ -112,12 +128,23 @@ class Run:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run has ended well in folder."""
+    """Return whether a run has ended well in a folder."""
     return all(os.path.isfile(folder / name) for name in ("config.yaml", "labels.csv", "metrics.json", "result.h5ad"))
 
 
 def read_run(folder: Path) -> Run | None:
-    """The finished run in folder, or None where there is none. Raises UserError for one that is damaged."""
+    """Return the finished run in a folder, or None.
+
+    Parameters
+    ----------
+    folder
+        The folder of results.
+
+    Raises
+    ------
+    UserError
+        When the run is damaged.
+    """
     complete_for_reading(folder)
     if not is_finished(folder):
         return None
@@ -135,7 +162,7 @@ def read_run(folder: Path) -> Run | None:
         raise UserError(f"The run in {folder} cannot be read back ({one_line(error)}); run it again.") from error
 
 
-NEEDED = {  # what the readers of a run rely on
+NEEDED = {  # what the code that reads a run relies on
     "settings": ("dataset", "label_key"),
     "provenance": ("values", "input", "versions"),
     "metrics": ("scores", "n_clusters", "n_clusters_from"),
@@ -143,12 +170,12 @@ NEEDED = {  # what the readers of a run rely on
 
 
 def latest_run(task: Literal["SC", "ST"]) -> Run:
-    """The run of a task that finished last.
+    """Return the run of a task that finished last.
 
     Raises
     ------
     UserError
-        Where there is none.
+        When there is none.
     """
     folder = home.results(task)
     for place in folder.glob("*"):
@@ -160,7 +187,7 @@ def latest_run(task: Literal["SC", "ST"]) -> Run:
             "by --labels."
         )
     run = read_run(max(finished, key=lambda place: (place / "labels.csv").stat().st_mtime))
-    assert run is not None  # is_finished
+    assert run is not None  # since is_finished was true
     return run
 
 

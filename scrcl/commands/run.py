@@ -1,4 +1,4 @@
-"""Run an analysis from a file to labels, scores and figures: what the commands for cells and for tissue share."""
+"""Run an analysis from a file to labels, scores and figures; the commands for cells and for tissue share this."""
 
 from __future__ import annotations
 
@@ -24,20 +24,42 @@ from scrcl.runtime import Stopwatch, find_device, limited_threads, sha256
 
 
 def run(settings: CellSettings | TissueSettings, source: Source) -> None:
-    """Read, analyse, write and draw; labels are in place before anything is drawn."""
+    """Read a data set, analyse it, write the results and draw figures.
+
+    The labels are in place before anything is drawn.
+
+    Parameters
+    ----------
+    settings
+        The recipe.
+    source
+        The data set.
+
+    Raises
+    ------
+    UserError
+        When input or settings cannot be used, or the results cannot be written.
+    """
     style.to_files()
-    find_device(settings.device)  # before anything takes time
+    find_device(settings.device)  # fails early if the device is not there
     with limited_threads(settings.threads):
         _run(settings, source, Stopwatch())
 
 
 def output_folder(settings: CellSettings | TissueSettings, source: Source) -> Path:
-    """Where the results go.
+    """Return the folder where the results go.
+
+    Parameters
+    ----------
+    settings
+        The recipe, with output.
+    source
+        The data set.
 
     Raises
     ------
     UserError
-        Where they would overwrite the input.
+        When the results would overwrite the input.
     """
     task, asked = settings.task, settings.output
     folder = home.results(task) / source.name if asked == "auto" else Path(asked).expanduser()
@@ -46,6 +68,7 @@ def output_folder(settings: CellSettings | TissueSettings, source: Source) -> Pa
 
 
 def _run(settings: CellSettings | TissueSettings, source: Source, watch: Stopwatch) -> None:
+    """Lock the folder of results, then read, analyse, write and draw."""
     folder = output_folder(settings, source)
     with locked(folder):
         with watch("read"):
@@ -65,7 +88,17 @@ def _run(settings: CellSettings | TissueSettings, source: Source, watch: Stopwat
 
 
 def draw(cells: ad.AnnData, task: str, folder: Path) -> None:
-    """Draw all figures of a run into folder. cells: with all that the run found, and a UMAP."""
+    """Draw all figures of a run into a folder.
+
+    Parameters
+    ----------
+    cells
+        With everything that the run found, and a UMAP.
+    task
+        SC or ST.
+    folder
+        Where to write.
+    """
     for name in plot.names(task):
         figure = getattr(plot, name)(cells)
         if figure is not None:
@@ -80,7 +113,10 @@ def _analyse(
     folder: Path,
     watch: Stopwatch,
 ) -> Result:
-    """Analyse and write. What is left of a run that ends early: checkpoint and log; of one that ends well, neither."""
+    """Analyse and write the results.
+
+    A run that ends early leaves its checkpoint and log; a run that ends well leaves neither.
+    """
     unfinished = folder / "log.unfinished.jsonl"
     kept = Checkpoints(folder / checkpoints.NAME, settings.checkpoint_every, settings.resume)
 
@@ -99,7 +135,8 @@ def _analyse(
             with watch("write"):
                 results.write(result, stage, source.path, hashes)
     except BaseException as error:
-        # A loss that was not finite, or a refused setting, would come again; Ctrl-C, SIGTERM and a full disk need not.
+        # A repeated run would fail again on a loss that was not finite or on a refused setting, but not after Ctrl-C,
+        # SIGTERM or a full disk.
         if kept.is_ours and not (isinstance(error, UserError) and not isinstance(error.__cause__, OSError)):
             log.info("What was trained is in %s; the same command with --resume goes on from it.", kept.folder)
         raise

@@ -194,7 +194,15 @@ def has_raw(adata: ad.AnnData) -> bool:
 
 
 def values_at(adata: ad.AnnData, source: str) -> tuple[Any, pd.DataFrame]:
-    """Return the values at one of the places that `sources_of` returns, as they are stored, and their genes."""
+    """Return the values at one place, as they are stored, and their genes.
+
+    Parameters
+    ----------
+    adata
+        Cells or spots x genes.
+    source
+        One of the places that `sources_of` returns.
+    """
     if source == ".raw":
         return adata.raw.X, adata.raw.var
     if source == "X":

@@ -1,8 +1,9 @@
-"""Folders of results that survive whatever ends a run: locked, and replaced as a whole or not at all.
+"""Keep folders of results intact however a run ends: they are locked, and replaced as a whole or not at all.
 
-The files of a run are first written to a folder `.unfinished-*` beside them. When all are there and on
-the disk, one rename to `.finished` decides that they hold; then each takes its place. A process that is killed before
-the rename has changed nothing, and one that is killed after it leaves moves that the next run or reader makes (complete).
+The files of a run are first written to a folder `.unfinished-*` inside the folder of results. When all of them are on
+disk, one rename to `.finished` decides that they count; then each file is moved into place. If a process is killed
+before the rename, it has changed nothing. If it is killed after the rename, the next run or reader makes the moves that
+are left (`complete`).
 """
 
 from __future__ import annotations
@@ -22,16 +23,24 @@ import yaml
 from scrcl.disk import interrupts
 from scrcl.messages import UserError, one_line
 
-RUN_MARKS = ("config.yaml", "markers.yaml")  # the files by which a folder is known as that of an earlier run
+RUN_MARKS = ("config.yaml", "markers.yaml")  # one of these shows that an earlier run wrote the folder
 LOCK = ".lock"
-LARGEST_MARK = 1_000_000  # signs
-UNFINISHED = ".unfinished-"  # starts the name of a folder that is being filled
-FINISHED = ".finished"  # the folder of files that only have to be moved
+LARGEST_MARK = 1_000_000  # characters
+UNFINISHED = ".unfinished-"  # how the name of a folder begins while it is being filled
+FINISHED = ".finished"  # the folder of files that only need to be moved
 MOVES = "moves.json"  # in FINISHED: which files to move, and which older ones to remove
 
 
 def refuse_to_overwrite(inputs: Sequence[Path], folder: Path, names: Sequence[str]) -> None:
-    """Raise UserError where one of the inputs would be overwritten by a file of these names in folder."""
+    """Raise UserError when the results would overwrite an input.
+
+    Parameters
+    ----------
+    inputs
+        The input files.
+    folder, names
+        The folder of results, and the names of the files to be written there.
+    """
     written = {(folder / name).resolve() for name in names}
     endangered = [path for path in inputs if path.resolve() in written]
     if endangered:
@@ -40,10 +49,19 @@ def refuse_to_overwrite(inputs: Sequence[Path], folder: Path, names: Sequence[st
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make folder if need be, and keep it for this process alone; the system frees it when the process dies.
+    """Make the folder if need be, and lock it for this process; the system frees the lock when the process dies.
 
-    Blocks may be nested. A new folder into which nothing was written is removed at the end.
-    Raises UserError where another process has it, or where it cannot be written.
+    Blocks may be nested. A new folder in which nothing was written is removed at the end.
+
+    Parameters
+    ----------
+    folder
+        The folder of results.
+
+    Raises
+    ------
+    UserError
+        When another process has locked it, or when it cannot be written.
     """
     new = not os.path.exists(folder)  # unlike Path.exists, no error for an impossible name
     try:
@@ -62,28 +80,37 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         if lock.lock_counter == 1:  # the outermost block
-            with suppress(OSError):  # Windows removes no open file
-                os.unlink(folder / LOCK)  # one who waits for it sees that it is gone
+            with suppress(OSError):  # Windows cannot remove an open file
+                os.unlink(folder / LOCK)  # whoever waits for the lock sees that it is gone
         lock.release()
         if new:
-            with suppress(OSError):  # not empty
+            with suppress(OSError):  # the folder is not empty
                 folder.rmdir()
 
 
 @contextmanager
 def staged(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
-    """A temporary folder whose files replace those of folder when the block ends well; folder is locked meanwhile.
+    """Give a temporary folder whose files replace those of `folder` when the block ends well.
 
-    Until then folder's own files stay whole, and after an error nothing has changed.
-    owned: every file name that a run may write; those that this run did not write
-    are removed at the end, so that nothing of an earlier run stands beside the
-    results of this one.
-    Raises UserError where the folder cannot be written, the disk is full, or files
-    of these names are there that no run has written.
+    Until then the folder's own files stay as they are, and after an error nothing has changed. `folder` is locked
+    meanwhile.
+
+    Parameters
+    ----------
+    folder
+        The folder of results.
+    owned
+        Every file name that a run may write. At the end, the files of these names that this run did not write are
+        removed, so that nothing of an earlier run is left among its results.
+
+    Raises
+    ------
+    UserError
+        When the folder cannot be written, the disk is full, or there are files of these names that no run has written.
     """
     with locked(folder), _sentence_on_failure(folder):
         complete(folder)
-        for left_over in folder.glob(f"{UNFINISHED}*"):  # of a run that was killed
+        for left_over in folder.glob(f"{UNFINISHED}*"):  # left by a run that was killed
             shutil.rmtree(left_over, ignore_errors=True)
         _refuse_foreign(folder, owned)
         stage = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
@@ -97,6 +124,7 @@ def staged(folder: Path, owned: Sequence[str]) -> Iterator[Path]:
 
 @contextmanager
 def _sentence_on_failure(folder: Path) -> Iterator[None]:
+    """Turn an OSError into a UserError that names the folder."""
     try:
         yield
     except OSError as error:
@@ -105,6 +133,7 @@ def _sentence_on_failure(folder: Path) -> Iterator[None]:
 
 
 def _refuse_foreign(folder: Path, owned: Sequence[str]) -> None:
+    """Raise UserError when the folder has a file of one of these names, but no run has written the folder."""
     foreign = [name for name in owned if (folder / name).exists()]
     if foreign and not any(_is_of_a_run(folder / mark) for mark in RUN_MARKS):
         raise UserError(
@@ -113,7 +142,7 @@ def _refuse_foreign(folder: Path, owned: Sequence[str]) -> None:
 
 
 def _is_of_a_run(mark: Path) -> bool:
-    """Whether a run has written this file; somebody's own settings may have its name."""
+    """Return whether a run has written this file, since a user's own settings may have the same name."""
     try:
         with mark.open(encoding="utf-8") as file:
             content = yaml.safe_load(file.read(LARGEST_MARK))
@@ -123,6 +152,7 @@ def _is_of_a_run(mark: Path) -> bool:
 
 
 def _commit(stage: Path, folder: Path, owned: Sequence[str]) -> None:
+    """Flush the new files to disk, decide by one rename that they count, and move them into place."""
     written = [name for name in owned if (stage / name).exists()]
     moves = {"move": written, "remove": [name for name in owned if name not in written]}
     (stage / MOVES).write_text(json.dumps(moves), encoding="utf-8")
@@ -134,11 +164,22 @@ def _commit(stage: Path, folder: Path, owned: Sequence[str]) -> None:
 
 
 def complete(folder: Path) -> None:
-    """Make the moves that a run in folder had decided on, as far as they are not yet made; the caller has the lock."""
+    """Make the moves that a run in the folder decided on but has not made; the caller holds the lock.
+
+    Parameters
+    ----------
+    folder
+        The folder of results.
+
+    Raises
+    ------
+    UserError
+        When the list of moves was not written by a run.
+    """
     finished = folder / FINISHED
     if not finished.is_dir():
         return
-    if (finished / MOVES).exists():  # else all are made
+    if (finished / MOVES).exists():  # otherwise all moves are made
         moves = _read_moves(finished / MOVES)
         for name in moves["remove"]:
             (folder / name).unlink(missing_ok=True)
@@ -151,11 +192,15 @@ def complete(folder: Path) -> None:
 
 
 def _read_moves(path: Path) -> dict[str, list[str]]:
-    """What to move and what to remove. Raises UserError unless all of it is in the folder itself: it may be somebody else's."""
+    """Read what to move and what to remove, and raise UserError unless every name is in the folder itself.
+
+    A file with other names may be somebody else's.
+    """
     try:
         moves = json.loads(path.read_text(encoding="utf-8"))
         names = [*moves["move"], *moves["remove"]]
-        if any(name != PureWindowsPath(name).name or name in ("", ".", "..") for name in names):  # knows / and \\
+        # PureWindowsPath knows both / and \\ as separators.
+        if any(name != PureWindowsPath(name).name or name in ("", ".", "..") for name in names):
             raise ValueError("it names files elsewhere")
         return moves
     except (ValueError, TypeError, KeyError) as error:
@@ -163,15 +208,21 @@ def _read_moves(path: Path) -> dict[str, list[str]]:
 
 
 def complete_for_reading(folder: Path) -> None:
-    """complete, before folder is read. Raises UserError where another run is at it, or where it cannot be done."""
+    """Call `complete` before the folder is read.
+
+    Raises
+    ------
+    UserError
+        When another run is writing to the folder, or when the moves cannot be made.
+    """
     if os.path.isdir(folder / FINISHED):
         with locked(folder), _sentence_on_failure(folder):
             complete(folder)
 
 
 def write_safely(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all: under another name first, then renamed."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")  # mkstemp's files are nobody else's to read
+    """Write a file whole or not at all: first under another name, which is then renamed."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")  # no mkstemp, whose files only their owner can read
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -185,15 +236,16 @@ def write_safely(path: Path, content: bytes | memoryview) -> None:
 
 
 def flush(path: Path) -> None:
-    """Bring a file or folder to the disk, so that a power cut does not take it; where the system can."""
+    """Flush a file or folder to disk, where the system can, so that a power cut does not lose it."""
     try:
         handle = os.open(path, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    except OSError:  # Windows cannot open folders
         return
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF, errno.EACCES, errno.EPERM):  # not on this kind of file system
+        # These mean that this kind of file system cannot flush.
+        if error.errno not in (errno.EINVAL, errno.EBADF, errno.EACCES, errno.EPERM):
             raise
     finally:
         os.close(handle)

@@ -1,10 +1,10 @@
-"""Whether an HDF5 file can be read at all, found out in a process that may crash.
+"""Find out whether an HDF5 file can be read at all, in a process that may crash.
 
-The HDF5 library crashes, or never comes to an end, on some damaged files, and takes Python with it. So a child first
-reads what a file says about itself, and its texts: what is quick to read whatever the size, and where that happens. Values are left to the
-caller, whom HDF5 tells about damage in them.
+On some damaged files the HDF5 library crashes, or never comes to an end, and takes Python with it. So a child process
+first reads what a file says about itself, and its texts. That is quick whatever the size of the file, and it is where
+the crashes happen. The values are left to the caller, since HDF5 reports damage in them.
 
-python hdf5.py FILE     # ends with 0 unless it crashes; in 20 s of computing, or is killed
+python hdf5.py FILE SECONDS     # exits with 0 or 3, unless it crashes or is killed after SECONDS of computing
 """
 
 from __future__ import annotations
@@ -17,23 +17,33 @@ from pathlib import Path
 
 import h5py
 
-SECONDS = 20  # of computing; a slow disk does not count
-REPORTED = 3  # exit code where HDF5 reports damage
-PATIENCE = 1800  # seconds on the clock, where the system cannot limit computing
+SECONDS = 20  # limit on computing time, which a slow disk does not use up
+REPORTED = 3  # exit code when HDF5 reports damage
+PATIENCE = 1800  # seconds of wall-clock time, for systems that cannot limit computing time
 
 
 def damage(path: Path) -> str | None:
-    """In words, how reading the HDF5 file at path ends badly; None for one that can be read, or whose damage HDF5 reports."""
+    """Say how reading an HDF5 file ends badly, for people to read.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    A phrase; None for a file that can be read, or whose damage HDF5 itself reports.
+    """
     command = [sys.executable or "", "-P", __file__, str(path), str(SECONDS)]
     try:
         code = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE).returncode
     except subprocess.TimeoutExpired:
         code = -signal.SIGTERM
-    except OSError:  # Python is inside another program, as in R, and cannot be started by itself
+    except OSError:  # Python runs inside another program, such as R, and cannot be started on its own
         code = 1
     if code in (0, REPORTED):
         return None
-    if code == 1:  # Python itself
+    if code == 1:  # Python itself failed, which says nothing about the file
         logging.getLogger("scrcl").warning("Whether %s can be read without a crash could not be found out.", path)
         return None
     never = -code in (signal.SIGTERM, *(getattr(signal, name, None) for name in ("SIGXCPU", "SIGKILL")))
@@ -41,7 +51,7 @@ def damage(path: Path) -> str | None:
 
 
 def read_all_but_values(path: str) -> None:
-    """Visit every group and data set, and read attributes and texts of variable length."""
+    """Visit every group and data set, and read their attributes and their texts of variable length."""
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         dict(item.attrs)
@@ -54,6 +64,7 @@ def read_all_but_values(path: str) -> None:
 
 
 def _limit(seconds: int) -> None:
+    """Limit the computing time of this process, and let it write no core dump."""
     try:
         import resource  # not on Windows
     except ImportError:
@@ -67,4 +78,4 @@ if __name__ == "__main__":
     try:
         read_all_but_values(sys.argv[1])
     except Exception:
-        sys.exit(REPORTED)  # the caller will meet the same error and say it
+        sys.exit(REPORTED)  # the caller will meet the same error and report it

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, by which job schedulers end a job: at once, or after what must not be cut in two."""
+"""Handle Ctrl-C and SIGTERM, by which job schedulers end a job: at once, or after work that must not be cut in two."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from types import FrameType
 
 
 class Terminated(BaseException):
-    """The system asks this process to end (SIGTERM). As with KeyboardInterrupt, no handler of errors takes it for one."""
+    """The system asks this process to end (SIGTERM).
+
+    Like KeyboardInterrupt, it is no Exception, so no error handler catches it by mistake.
+    """
 
 
-_waiting: list[int] = []  # the signal that waits, if one does
-_blocks = 0  # deferred() blocks that are open
+_waiting: list[int] = []  # the signal that is waiting, if any
+_blocks = 0  # how many deferred() blocks are open
 
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Within the block SIGTERM raises Terminated, and deferred() is respected by it and by Ctrl-C.
+    """Within the block, let SIGTERM raise Terminated, and let both it and Ctrl-C wait for `deferred` blocks.
 
     In threads other than the main one, which receive no signals, nothing changes.
     """
@@ -37,7 +40,12 @@ def handled() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Within the block a signal waits for its end; the value tells whether one does. A second signal does not wait."""
+    """Within the block, let a signal wait for its end; a second signal does not wait.
+
+    Yields
+    ------
+    A function that returns whether a signal is waiting.
+    """
     global _blocks
     _blocks += 1
     try:
@@ -49,6 +57,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
+    """Let a signal wait while a `deferred` block is open and none is waiting yet; otherwise act on it."""
     if _blocks and not _waiting:
         _waiting.append(number)
         return
@@ -57,4 +66,5 @@ def _receive(number: int, frame: FrameType | None) -> None:
 
 
 def _end(number: int) -> None:
+    """Raise the exception of a signal."""
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Cells with labels, as the ranking of genes and its figures need them."""
+"""Hold cells with labels in the form that the ranking of genes and its figures need."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ class Labelled:
     Attributes
     ----------
     name, task
-        Of the data set; SC or ST.
+        The name of the data set, and SC or ST.
     cells
         X log-normalised with all genes, var_names as people read them, obs['cluster'] (categorical of strings),
-        obsm['X_umap'], for spots obsm['spatial'] and uns['spatial'] as squidpy keeps it.
+        obsm['X_umap']; for spots also obsm['spatial'], and uns['spatial'] as squidpy keeps it.
     known
         Known types of these cells, or None.
     sections
-        Of the spots, or None where all are of one.
+        The section of each spot, or None if all are in one section.
     labels_from, values, umap_from
-        In words, where the labels are from, what the values were before normalisation, and what the UMAP is of.
+        For people to read: where the labels are from, what the values were before normalisation, and what the UMAP was
+        computed from.
     label_name, own
-        The name of the labels' column; whether they are the final labels of a run.
+        The name of the labels' column, and whether they are the final labels of a run.
     files
-        What was read.
+        The files that were read.
     """
 
     name: str
@@ -49,5 +50,5 @@ class Labelled:
 
     @property
     def unit(self) -> str:
-        """What a row is, in the plural."""
+        """What a row is, in the plural: cells or spots."""
         return RECIPES[self.task].unit

@@ -1,4 +1,4 @@
-"""Names: of genes, as people read them, and of clusters, by the known markers that are highest in them."""
+"""Name genes as people read them, and name clusters by the known markers that are highest in them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,22 @@ _NUMBERED = re.compile(r"(g|gene|feature|var|v|x)?[ ._-]*\d+", re.IGNORECASE)
 
 
 def gene_names(var: pd.DataFrame, gene_key: str = "auto") -> pd.Index:
-    """Names of the genes as people read them, made unique.
+    """Return the names of the genes as people read them, made unique.
 
-    gene_key: a column of var, 'none' for var's own names, or 'auto': the first usual column of symbols where var's own
-    names are ids or numbers, else var's own. Says so where genes have but numbers.
-    Raises UserError for a column that is not there.
+    A warning says so when genes have numbers for names.
+
+    Parameters
+    ----------
+    var
+        The table of the genes.
+    gene_key
+        A column of var, 'none' for var's own names, or 'auto'. When var's own names are ids or numbers, 'auto' is the
+        first usual column of gene symbols, if there is one; otherwise it is var's own names.
+
+    Raises
+    ------
+    UserError
+        When gene_key names a column that is not in var.
     """
     if gene_key not in ("auto", "none", *var.columns):
         raise UserError(
@@ -42,25 +53,38 @@ def gene_names(var: pd.DataFrame, gene_key: str = "auto") -> pd.Index:
 
 
 def _share(names: pd.Index, pattern: re.Pattern[str]) -> float:
+    """Return the share of the names that match a pattern as a whole."""
     return float(np.mean([pattern.fullmatch(name) is not None for name in names]))
 
 
 def name_clusters(cells: ad.AnnData, known: dict[str, list[str]], groupby: str = GROUP) -> pd.DataFrame:
     """Name every cluster by the known type whose markers are highest in it.
 
-    A gene's score in a cluster is 2 AUC - 1 (Somers' D): the chance that a cell of the cluster has more of it than
-    a cell of another, less the chance that it has less; from -1 to 1. A type's score is the mean over its
-    genes. So every gene weighs the same however high it is, and few cells cannot name a cluster that they are lost in.
+    A gene's score in a cluster is 2 AUC - 1 (Somers' D), from -1 to 1: the chance that a cell of the cluster has more
+    of the gene than a cell of another, minus the chance that it has less. A type's score is the mean over its genes. So
+    every gene has the same weight however high it is, and a few cells cannot name a cluster in which they are a small
+    minority.
 
-    cells: as for rank; known: genes per type. Returns a row per cluster of more than one cell; columns name
-    (that with the best score, 'unknown' where none is above 0), score, runner_up, margin (between the
-    two; NaN for a single type), and a column 'score of TYPE' per type.
+    Parameters
+    ----------
+    cells
+        As for `ranking.rank`.
+    known
+        Marker genes of each known type, all of them in cells.var_names.
+    groupby
+        The obs column of the clusters.
+
+    Returns
+    -------
+    One row per cluster of more than one cell. Columns: name (the type with the best score, 'unknown' if none is above
+    0), score, runner_up, margin (between the two; NaN for a single type), and 'score of TYPE' for each type.
     """
     genes = list(dict.fromkeys(gene for own in known.values() for gene in own))
     bare = bare_copy(cells[:, genes], groupby)
     sizes = bare.obs[GROUP].value_counts(sort=False)
     table = statistics(bare, list(sizes.index[sizes > 1]), "wilcoxon")
     z = table.pivot(index="group", columns="names", values="scores")
+    # Wilcoxon's z is Somers' D over its standard deviation, sqrt((N + 1) / (3 n (N - n))), without ties.
     to_d = np.sqrt((cells.n_obs + 1) / (3 * sizes[z.index] * (cells.n_obs - sizes[z.index])))
     of_genes = z.mul(to_d.to_numpy(), axis=0)
     scores = pd.DataFrame({name: of_genes[own].mean(axis=1) for name, own in known.items()})

@@ -1,4 +1,4 @@
-"""Marker genes of clusters, ranked and filtered."""
+"""Rank and filter the marker genes of clusters."""
 
 from __future__ import annotations
 
@@ -21,15 +21,21 @@ GROUP = "cluster"  # obs column of the clusters
 class Markers:
     """The genes of every cluster, ranked.
 
-    table: one row per tested cluster and gene, clusters in their order and genes by falling score. Columns as in
-        scanpy.get.rank_genes_groups_df (group, names, scores, logfoldchanges (log2), pvals, pvals_adj
-        (Benjamini-Hochberg), pct_nz_group and pct_nz_reference (shares of cells that have the gene, in the
-        cluster and in all others)), and passes_filter. 'logreg' has no p-values: NaN.
-    top: per cluster, of its genes that pass the filter but for the share of other cells, the first by score, ordered
-        by fold change: what an expert would name it by. Where RNA of one type has leaked into all droplets
-        (insulin in the pancreas), the whole filter drops just these.
-    specific: per cluster, the genes that pass the whole filter, by falling score.
-    untested: the clusters of a single cell, which no test can rank.
+    Attributes
+    ----------
+    table
+        One row per tested cluster and gene; clusters in their order, genes from the highest score to the lowest.
+        Columns as in scanpy.get.rank_genes_groups_df: group, names, scores, logfoldchanges (log2), pvals, pvals_adj
+        (Benjamini-Hochberg), pct_nz_group and pct_nz_reference (shares of cells that have the gene, in the cluster and
+        in all others). One more: passes_filter. 'logreg' has no p-values: NaN.
+    top
+        Per cluster, what an expert would name it by: of the genes that pass the filter apart from its limit on other
+        cells, the first by score, ordered by fold change. Where RNA of one type has leaked into all droplets (insulin
+        in the pancreas), the whole filter drops exactly these genes.
+    specific
+        Per cluster, the genes that pass the whole filter, from the highest score to the lowest.
+    untested
+        The clusters of a single cell, which no test can rank.
     """
 
     table: pd.DataFrame
@@ -38,15 +44,32 @@ class Markers:
     untested: list[str]
 
     def drawn(self, n_genes: int) -> dict[str, list[str]]:
-        """Per tested cluster the genes that figures show: specific ones, failing those top ones, failing those the first."""
+        """Return the genes that figures show, per tested cluster.
+
+        These are the specific ones, or else the top ones, or else the first by score.
+
+        Parameters
+        ----------
+        n_genes
+            How many per cluster, at most.
+        """
         first = {name: list(genes["names"]) for name, genes in self.table.groupby("group", observed=True)}
         return {name: (self.specific[name] or self.top[name] or genes)[:n_genes] for name, genes in first.items()}
 
     def listed(self, n_genes: int) -> pd.DataFrame:
-        """The rows of table that are among the first n_genes of their cluster: of all genes, specific or top ones.
+        """Return the rows of the table that are among the first n_genes of their cluster.
 
-        Three more columns, counting from 1 and missing where a gene has no such rank: rank (by score, of all
-        genes), specific_rank and top_rank (its place in specific and in top).
+        A row counts if the gene is among the first of all genes, of the specific ones or of the top ones.
+
+        Parameters
+        ----------
+        n_genes
+            How many genes per cluster and ranking.
+
+        Returns
+        -------
+        These rows with three more columns, counted from 1 and missing where a gene has no such rank: rank (by score,
+        among all genes), specific_rank and top_rank (its place in `specific` and in `top`).
         """
         groups = self.table["group"].astype(str)
         ranked = self.table.assign(rank=self.table.groupby("group", observed=True).cumcount() + 1)
@@ -84,14 +107,15 @@ def rank(
     n_genes
         How many top genes are kept.
     min_in_group_fraction, max_out_group_fraction
-        The filter: in more than this share of the cluster's cells, in less than that of all others.
+        The filter: more than the first share of the cluster's cells, and less than the second share of all other cells,
+        have the gene.
     min_fold_change
-        The log2 of a fold change, as in scanpy's filter.
+        The filter: log2 of the fold change is above this, as in scanpy's filter.
 
     Raises
     ------
     UserError
-        For clusters that are not there, and where there is nothing to compare.
+        When a cluster is not there, and when there is nothing to compare.
     """
     bare = bare_copy(cells, groupby)
     tested, untested = _to_test(bare, groups)
@@ -114,7 +138,7 @@ def rank(
 
 
 def _to_test(bare: ad.AnnData, groups: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The clusters that were asked for, those that a test can rank and those of a single cell."""
+    """Return the clusters asked for that a test can rank, and the ones of a single cell."""
     sizes = bare.obs[GROUP].value_counts(sort=False)
     wanted = list(sizes.index) if list(groups) == ["all"] else list(dict.fromkeys(groups))
     _require_groups(wanted, sizes)
@@ -128,6 +152,7 @@ def _to_test(bare: ad.AnnData, groups: Sequence[str]) -> tuple[list[str], list[s
 
 
 def _require_groups(wanted: list[str], sizes: pd.Series) -> None:
+    """Raise UserError when a cluster is not there, or when the labels are no clusters that could be compared."""
     unknown = [name for name in wanted if name not in sizes.index]
     if unknown:
         raise UserError(f"There is no cluster {unknown[0]!r} to test; there are {', '.join(sizes.index)}.")
@@ -141,19 +166,33 @@ def _require_groups(wanted: list[str], sizes: pd.Series) -> None:
 
 
 def statistics(bare: ad.AnnData, tested: list[str], method: str) -> pd.DataFrame:
-    """All statistics of a test, by falling score."""
+    """Return all statistics of a test, from the highest score to the lowest.
+
+    Parameters
+    ----------
+    bare
+        What `bare_copy` returns; scanpy's uns['rank_genes_groups'] is written.
+    tested
+        Clusters of more than one cell.
+    method
+        'wilcoxon' or 't-test'.
+
+    Returns
+    -------
+    The columns of `Markers.table` without passes_filter.
+    """
     _rank_genes_groups(bare, groups=tested, method=method, pts=True)
     table = sc.get.rank_genes_groups_df(bare, group=tested)
-    if "group" not in table:  # scanpy leaves it out where there is one
+    if "group" not in table:  # scanpy leaves the column out when there is one group
         table.insert(0, "group", tested[0])
     table["group"] = pd.Categorical(table["group"], tested)
-    # Welch's t of a gene that varies neither in the cluster nor outside is infinite
+    # Welch's t is infinite for a gene that varies neither within the cluster nor outside it.
     largest = table["scores"].where(np.isfinite(table["scores"])).abs().max()
     return table.assign(scores=table["scores"].clip(-largest, largest))
 
 
 def _logistic(bare: ad.AnnData, tested: list[str], sizes: pd.Series) -> pd.DataFrame:
-    """Logistic regression's coefficients in place of a test's scores; fold changes and shares as for the tests."""
+    """Return the coefficients of a logistic regression as scores, with the fold changes and shares of the t-test."""
     fitted = [name for name in sizes.index if sizes[name] > 1]
     if len(fitted) < 2:
         raise UserError("Logistic regression needs two clusters of more than one cell; take --method wilcoxon.")
@@ -163,7 +202,7 @@ def _logistic(bare: ad.AnnData, tested: list[str], sizes: pd.Series) -> pd.DataF
         name: pd.Series(coefficients["scores"][name], index=coefficients["names"][name])
         for name in coefficients["names"].dtype.names
     }
-    if len(fitted) == 2:  # scanpy 1.11 gives the second class's coefficients, under the first one's name
+    if len(fitted) == 2:  # scanpy 1.11 returns the second class's coefficients under the first one's name
         (second,) = scores.values()
         scores = dict(zip(fitted, [-second, second]))
     table = statistics(bare, tested, "t-test").assign(pvals=np.nan, pvals_adj=np.nan)
@@ -174,17 +213,19 @@ def _logistic(bare: ad.AnnData, tested: list[str], sizes: pd.Series) -> pd.DataF
 
 
 def _rank_genes_groups(bare: ad.AnnData, **settings: Any) -> None:
-    with warnings.catch_warnings():  # scanpy's own, from about 20 clusters up; nothing that a user could do about it
+    """Run scanpy's rank_genes_groups on the clusters."""
+    with warnings.catch_warnings():  # scanpy causes it from about 20 clusters on; a user can do nothing about it
         warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
         sc.tl.rank_genes_groups(bare, GROUP, use_raw=False, **settings)
 
 
 def bare_copy(cells: ad.AnnData, groupby: str) -> ad.AnnData:
-    """The values and clusters alone, so that scanpy writes nothing into cells. The values are not copied."""
+    """Return the values and clusters alone, so that scanpy writes nothing into `cells`; the values are not copied."""
     obs = pd.DataFrame({GROUP: cells.obs[groupby].to_numpy()}, index=cells.obs_names.rename(None))
     obs[GROUP] = pd.Categorical(obs[GROUP], cells.obs[groupby].cat.remove_unused_categories().cat.categories)
     return ad.AnnData(cells.X, obs=obs, var=pd.DataFrame(index=cells.var_names))
 
 
 def _by_group(table: pd.DataFrame, tested: list[str]) -> dict[str, list[str]]:
+    """Return the names of the genes in a table, per tested cluster."""
     return {name: list(table.loc[table["group"] == name, "names"]) for name in tested}

@@ -44,7 +44,7 @@ FIELDS = {
 
 @dataclass
 class MarkerSettings(Settings):
-    """Settings of draw_DEGs.py."""
+    """The settings of draw_DEGs.py; `FIELDS` says what each of them means."""
 
     fields: ClassVar[dict[str, Field]] = FIELDS
 

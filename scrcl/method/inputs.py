@@ -1,4 +1,4 @@
-"""What stays constant over training: both views of the cells, and the graphs of cells and genes, as tensors on one device."""
+"""Hold what stays constant during training: both views of the cells, and the cell and gene graphs, on one device."""
 
 from __future__ import annotations
 
@@ -17,22 +17,30 @@ from scrcl.method.kernels import symmetric_product
 from scrcl.prepare import graphs
 from scrcl.prepare.features import Features
 
-# Share of stored values up to which a CPU multiplies them as they are faster than a block made dense. On two
-# cores, 50,000 x 2,000 times 512 columns: as they are 0.29 s at a share of 0.08, and in proportion to it; dense 0.69 s.
-# Transposed, for the gradient, dense is faster from a share of 0.03 up.
+# Up to this share of stored values, a CPU multiplies sparse values faster than a block made dense. On two cores,
+# 50,000 x 2,000 times 512 columns takes 0.29 s sparse at a share of 0.08, growing in proportion, and 0.69 s dense.
+# For the transpose, which the gradient needs, dense is faster from a share of 0.03 up.
 SPARSE_UP_TO = 0.12
 
 
 @dataclass(frozen=True)
 class GraphInputs:
-    """What stays constant over training; every tensor on one device.
+    """What stays constant during training, with every tensor on one device.
 
-    view1            [N, G], the expression encoder's input A_hat^m1 X, dense or a view of sparse values
-    propagated_view2 [N, G], A_hat times the graph encoder's input A_hat^m2 X, in the same form
-    normalised       [N, N] sparse, A_hat = D^-1/2 (A + I) D^-1/2
-    neighbourhood    [N, N] sparse 0/1, A + I
-    gene_graph       [G, G] sparse, normalised, row g holds what gene g receives
-    block            cells at a time where a step works on rows alone, 0 for all; bounds its memory
+    Attributes
+    ----------
+    view1
+        [N, G], the input of the expression encoder, A_hat^m1 X; dense, or a view of sparse values.
+    propagated_view2
+        [N, G], A_hat times the input of the graph encoder, A_hat^m2 X; in the same form.
+    normalised
+        [N, N] sparse, A_hat = D^-1/2 (A + I) D^-1/2.
+    neighbourhood
+        [N, N] sparse 0/1, A + I.
+    gene_graph
+        [G, G] sparse, normalised; row g holds what gene g receives.
+    block
+        Cells at a time where a step can process rows one by one, which bounds its memory; 0 for all.
     """
 
     view1: Tensor | SparseView
@@ -52,10 +60,22 @@ def graph_inputs(
     dtype: torch.dtype = torch.float32,
     block: int = 0,
 ) -> GraphInputs:
-    """Everything that stays constant over training, computed once and moved to the device.
+    """Compute what stays constant during training, and move it to the device.
 
-    values: [N, G] as the encoders see them, dense or sparse; cells: A, [N, N]; genes: B, [G, G];
-    hops: smoothing hops of the two views; block: cells at a time, 0 for all, see GraphInputs.
+    Parameters
+    ----------
+    values
+        [N, G] as the encoders see them, dense or sparse.
+    cells
+        A, [N, N].
+    genes
+        B, [G, G].
+    hops
+        Smoothing hops of the two views, m1 and m2.
+    device, dtype
+        Of every tensor.
+    block
+        Cells at a time, as in `GraphInputs`; 0 for all.
     """
     neighbourhood = graphs.with_self_loops(cells)
     a_hat = graphs.normalised(neighbourhood).astype(np.float32 if isinstance(values, Features) else values.dtype)
@@ -67,7 +87,7 @@ def graph_inputs(
         propagated = view1.after(hops[1] + 1)
     else:
         view1 = torch.as_tensor(graphs.smooth(values, a_hat, hops[0]), dtype=dtype, device=device)
-        # One hop more than the view has: the first propagation of the graph encoder.
+        # The extra hop is the first propagation of the graph encoder, which never changes either.
         propagated = torch.as_tensor(graphs.smooth(values, a_hat, hops[1] + 1), dtype=dtype, device=device)
     return GraphInputs(
         view1=view1,
@@ -80,12 +100,20 @@ def graph_inputs(
 
 
 def sparse_tensor(matrix: sparse.spmatrix, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """A scipy matrix as a torch CSR tensor."""
+    """Return a scipy matrix as a torch CSR tensor.
+
+    Parameters
+    ----------
+    matrix
+        Any sparse matrix.
+    device, dtype
+        Of the tensor.
+    """
     matrix = matrix.tocsr()
     matrix.sort_indices()
-    # What MKL takes; it would make them of 64 bits at every product.
+    # With 32-bit indices MKL needs no conversion; it would convert 64-bit ones at every product.
     index = torch.int32 if matrix.nnz < 2**31 else torch.int64
-    with warnings.catch_warnings():  # torch announces at each first use that CSR is in beta
+    with warnings.catch_warnings():  # torch warns at first use that CSR is in beta
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
         return torch.sparse_csr_tensor(
             torch.as_tensor(matrix.indptr, dtype=index),
@@ -98,12 +126,21 @@ def sparse_tensor(matrix: sparse.spmatrix, device: torch.device, dtype: torch.dt
 
 
 class SparseView:
-    """A_hat^hops X of sparse features X. torch's linear layers take it, or its transpose T, in place of a tensor.
+    """A_hat^hops X of sparse features X, which torch's linear layers accept in place of a tensor, as is or transposed.
 
-    Both factors are linear, so A_hat^hops (X W) stands for (A_hat^hops X) W: nothing of size [N, G] is made. The gradient of W is
-    X^T (A_hat^hops gradient), with a block of cells at a time made dense and dropped.
+    Both factors are linear, so A_hat^hops (X W) gives the same as (A_hat^hops X) W, and nothing of size [N, G] is
+    formed. The gradient of W is X^T (A_hat^hops gradient), for which one block of cells at a time is made dense.
 
-    features: X, [N, G]; a_hat: [N, N] sparse; block: cells made dense at a time.
+    Parameters
+    ----------
+    features
+        X, [N, G].
+    a_hat
+        [N, N] sparse.
+    hops
+        How often A_hat is applied.
+    block
+        Cells made dense at a time.
     """
 
     def __init__(self, features: Features, a_hat: Tensor, hops: int, block: int) -> None:
@@ -111,7 +148,7 @@ class SparseView:
         self.shape = torch.Size(features.shape)
         self.device, self.dtype = a_hat.device, a_hat.dtype
         self.block = min(block, self.shape[0])
-        self.starts = features.values.indptr.tolist()  # known to the host, so that no block waits for the device
+        self.starts = features.values.indptr.tolist()  # a list on the host, so that no block waits for the device
         self.ends = torch.as_tensor(features.values.indptr, dtype=torch.int64, **place)
         self.genes = torch.as_tensor(features.values.indices, dtype=torch.int32, **place)
         self.values = torch.as_tensor(features.values.data, dtype=self.dtype, **place)
@@ -119,18 +156,18 @@ class SparseView:
         self.a_hat, self.hops = a_hat, hops
         self.is_dense_faster = self.device.type != "cpu" or features.density > SPARSE_UP_TO
         self.transposed = False
-        # One for all blocks, since to ask for new memory takes as long as to fill it.
+        # One buffer for all blocks, since allocating memory takes as long as filling it.
         self._buffer = torch.empty(self.block, self.shape[1], **place, dtype=self.dtype)
 
     @property
     def T(self) -> SparseView:
-        """The transpose, on the same memory."""
+        """The transpose, which shares its memory."""
         other = copy.copy(self)
         other.shape, other.transposed = self.shape[::-1], not self.transposed
         return other
 
     def after(self, hops: int) -> SparseView:
-        """The same features after that many hops, on the same memory."""
+        """Return the same features after another number of hops, sharing their memory."""
         other = copy.copy(self)
         other.hops = hops
         return other
@@ -139,12 +176,14 @@ class SparseView:
     def __torch_function__(
         cls, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """torch's own way for foreign types to take part: linear(view, weight, bias)."""
+        """Handle linear(view, weight, bias); this is torch's protocol for foreign types."""
         if function is not torch.nn.functional.linear:
             return NotImplemented
         return cls._linear(*args, **(kwargs or {}))
 
     def _linear(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return the view, or its transpose, times weight^T, plus bias."""
+        # A_hat is symmetric, so for the transpose X^T A_hat^hops the smoothing comes first.
         if self.transposed:
             product = _Product.apply(self.transposed_times, self.times, self._smooth(weight.T))
         else:
@@ -152,24 +191,26 @@ class SparseView:
         return product if bias is None else product + bias
 
     def _smooth(self, x: Tensor) -> Tensor:
+        """Return A_hat^hops x."""
         for _ in range(self.hops):
             x = symmetric_product(self.a_hat, x)
         return x
 
     def _blocks(self) -> Iterator[tuple[slice, slice]]:
-        """Which cells, and where their values are stored."""
+        """Yield each block: its cells, and where their values are stored."""
         n_cells = len(self.starts) - 1
         for start in range(0, n_cells, self.block):
             rows = slice(start, min(start + self.block, n_cells))
             yield rows, slice(self.starts[rows.start], self.starts[rows.stop])
 
     def _ends(self, rows: slice) -> Tensor:
-        """Where each of the cells' values begin and the last ones end, counted from the first."""
+        """Return where the values of these cells begin, and where the last end, counted from the first."""
         return self.ends[rows.start : rows.stop + 1] - self.starts[rows.start]
 
     def _dense(self, rows: slice, stored: slice) -> Tensor:
-        """Values of these cells without the offset, [cells, G], until the next call."""
+        """Return the values of these cells without the offset, [cells, G], valid until the next call."""
         ends = self._ends(rows)
+        # Position of each stored value in the flat buffer: the start of its row plus its gene.
         firsts = torch.arange(len(ends) - 1, device=self.device) * len(self.offset)
         where = torch.repeat_interleave(firsts, ends.diff(), output_size=stored.stop - stored.start)
         dense = self._buffer[: len(ends) - 1].zero_()
@@ -177,22 +218,22 @@ class SparseView:
         return dense
 
     def _stored(self, rows: slice, stored: slice) -> Tensor:
-        """Values of these cells without the offset, [cells, G] sparse."""
+        """Return the values of these cells without the offset, [cells, G] sparse."""
         ends = self._ends(rows).to(torch.int32)
         size = (len(ends) - 1, len(self.offset))
-        # scipy has checked the whole, of which this is a part.
+        # scipy has checked the whole matrix, so a part of it needs no check.
         return torch.sparse_csr_tensor(ends, self.genes[stored], self.values[stored], size=size, check_invariants=False)
 
     def times(self, x: Tensor) -> Tensor:
-        """X x, [N, d]; x: [G, d]."""
+        """Return X x, [N, d], for x [G, d]."""
         part = self._dense if self.is_dense_faster else self._stored
         product = torch.empty(len(self.starts) - 1, x.shape[1], device=self.device, dtype=self.dtype)
         for rows, stored in self._blocks():
             torch.mm(part(rows, stored), x, out=product[rows])
-        return product.sub_(self.offset @ x)
+        return product.sub_(self.offset @ x)  # (values - offset) x, without forming the difference
 
     def transposed_times(self, x: Tensor) -> Tensor:
-        """X^T x, [G, d]; x: [N, d]."""
+        """Return X^T x, [G, d], for x [N, d]."""
         product = torch.outer(-self.offset, x.sum(0))
         for rows, stored in self._blocks():
             product.addmm_(self._dense(rows, stored).T, x[rows])
@@ -200,7 +241,7 @@ class SparseView:
 
 
 class _Product(torch.autograd.Function):
-    """A product with a constant matrix, and with its transpose for the gradient."""
+    """Multiply by a constant matrix, and by its transpose for the gradient."""
 
     @staticmethod
     def forward(

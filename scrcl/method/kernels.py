@@ -1,4 +1,4 @@
-"""Operations on cells by rows, in bounded memory, with the same bits whatever the number of threads."""
+"""Row-wise operations on cells that use bounded memory and give the same bits for any number of threads."""
 
 from __future__ import annotations
 
@@ -11,16 +11,31 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
-CACHED = 2**19  # numbers of an array that is worked on while a core's cache holds it
+CACHED = 2**19  # numbers per block, so that an array stays in a core's cache while it is in use
 
 
 def by_rows(
     function: Callable[..., tuple[Tensor, ...]], block: int, rows: tuple[Tensor, ...], shared: tuple[Tensor, ...] = ()
 ) -> tuple[Tensor, ...]:
-    """function(*rows, *shared), a block of rows at a time, where row i of what it returns hangs on row i of its arguments alone.
+    """Return function(*rows, *shared), computed one block of rows at a time to bound memory.
 
-    Of what a block makes only the result stays; the backward pass makes the rest again. shared: what
-    all rows need and has a gradient. block 0: all at once, and all stays.
+    Row i of each result must depend on row i of its arguments alone. Only the results of a block are kept; the backward
+    pass computes everything else again.
+
+    Parameters
+    ----------
+    function
+        Takes tensors with the same rows, and the shared ones. Returns a tuple of tensors with these rows.
+    block
+        Rows at a time; 0 for all at once, where everything is kept for the backward pass.
+    rows
+        Tensors with one row per cell.
+    shared
+        Tensors that all rows need and that have a gradient.
+
+    Returns
+    -------
+    What `function` returns for all rows.
     """
     if not block or block >= len(rows[0]):
         return function(*rows, *shared)
@@ -28,7 +43,7 @@ def by_rows(
 
 
 class _ByRows(torch.autograd.Function):
-    """by_rows, with results and gradients written in place: they are never there twice."""
+    """`by_rows`, with results and gradients written in place, so that neither is ever held twice."""
 
     @staticmethod
     def forward(ctx: Any, function: Callable[..., Any], block: int, n: int, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -48,45 +63,66 @@ class _ByRows(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         rows = ctx.saved_tensors[: ctx.n]
+        # Detached leaves collect the gradient of every block, without reaching into the graph of the caller.
         shared = [x.detach().requires_grad_() for x in ctx.saved_tensors[ctx.n :]]
         results = [torch.empty_like(x) for x in rows]
         device = rows[0].device
         with torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-            _set_random_state(ctx.random, device)  # dropout falls on the same places
+            _set_random_state(ctx.random, device)  # so that dropout falls on the same places
             for part in _parts(len(rows[0]), ctx.block):
                 own = [x[part].detach().requires_grad_() for x in rows]
                 torch.autograd.backward(ctx.function(*own, *shared), [grad[part] for grad in grads])
                 for result, x in zip(results, own):
                     result[part] = x.grad
-        return None, None, None, *results, *(x.grad for x in shared)
+        return None, None, None, *results, *(x.grad for x in shared)  # none for function, block and n
 
 
 def _parts(n: int, block: int) -> list[slice]:
+    """Return n rows as consecutive slices of at most `block` rows."""
     return [slice(start, min(start + block, n)) for start in range(0, n, block)]
 
 
 def _random_state(device: torch.device) -> Tensor:
+    """Return torch's random state on a device."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def _set_random_state(state: Tensor, device: torch.device) -> None:
+    """Set torch's random state on a device."""
     torch.cuda.set_rng_state(state, device) if device.type == "cuda" else torch.set_rng_state(state)
 
 
 def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
-    """Dropout; on a CPU the mask is made of 16 random bits per value, an eighth of the time of torch's Bernoulli numbers."""
+    """Apply dropout; on a CPU, with masks that take an eighth of the time of torch's Bernoulli numbers.
+
+    The mask uses 16 random bits per value, so the probability is rounded to a multiple of 2^-16.
+
+    Parameters
+    ----------
+    x
+        Any shape.
+    probability
+        Probability that a value is dropped, in [0, 1).
+    training
+        Whether to drop at all.
+
+    Returns
+    -------
+    `x` with dropped values at 0 and the others scaled up, so that means stay as they are.
+    """
     if not training or not probability:
         return x
     if not x.is_cpu:
         return functional.dropout(x, probability, training)
-    dropped = min(max(1, round(probability * 2**16)), 2**16 - 1)  # of the 2^16 values that 16 bits have
+    dropped = min(max(1, round(probability * 2**16)), 2**16 - 1)  # how many of the 2^16 values of 16 bits mean drop
+    # One call for 64 bits gives four numbers of 16 bits, in [-2^15, 2^15).
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
     return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))
 
 
 class _SymmetricProduct(torch.autograd.Function):
-    """S @ x for a symmetric sparse S: the gradient is S @ g, no transpose needed."""
+    """S @ x for a symmetric sparse S, whose gradient S @ g needs no transpose."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, symmetric: Tensor, x: Tensor) -> Tensor:
@@ -100,7 +136,8 @@ class _SymmetricProduct(torch.autograd.Function):
 
 
 def _product(symmetric: Tensor, x: Tensor) -> Tensor:
-    """symmetric @ x, without the zeros and the copy of them that @ writes first: two thirds of the time."""
+    """Return symmetric @ x in two thirds of the time of @, which first writes zeros and copies them."""
+    # With beta=0 the summand is ignored, so it may be uninitialised memory.
     return torch.addmm(result := torch.empty_like(x), symmetric, x, beta=0, out=result)
 
 
@@ -108,11 +145,14 @@ symmetric_product = _SymmetricProduct.apply
 
 
 class _UnitRows(torch.autograd.Function):
-    """Rows at unit length, as torch's normalize gives them, in half the passes over them: d h = (d e - e (e . d e)) / |h|."""
+    """Scale rows to unit length like torch's normalize, in half the passes over the data.
+
+    With e = h / |h|, the gradient is d h = (d e - e (e . d e)) / |h|.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)  # torch's normalize has this floor
         unit = x / length
         ctx.save_for_backward(unit, length)
         return unit
@@ -128,10 +168,22 @@ unit_rows = _UnitRows.apply
 
 
 class RowProducts(NamedTuple):
-    """Per cell, [N], of logits u, v, with p, q their row softmax less 1/H, and d = u - v.
+    """Dot products per cell, each [N], from which the losses are computed.
 
-    near: p . (sum of v over neighbours) + u . (sum of q over neighbours); all: the same with the sums over all cells;
-    size_u, size_v: log-normalisers; drift: mean of d, what the 1/H taken off p and q leaves out of p.d and q.d.
+    u and v are the logits of both views. p and q are their row softmax minus 1/H, and d = u - v.
+
+    Attributes
+    ----------
+    pu, qv, pd, qd
+        p . u, q . v, p . d and q . d.
+    near
+        p . (sum of v over neighbours) + u . (sum of q over neighbours).
+    all
+        The same with sums over all cells.
+    size_u, size_v
+        Log-normalisers: log softmax u = u - size_u.
+    drift
+        The mean of d, by which p . d and q . d are too small because 1/H was subtracted from p and q.
     """
 
     pu: Tensor
@@ -146,18 +198,31 @@ class RowProducts(NamedTuple):
 
 
 def row_products(u: Tensor, v: Tensor, neighbourhood: Tensor, block: int = 0) -> RowProducts:
-    """u, v: [N, H]; neighbourhood: [N, N], symmetric and sparse; block: rows at a time, 0 for as many as suit the device."""
+    """Return the dot products of both views that the losses need.
+
+    Parameters
+    ----------
+    u, v
+        [N, H], the logits of both views.
+    neighbourhood
+        [N, N], symmetric and sparse.
+    block
+        Rows at a time; 0 for as many as suit the device.
+    """
     block = block or (max(1, CACHED // u.shape[1]) if u.is_cpu else len(u))
     return RowProducts(*_RowProducts.apply(u, v, neighbourhood, block).unbind(0))
 
 
 class _RowProducts(torch.autograd.Function):
-    """row_products, [9, N], and its gradient written out: rows are worked on while the cache holds them, and p and q are
-    made again in place of being kept."""
+    """`row_products` as one tensor [9, N], with its gradient written out.
+
+    Rows are processed while the cache holds them, and p and q are computed again rather than kept.
+    """
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, v: Tensor, neighbourhood: Tensor, block: int) -> Tensor:
         parts = _parts(len(u), block)
+        # q is needed for all cells at once, since neighbours are anywhere; p only row by row.
         q = torch.empty_like(v)
         for part in parts:
             q[part] = _softmax(v[part])[1]
@@ -174,8 +239,9 @@ class _RowProducts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         u, v, neighbourhood, v_near, q_near, v_all, q_all = ctx.saved_tensors
-        to = RowProducts(*grad[:, :, None])  # each [N, 1]
-        # What reaches q and v over neighbours and over the sums of all cells.
+        to = RowProducts(*grad[:, :, None])  # the gradient of each product, [N, 1]
+        # q and v also get gradient through the products of other cells: dq and dv through near, dq_all and dv_all
+        # through all. The neighbourhood is symmetric, so the same product carries gradients back.
         weighted = to.near * u
         dq = _product(neighbourhood, weighted)
         dq_all, dv_all = torch.zeros_like(q_all), torch.zeros_like(v_all)
@@ -185,7 +251,7 @@ class _RowProducts(torch.autograd.Function):
             dq_all += (to.all[part] * u[part]).sum(0)
             dv_all += (to.all[part] * p).sum(0)
         dv = _product(neighbourhood, weighted)
-        du = weighted
+        du = weighted  # its memory is free again
         for part in ctx.parts:
             own = u[part], v[part], v_near[part], q_near[part], dq[part] + dq_all, dv[part] + dv_all
             du[part], dv[part] = _gradients_of(*own, v_all, q_all, RowProducts(*(x[part] for x in to)))
@@ -193,7 +259,7 @@ class _RowProducts(torch.autograd.Function):
 
 
 def _softmax(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The row softmax, and it less 1/H."""
+    """Return the row softmax, and the row softmax minus 1/H."""
     shares = torch.softmax(x, dim=1)
     return shares, shares - 1 / x.shape[1]
 
@@ -201,6 +267,7 @@ def _softmax(x: Tensor) -> tuple[Tensor, Tensor]:
 def _products_of(
     u: Tensor, v: Tensor, q: Tensor, v_near: Tensor, q_near: Tensor, v_all: Tensor, q_all: Tensor
 ) -> RowProducts:
+    """Return the products of a block of cells, from their rows and the sums over neighbours and over all cells."""
     shares, p = _softmax(u)
     d = u - v
     return RowProducts(
@@ -210,7 +277,7 @@ def _products_of(
         qd=row_dot(q, d),
         near=row_dot(p, v_near) + row_dot(u, q_near),
         all=row_dot(p, v_all) + row_dot(u, q_all),
-        # log softmax = x - size, also where x is largest
+        # log softmax = x - size in every column; in the largest one, the share cannot underflow.
         size_u=u.amax(1) - shares.amax(1).log(),
         size_v=v.amax(1) - (q.amax(1) + 1 / v.shape[1]).log(),
         drift=d.mean(1),
@@ -228,28 +295,43 @@ def _gradients_of(
     q_all: Tensor,
     to: RowProducts,
 ) -> tuple[Tensor, Tensor]:
-    """Of u and v, given those of the products, and what reaches q and v from other cells."""
+    """Return the gradients of u and v for a block of cells.
+
+    Parameters
+    ----------
+    u, v, v_near, q_near, v_all, q_all
+        As in `_products_of`.
+    dq, dv
+        What reaches q and v from other cells.
+    to
+        The gradients of the products, [block, 1] each.
+    """
     (shares_u, p), (shares_v, q), d = _softmax(u), _softmax(v), u - v
+    # Product rule: first the gradients of p, q and d as if they were free.
     dp = to.pu * u + to.pd * d + to.near * v_near + to.all * v_all
     dq = to.qv * v + to.qd * d + dq
     dd = to.pd * p + to.qd * q + to.drift / u.shape[1]
+    # s * (g - s . g) is the gradient through a softmax s, and s itself the gradient of its log-normaliser.
     du = shares_u * (dp - row_dot(shares_u, dp)[:, None] + to.size_u) + to.pu * p + to.near * q_near + to.all * q_all
     dv = shares_v * (dq - row_dot(shares_v, dq)[:, None] + to.size_v) + to.qv * q + dv
     return du + dd, dv - dd
 
 
 def fixed_sum(x: Tensor) -> Tensor:
-    """The sum of all, in an order that the number of threads does not change: torch splits a sum of 32,768 or more by threads."""
-    side = math.isqrt(x.numel())
+    """Return the sum of all values, in an order that does not depend on the number of threads.
+
+    torch splits a sum of 32,768 or more values between threads.
+    """
+    side = math.isqrt(x.numel())  # one thread sums each row; the row sums and the rest are too few to be split
     flat = x.flatten()
     return flat[: side**2].view(side, side).sum(1).sum() + flat[side**2 :].sum()
 
 
 def mean(x: Tensor) -> Tensor:
-    """The mean of [N] values, by `fixed_sum`."""
+    """Return the mean of [N] values, by `fixed_sum`."""
     return fixed_sum(x) / len(x)
 
 
 def row_dot(a: Tensor, b: Tensor) -> Tensor:
-    """[N], a . b row by row, for the same reason in place of a matrix times a vector."""
+    """Return a . b row by row, [N], in an order that does not depend on the number of threads."""
     return torch.linalg.vecdot(a, b)

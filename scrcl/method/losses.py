@@ -2,9 +2,11 @@
 
     L = HEA + lambda1 NDC + lambda2 CVC
 
-Shapes: N cells (or spots), H hidden units, K' refined dimensions. `tests/dense_reference.py` has the same losses as the
-paper writes them, N x N and all. A further term is a function here, a field of `Losses` and a line of `Losses.total`;
-its weight is a field of `Objective` and a setting of that name in `scrcl/recipes.py`.
+Shapes: N cells (or spots), H hidden units, K' refined dimensions. `tests/dense_reference.py` computes the same losses
+as the paper writes them, with N x N matrices.
+
+To add a term, write a function here, add a field to `Losses` and a line to `Losses.total`, and add its weight as a
+field of `Objective` and a setting of the same name in `scrcl/recipes.py`.
 """
 
 from __future__ import annotations
@@ -19,16 +21,26 @@ from scrcl.method.network import Embeddings
 
 
 class Objective(NamedTuple):
-    """What is minimised: temperature t, the weights lambda1 (of NDC) and lambda2 (of CVC), and the form of CVC."""
+    """What training minimises.
+
+    Attributes
+    ----------
+    temperature
+        t, by which the embeddings are divided before the softmax.
+    lambda1, lambda2
+        Weights of NDC and of CVC.
+    consistency
+        The form of CVC, a key of CONSISTENCY.
+    """
 
     temperature: float
     lambda1: float
     lambda2: float
-    consistency: str = "published"  # a key of CONSISTENCY
+    consistency: str = "published"
 
 
 class Losses(NamedTuple):
-    """Scalars, before their weights."""
+    """The loss terms before they are weighted, each a scalar."""
 
     hea_global: Tensor
     hea_cell: Tensor
@@ -36,27 +48,27 @@ class Losses(NamedTuple):
     cvc: Tensor
 
     def total(self, objective: Objective) -> Tensor:
-        """L = HEA + lambda1 NDC + lambda2 CVC."""
+        """Return L = HEA + lambda1 NDC + lambda2 CVC."""
         return self.hea_global + self.hea_cell + objective.lambda1 * self.ndc + objective.lambda2 * self.cvc
 
 
 def losses(embeddings: Embeddings, neighbourhood: Tensor, objective: Objective, block: int = 0) -> Losses:
-    """All loss terms of one forward pass.
+    """Return all loss terms of one forward pass.
 
     Parameters
     ----------
     embeddings
-        What the network gives.
+        What the network returns.
     neighbourhood
         [N, N] sparse 0/1, A + I.
     objective
-        Temperature and form of CVC.
+        Temperature, and the form of CVC.
     block
-        Cells at a time, 0 for as many as suit the device.
+        Cells at a time; 0 for as many as suit the device.
     """
     e1, e2, z1, z2 = embeddings
-    degree = neighbourhood @ torch.ones_like(e1[:, 0])
-    # p and q of the paper are the row softmax of these
+    degree = neighbourhood @ torch.ones_like(e1[:, 0])  # |N(i)| + 1
+    # Logits: p and q of the paper are their row softmax.
     u, v = (e1, e2) if objective.temperature == 1 else (e1 / objective.temperature, e2 / objective.temperature)
     products = row_products(u, v, neighbourhood, block)
     return Losses(
@@ -66,24 +78,32 @@ def losses(embeddings: Embeddings, neighbourhood: Tensor, objective: Objective, 
     )
 
 
-# The divergence of cell i in one view from cell j in the other is D_ij = KL(p_i || q_j) + KL(q_j || p_i). With u and v
-# the logits of p and q,
+# The divergence between cell i in one view and cell j in the other is D_ij = KL(p_i || q_j) + KL(q_j || p_i). With u
+# and v the logits of p and q,
 #
 #     D_ij = (p_i - q_j) . (log p_i - log q_j) = (p_i - q_j) . (u_i - v_j),
 #
-# since the log-normalisers are constant along a row and p_i - q_j sums to 0. No logarithm is taken, so nothing overflows
-# at small t. For the same reason 1/H may be taken off p and q; what remains is as small as D itself, which keeps
-# float32 from cancelling. Sums of D over all cells and over neighbours split into dot products: O(N H) and O(edges H).
+# since the log-normalisers are constant along a row and p_i - q_j sums to 0. No logarithm is taken, so nothing
+# overflows at small t. For the same reason 1/H may be subtracted from p and q. What remains is as small as D itself, so
+# float32 loses no digits by cancellation. Sums of D over all cells and over neighbours split into dot products, which
+# cost O(N H) and O(edges H).
 
 
 def distribution_alignment(products: RowProducts) -> tuple[Tensor, Tensor]:
-    """HEA, global and per cell: both views of the data give the same distribution.
+    """Return HEA, global and per cell: low when both views of the data give the same distribution.
 
-    cell    1/2 mean_i D_ii
-    global  KL(P || Q) + KL(Q || P), P and Q the softmax over all N x H entries: the row softmax weighted by the rows'
-            share of the total
+        cell    1/2 mean_i D_ii
+        global  KL(P || Q) + KL(Q || P)
+
+    P and Q are the softmax over all N x H entries, which is the row softmax weighted by the rows' share of the total.
+
+    Parameters
+    ----------
+    products
+        The dot products of both views.
     """
     _, _, pd, qd, _, _, size_u, size_v, drift = products
+    # A row's share of the softmax over all entries depends on its log-normaliser alone.
     share_p, share_q = size_u.softmax(0), size_v.softmax(0)
     hea_global = fixed_sum(share_p * (pd + drift) - share_q * (qd + drift))
     hea_cell = mean(pd - qd) / 2
@@ -91,33 +111,54 @@ def distribution_alignment(products: RowProducts) -> tuple[Tensor, Tensor]:
 
 
 def neighbourhood_contrast(products: RowProducts, neighbourhood: Tensor, degree: Tensor) -> Tensor:
-    """NDC: a cell is near its neighbours in the other view, and far from all other cells.
+    """Return NDC: low when a cell is near its neighbours in the other view and far from all other cells.
 
         mean_i [ sum_(j in N(i) or j=i) D_ij / (|N(i)| + 1) ] / [ sum_(j != i) D_ij / (N - 1) ]
 
-    neighbourhood: [N, N] sparse, A + I; degree: [N], its row sums.
+    Parameters
+    ----------
+    products
+        The dot products of both views.
+    neighbourhood
+        [N, N] sparse, A + I.
+    degree
+        [N], its row sums.
     """
     pu, qv, pd, qd, near_cross, all_cross, *_ = products
     n_cells = len(pu)
     qv_near = symmetric_product(neighbourhood, qv[:, None])[:, 0]
+    # Both sums of D_ij expand to p_i . u_i and q_j . v_j minus the cross terms. D is never below 0, but by rounding the
+    # computed sum can be.
     near = (degree * pu + qv_near - near_cross).clamp_min(0) / degree
+    # pd - qd is D_ii, which the denominator leaves out.
     far = (n_cells * pu + fixed_sum(qv) - all_cross - (pd - qd)) / max(n_cells - 1, 1)
     far = torch.maximum(far, _rounding_error_of_far(pu, qv))
     return mean(near / far)
 
 
 def _rounding_error_of_far(pu: Tensor, qv: Tensor) -> Tensor:
-    """Where all cells are alike near and far are rounding errors; without a floor their ratio could be anything."""
+    """Return a floor for the denominator of NDC, [N].
+
+    Where all cells are alike, numerator and denominator are rounding errors, and without a floor their ratio could be
+    anything.
+    """
     precision = torch.finfo(pu.dtype)
     return 10 * precision.eps * (pu.abs() + fixed_sum(qv.abs()) / len(pu)).detach() + precision.tiny**0.5
 
 
 def consistency(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree: Tensor) -> Tensor:
-    """CVC: the refined embeddings of both views are alike for neighbours and for no others.
+    """Return CVC: low when the refined embeddings of both views are alike for neighbours and for no other cells.
 
-        mean over all N^2 of (Z1 Z2^T - (A + I))^2, expanded so that no N x N is formed
+        mean over all N^2 of (Z1 Z2^T - (A + I))^2, expanded so that no N x N matrix is formed
 
-    z1, z2: [N, K'].
+    Parameters
+    ----------
+    z1, z2
+        [N, K'], the refined embeddings.
+    neighbourhood
+        [N, N] sparse, A + I.
+    degree
+        [N], its row sums.
     """
     all_pairs = ((z1.T @ z1) * (z2.T @ z2)).sum()
     neighbours = fixed_sum(z1 * symmetric_product(neighbourhood, z2))
@@ -125,15 +166,24 @@ def consistency(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree: Tensor) -
 
 
 def scale_free_consistency(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree: Tensor) -> Tensor:
-    """CVC after the best scaling of Z1 Z2^T: -log cos^2 of the angle between Z1 Z2^T and A + I, 0 where they are parallel.
+    """Return CVC after the best scaling of Z1 Z2^T, as -log cos^2 of the angle between Z1 Z2^T and A + I.
 
-    In the published CVC the sum over neighbours is divided by N^2, so what draws neighbours together fades
-    as 1/N beside what drives all cells apart. min over c of |c Z1 Z2^T - (A + I)|^2 = |A + I|^2 (1 - cos^2)
-    has no such scale; its optimum is that of the spectral contrastive loss (HaoChen 2021).
+    It is 0 where the two are parallel. In the published CVC the sum over neighbours is divided by N^2, so the force
+    that draws neighbours together fades as 1/N compared with the force that drives all cells apart. With the best
+    scaling c this does not happen:
+
+        min over c of |c Z1 Z2^T - (A + I)|^2 = |A + I|^2 (1 - cos^2)
+
+    Its optimum is the one of the spectral contrastive loss (HaoChen 2021).
+
+    Parameters
+    ----------
+    z1, z2, neighbourhood, degree
+        As for `consistency`.
     """
     all_pairs = ((z1.T @ z1) * (z2.T @ z2)).sum()
     neighbours = fixed_sum(z1 * symmetric_product(neighbourhood, z2))
-    tiny = torch.finfo(z1.dtype).tiny ** 0.5
+    tiny = torch.finfo(z1.dtype).tiny ** 0.5  # keeps the logarithms finite
     return (all_pairs.clamp_min(tiny) * fixed_sum(degree)).log() - 2 * neighbours.clamp_min(tiny).log()
 
 

@@ -17,7 +17,17 @@ from scrcl.method.kernels import by_rows, dropout, symmetric_product, unit_rows
 
 
 class Architecture(NamedTuple):
-    """H hidden units, K' refined dimensions, the probability of dropout in [0, 1)."""
+    """The sizes of the network.
+
+    Attributes
+    ----------
+    hidden
+        H, the number of hidden units.
+    refined_width
+        K', the number of refined dimensions.
+    dropout
+        The probability of dropout, in [0, 1).
+    """
 
     hidden: int
     refined_width: int
@@ -25,7 +35,15 @@ class Architecture(NamedTuple):
 
 
 class Embeddings(NamedTuple):
-    """e1, e2: [N, H], cell embeddings; z1, z2: [N, K'], refined embeddings; all in rows of unit length."""
+    """What the network returns, all with rows of unit length.
+
+    Attributes
+    ----------
+    e1, e2
+        [N, H], cell embeddings of both views.
+    z1, z2
+        [N, K'], refined embeddings of both views.
+    """
 
     e1: Tensor
     e2: Tensor
@@ -34,47 +52,50 @@ class Embeddings(NamedTuple):
 
 
 class SymmetricGCNConv(GCNConv):
-    """GCNConv over a symmetric, already normalised sparse adjacency: one sparse product each way."""
+    """GCNConv for a symmetric, already normalised sparse adjacency, with one sparse product in each direction."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, normalize=False)
 
     def message_and_aggregate(self, adj_t: Tensor, x: Tensor) -> Tensor:
+        """Sum the rows of x over neighbours; GCNConv calls this."""
         return symmetric_product(adj_t, x)
 
 
 class GraphEncoder(nn.Module):
-    """GCN -> LeakyReLU -> GCN -> LeakyReLU -> dropout -> Linear -> LeakyReLU, [N, G] to [N, H].
+    """The graph encoder: GCN -> LeakyReLU -> GCN -> LeakyReLU -> dropout -> Linear -> LeakyReLU, [N, G] to [N, H].
 
-    The first GCN multiplies an input that never changes by a graph that never
-    changes, so it receives the product and is left with its weights: (A_hat X) W + b.
+    The first GCN multiplies an input that never changes by a graph that never changes. So it receives the product and
+    keeps only its weights: (A_hat X) W + b.
     """
 
     def __init__(self, n_genes: int, hidden: int, dropout: float):
         super().__init__()
-        # GCNConv's own initialisation, since this is its first half.
+        # Initialised as GCNConv does it, since this layer is the weight half of one.
         self.gcn1 = InitLinear(n_genes, hidden, weight_initializer="glorot", bias_initializer="zeros")
         self.gcn2 = SymmetricGCNConv(hidden, hidden)
         self.out = nn.Linear(hidden, hidden)
         self.dropout = dropout
 
     def forward(self, inputs: GraphInputs) -> Tensor:
+        """Return H2, [N, H]."""
         h = leaky_relu_(self.gcn1(inputs.propagated_view2))
         h = leaky_relu_(self.gcn2(h, inputs.normalised))
         (h,) = by_rows(self._head, inputs.block, (h,), (self.out.weight, self.out.bias))
         return h
 
     def _head(self, h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
+        """Return dropout, Linear and LeakyReLU of some rows."""
         return (leaky_relu_(linear(dropout(h, self.dropout, self.training), weight, bias)),)
 
 
 class ScRCL(nn.Module):
-    """Two encoders of the same cells and their refinement by cell-gene associations.
+    """Two encoders of the same cells, and their refinement by cell-gene associations.
 
     Parameters
     ----------
     n_cells, n_genes
-        N and G; the gene encoder's weights hang on the number of cells.
+        N and G; the gene encoder has one weight vector per cell.
     architecture
         H, K' and the probability of dropout.
     """
@@ -88,28 +109,50 @@ class ScRCL(nn.Module):
         self.gene_encoder = GCNConv(n_cells, refined_width, normalize=False)
 
     def forward(self, inputs: GraphInputs) -> Embeddings:
+        """Return the embeddings that the losses compare."""
         h1, h2 = self.encode(inputs)
         q = self.encode_genes(inputs)
         return self.contrasted(h1, h2, q, inputs.block)
 
     def encode(self, inputs: GraphInputs) -> tuple[Tensor, Tensor]:
-        """H1 = ReLU(X1 W + b) and H2, of the graph encoder: the hidden units of both views, [N, H] each."""
+        """Return the hidden units of both views, [N, H] each: H1 = ReLU(X1 W + b), and H2 of the graph encoder."""
         return self.expression_encoder(inputs.view1).relu_(), self.graph_encoder(inputs)
 
     def encode_genes(self, inputs: GraphInputs) -> Tensor:
-        """Q = ReLU(GCN_B(X1^T)), [G, K']."""
+        """Return Q = ReLU(GCN_B(X1^T)), [G, K']."""
         return self.gene_encoder(inputs.view1.T, inputs.gene_graph).relu()
 
     def contrasted(self, h1: Tensor, h2: Tensor, q: Tensor, block: int = 0) -> Embeddings:
-        """What the losses compare: E1, E2 are H1, H2 in rows of unit length, Z1, Z2 their refinement by the genes."""
+        """Return what the losses compare: the cell embeddings and the refined embeddings of both views.
+
+        E1, E2 are H1, H2 with rows of unit length, and Z1, Z2 their refinement by the genes.
+
+        Parameters
+        ----------
+        h1, h2
+            [N, H], the hidden units of both views.
+        q
+            [G, K'], the encoded genes.
+        block
+            Cells at a time; 0 for all.
+        """
         z1, z2 = self.refine(q, h1, h2, block=block)
         (e1,), (e2,) = (by_rows(lambda h: (unit_rows(h),), block, (h,)) for h in (h1, h2))
         return Embeddings(e1, e2, z1, z2)
 
     def refine(self, q: Tensor, *hidden: Tensor, block: int = 0) -> list[Tensor]:
-        """Z = rownorm(P(h) Q) for each h. q: [G, K'], h: [N, H], results [N, K'].
+        """Return Z = rownorm(P(h) Q), [N, K'], for each h.
 
-        P(h) Q = h (W^T Q) + b Q: multiplied small side first, so that the N x G intermediate P(h) never exists.
+        P(h) Q = h (W^T Q) + b Q. The small factors are multiplied first, so the N x G matrix P(h) is never formed.
+
+        Parameters
+        ----------
+        q
+            [G, K'], the encoded genes.
+        hidden
+            [N, H] each, hidden units.
+        block
+            Cells at a time; 0 for all.
         """
 
         def refined(h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:

@@ -1,4 +1,4 @@
-"""Full-batch training. No clustering and no scoring happens in here."""
+"""Train the network on all cells at once; nothing is clustered or scored here."""
 
 from __future__ import annotations
 
@@ -18,20 +18,35 @@ from scrcl.method.network import Architecture, ScRCL
 from scrcl.runtime import keep_freed_memory
 
 PER_CELL = "gene_encoder.lin.weight"  # [K', N]
-PLATEAU_EPOCHS = 10  # over which a loss is seen to fall or not
+PLATEAU_EPOCHS = 10  # epochs over which the fall of the loss is measured
 
 
 class Fitted(NamedTuple):
-    """model on its device, its last state; history: per epoch, the losses."""
+    """A trained network.
+
+    Attributes
+    ----------
+    model
+        The network after the last epoch, on its device.
+    history
+        The losses of each epoch.
+    """
 
     model: ScRCL
     history: list[dict[str, float]]
 
 
 class Schedule(NamedTuple):
-    """How long and how fast: full-batch epochs at most, and Adam's learning rate and L2 weight decay.
+    """How long and how fast to train.
 
-    plateau: training ends once the loss falls by less than this share of its first value in 10 epochs; 0 for never.
+    Attributes
+    ----------
+    epochs
+        Full-batch epochs at most.
+    lr, weight_decay
+        Adam's learning rate and L2 weight decay.
+    plateau
+        Training ends when the loss falls by less than this share of its first value in 10 epochs; 0 for never.
     """
 
     epochs: int
@@ -52,19 +67,19 @@ def fit(
 ) -> Fitted:
     """Train a new model with Adam.
 
-    Within `interrupts.handled()`, as in the scripts, Ctrl-C and SIGTERM wait for the end of the epoch, after which the
-    state is kept. The caller's torch random state is left as it was.
+    Within `interrupts.handled()`, as in the scripts, Ctrl-C and SIGTERM take effect at the end of the epoch, after the
+    state has been saved. The caller's torch random state stays as it was.
 
     Parameters
     ----------
     inputs, architecture, objective, schedule
-        What is trained on, which network, what is minimised, and for how long.
+        What to train on, which network, what to minimise, and for how long.
     seed
-        Of the initial parameters and of dropout.
+        Sets the initial parameters and dropout.
     on_epoch
-        Receives {seed, epoch, the losses, total} after each epoch, also for epochs of the checkpoint.
+        Receives {seed, epoch, the losses, total} after each epoch, also for epochs from the checkpoint.
     checkpoints
-        Where the state of training is kept, and where it goes on from.
+        Where the state of training is saved, and where training continues from.
 
     Raises
     ------
@@ -98,14 +113,24 @@ def fit(
 
 
 def new_model(inputs: GraphInputs, architecture: Architecture) -> ScRCL:
-    """A model for these inputs, on their device, with parameters from torch's random state."""
+    """Return a new model for these inputs, on their device, with parameters drawn from torch's random state."""
     n_cells, n_genes = inputs.view1.shape
     model = ScRCL(n_cells, n_genes, architecture)
     return model.to(inputs.view1.device, inputs.view1.dtype)
 
 
 def restored_model(parameters: dict[str, torch.Tensor], inputs: GraphInputs, architecture: Architecture) -> ScRCL:
-    """`new_model` with parameters of an earlier one; the caller's torch random state is left as it was."""
+    """Return a model with the parameters of an earlier one.
+
+    The caller's torch random state stays as it was.
+
+    Parameters
+    ----------
+    parameters
+        The state dict of the earlier model.
+    inputs, architecture
+        What it was trained on, and its sizes.
+    """
     with torch.random.fork_rng(devices=[]):
         model = new_model(inputs, architecture)
     model.load_state_dict(parameters)
@@ -113,7 +138,17 @@ def restored_model(parameters: dict[str, torch.Tensor], inputs: GraphInputs, arc
 
 
 def in_order_of_cells(parameters: dict[str, torch.Tensor], order: np.ndarray | None) -> dict[str, torch.Tensor]:
-    """Parameters of a model that has seen the cells in that order, for cells as they stand; the gene encoder's hang on it."""
+    """Return parameters that fit the cells in their own order, for a model trained on them in another order.
+
+    Only the gene encoder's weights depend on the order of the cells.
+
+    Parameters
+    ----------
+    parameters
+        The state dict of the model.
+    order
+        [N], the order in training; None for the cells' own.
+    """
     if order is None:
         return parameters
     weight = torch.empty_like(parameters[PER_CELL])
@@ -122,7 +157,7 @@ def in_order_of_cells(parameters: dict[str, torch.Tensor], order: np.ndarray | N
 
 
 def _state(seed: int, model: ScRCL, optimizer: torch.optim.Adam, history: list[dict[str, float]]) -> dict[str, Any]:
-    """All that the next epochs depend on."""
+    """Return everything that the next epochs depend on."""
     on_cuda = next(model.parameters()).is_cuda
     return {
         "seed": seed,
@@ -136,7 +171,7 @@ def _state(seed: int, model: ScRCL, optimizer: torch.optim.Adam, history: list[d
 
 
 def _go_on(state: dict[str, Any] | None, model: ScRCL, optimizer: torch.optim.Adam) -> list[dict[str, float]]:
-    """Bring a state back, torch's random one included; the losses of the epochs before it, none without a state."""
+    """Restore a state, with torch's random state, and return the losses up to it; without a state, return none."""
     if state is None:
         return []
     model.load_state_dict(state["model"])
@@ -149,7 +184,10 @@ def _go_on(state: dict[str, Any] | None, model: ScRCL, optimizer: torch.optim.Ad
 
 
 def _has_flattened(history: list[dict[str, float]], plateau: float) -> bool:
-    """Whether the total loss has fallen by less than plateau times its first value over the last PLATEAU_EPOCHS; never for a plateau of 0."""
+    """Return whether the total loss fell by less than `plateau` times its first value over the last PLATEAU_EPOCHS.
+
+    With a plateau of 0 it never does.
+    """
     if plateau == 0 or len(history) <= PLATEAU_EPOCHS:
         return False
     fallen = history[-1 - PLATEAU_EPOCHS]["total"] - history[-1]["total"]
@@ -157,22 +195,33 @@ def _has_flattened(history: list[dict[str, float]], plateau: float) -> bool:
 
 
 def adam(model: ScRCL, schedule: Schedule) -> torch.optim.Adam:
-    """Adam with L2 weight decay, as published, in one kernel where the device has one."""
+    """Return Adam with L2 weight decay, as published, in one fused kernel where the device has one."""
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
     return torch.optim.Adam(model.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay, fused=fused)
 
 
 def _diverged(what: str) -> UserError:
+    """Return the error for a training that has diverged."""
     return UserError(f"{what}; lower --lr or raise --temperature.")
 
 
 def step(model: ScRCL, inputs: GraphInputs, optimizer: torch.optim.Optimizer, objective: Objective) -> dict[str, float]:
-    """An update, and its losses by name: the one transfer from the device."""
+    """Make one update, and return its losses by name; this is the only transfer from the device."""
     return dict(zip([*Losses._fields, "total"], update(model, inputs, optimizer, objective).tolist()))
 
 
 def update(model: ScRCL, inputs: GraphInputs, optimizer: torch.optim.Optimizer, objective: Objective) -> torch.Tensor:
-    """One full-batch step without waiting for the device; the losses before it and their weighted total, on the device."""
+    """Make one full-batch update, without waiting for the device.
+
+    Parameters
+    ----------
+    model, inputs, optimizer, objective
+        The network, what it is trained on, Adam, and what is minimised.
+
+    Returns
+    -------
+    The losses before the update and their weighted total, on the device.
+    """
     model.train()
     optimizer.zero_grad(set_to_none=True)
     terms = losses(model(inputs), inputs.neighbourhood, objective, inputs.block)
@@ -183,17 +232,27 @@ def update(model: ScRCL, inputs: GraphInputs, optimizer: torch.optim.Optimizer, 
 
 
 def _step_in_one_thread(optimizer: torch.optim.Optimizer) -> None:
-    """One step of the optimizer in one thread: where a tensor is split between threads, its kernel rounds differently."""
+    """Run one step of the optimizer in one thread, since its kernel rounds differently where threads split a tensor."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         optimizer.step()
-    finally:  # Ctrl-C in a notebook
+    finally:  # also after Ctrl-C in a notebook
         torch.set_num_threads(threads)
 
 
 class Embedded(NamedTuple):
-    """encoder: [N, 2H] float32, [E1 | E2]; refined: [N, 2K'], [Z1 | Z2]; lengths: [N, 2], those that the rows of E1 and E2 had."""
+    """The embeddings of all cells, float32.
+
+    Attributes
+    ----------
+    encoder
+        [N, 2H], [E1 | E2].
+    refined
+        [N, 2K'], [Z1 | Z2].
+    lengths
+        [N, 2], the lengths of the rows of H1 and H2, before they were scaled to 1.
+    """
 
     encoder: np.ndarray
     refined: np.ndarray
@@ -202,12 +261,19 @@ class Embedded(NamedTuple):
 
 @torch.no_grad()
 def embed(model: ScRCL, inputs: GraphInputs) -> Embedded:
-    """Embed all cells, dropout off.
+    """Embed all cells, without dropout.
+
+    Parameters
+    ----------
+    model
+        A trained network.
+    inputs
+        What it was trained on.
 
     Raises
     ------
     UserError
-        Where that is not finite.
+        When an embedding is not finite.
     """
     model.eval()
     hidden = model.encode(inputs)

@@ -1,10 +1,10 @@
-"""Figures of a finished run, each a function of the AnnData that the run has annotated; `scrcl.pl` for short.
+"""Draw the figures of a finished run from the AnnData that the run has annotated; `scrcl.pl` for short.
 
 >>> scrcl.pl.umap(adata)  # a matplotlib Figure; no window is opened
 
-This is the registry: a figure of a run is a function `NAME(adata, key="scrcl")` in a file of this room, which returns a
-Figure, or None where there is nothing to draw, and one line in `FIGURES`; a figure of marker genes is a function
-`NAME(scene)` and one line in `GENE_FIGURES`. Modules are loaded when their figure is drawn.
+This is the registry. A figure of a run is a function `NAME(adata, key="scrcl")` in a file of this folder, plus one line
+in `FIGURES`; it returns a Figure, or None when there is nothing to draw. A figure of marker genes is a function
+`NAME(scene)`, plus one line in `GENE_FIGURES`. Modules are loaded when their figure is drawn.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """The title of a figure, the tasks that it is drawn for, and the module that holds its function."""
+    """A figure in the registry.
+
+    Attributes
+    ----------
+    title
+        The title of the figure.
+    tasks
+        The tasks that it is drawn for.
+    module
+        The module in this folder that holds its function.
+    """
 
     title: str
     tasks: tuple[Literal["SC", "ST"], ...]
@@ -50,12 +60,12 @@ GENE_FIGURES = {  # in the order of the report
 
 
 def names(task: str) -> list[str]:
-    """The figures of a run, in the order in which they are drawn."""
+    """Return the names of a run's figures, in the order in which they are drawn."""
     return [name for name, entry in FIGURES.items() if task in entry.tasks]
 
 
 def gene_figure(name: str) -> Any:
-    """The function that draws a figure of marker genes."""
+    """Return the function that draws a figure of marker genes."""
     return getattr(import_module(f"scrcl.plot.{GENE_FIGURES[name].module}"), name)
 
 

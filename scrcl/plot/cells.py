@@ -1,4 +1,4 @@
-"""Figures of any run: the UMAP, the losses, and clusters against known types."""
+"""Figures of any run: the UMAP, the losses, and a table of clusters and known types."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from matplotlib.ticker import LogFormatter
 from scrcl.cluster.scores import matched_types
 from scrcl.plot.style import MISSING, Scene, bare_copy
 
-MOST_TYPES = 150  # rows of a confusion table that can still be read
+MOST_TYPES = 150  # most rows of a confusion table that can be read
 
 
 def umap(adata: AnnData, key: str = "scrcl") -> Figure:
-    """Draw the UMAP by cluster, by given type where known, and, of several seeds, by confidence, side by side.
+    """Draw the UMAP by cluster and by known type, and with several seeds also by confidence, side by side.
 
     Parameters
     ----------
@@ -24,6 +24,11 @@ def umap(adata: AnnData, key: str = "scrcl") -> Figure:
         Annotated by a run; its obs[key], obs[key_confidence], uns[key] and obsm['X_umap'] are read.
     key
         The run's `key_added`.
+
+    Raises
+    ------
+    UserError
+        When there is no run under this key, or no UMAP.
     """
     scene = Scene(adata, key)
     bare = bare_copy(scene)
@@ -55,6 +60,11 @@ def losses(adata: AnnData, key: str = "scrcl") -> Figure:
         Annotated by a run; its uns[key]['losses'] is read.
     key
         The run's `key_added`.
+
+    Raises
+    ------
+    UserError
+        When there is no run under this key.
     """
     history = pd.DataFrame(Scene(adata, key).facts["losses"])
     names = {name: TERMS.get(name, name) for name in history if name not in ("seed", "epoch")}
@@ -63,7 +73,7 @@ def losses(adata: AnnData, key: str = "scrcl") -> Figure:
         for seed, run in history.groupby("seed"):
             axes.plot(run["epoch"], run[name], label=f"seed {seed:.0f}")
         axes.set(title=title, xlabel="epoch", yscale="log" if (history[name] > 0).all() else "linear")
-        if axes.get_yscale() == "log":  # plain numbers, no formulas
+        if axes.get_yscale() == "log":  # plain numbers instead of formulas such as 10^2
             axes.yaxis.set_major_formatter(LogFormatter())
             axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
     axes.legend(frameon=False)
@@ -71,7 +81,7 @@ def losses(adata: AnnData, key: str = "scrcl") -> Figure:
 
 
 def confusion(adata: AnnData, key: str = "scrcl") -> Figure | None:
-    """Draw the share of each known type in each cluster, clusters in the order of the types they match.
+    """Draw the share of each known type in each cluster, with clusters in the order of the types they match.
 
     Parameters
     ----------
@@ -82,7 +92,12 @@ def confusion(adata: AnnData, key: str = "scrcl") -> Figure | None:
 
     Returns
     -------
-    None without known types, and for more than 150 of them, which nobody could read.
+    The figure; None when there are no known types, or more than 150, which nobody could read.
+
+    Raises
+    ------
+    UserError
+        When there is no run under this key.
     """
     scene = Scene(adata, key)
     known = scene.known
@@ -106,9 +121,17 @@ def confusion(adata: AnnData, key: str = "scrcl") -> Figure | None:
 
 
 def shares(predicted: pd.Series, known: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Cells of every known type in every cluster, and their share of the type, on the cells that have both.
+    """Count the cells of every known type in every cluster, among the cells that have both.
 
-    The shares have types in rows, the largest first, and clusters in the order of the types they match.
+    Parameters
+    ----------
+    predicted, known
+        Labels with the same index; values may be missing.
+
+    Returns
+    -------
+    The counts, and their share of each type. The shares have types in rows, the largest first, and clusters in columns,
+    in the order of the types they match.
     """
     both = known.notna() & predicted.notna()
     predicted, known = predicted[both].astype(str), known[both]

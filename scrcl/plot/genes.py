@@ -1,6 +1,6 @@
-"""Figures of marker genes, sized so that every cluster and gene can be read at 2 clusters and at 40.
+"""Figures of marker genes, sized so that every cluster and gene can be read with 2 clusters and with 40.
 
-Each figure is a function of a `GeneScene`; its name stands in `scrcl.plot.GENE_FIGURES`.
+Each figure is a function of a `GeneScene`; its name is listed in `scrcl.plot.GENE_FIGURES`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from scrcl.keys import SPATIAL, UMAP
 from scrcl.plot import tissue
 from scrcl.plot.style import MISSING, PALETTE, as_categorical, colours
 
-MOST_CELLS = 200  # of a cluster, in violins: more change nothing that can be seen
-MOST_RANKED = 50  # genes in a ranking panel
-HEATMAP_COLUMNS = 50  # per cluster
-SWAP_FROM = 40  # genes from which genes stand in rows, so that figures grow downwards and can be scrolled
-COLUMNS = 4  # of panels in a grid
-SMALLEST_P = 1e-300  # p-values below it are drawn as it
+MOST_CELLS = 200  # most cells of a cluster in violins; more would make no visible difference
+MOST_RANKED = 50  # most genes in a ranking panel
+HEATMAP_COLUMNS = 50  # cells per cluster
+SWAP_FROM = 40  # from so many genes on, genes are in rows, so that figures grow downwards and can be scrolled
+COLUMNS = 4  # panels side by side in a grid
+SMALLEST_P = 1e-300  # smaller p-values are drawn as this one
 _SCORES = {"wilcoxon": "Wilcoxon's z", "t-test": "Welch's t", "logreg": "coefficient of logistic regression"}
 
 
@@ -46,7 +46,16 @@ class Drawing(NamedTuple):
 class GeneScene:
     """What the figures of marker genes are drawn from.
 
-    labelled: the cells; found: their genes; names: what clusters are called in figures, by cluster.
+    Attributes
+    ----------
+    labelled
+        The cells with their clusters.
+    found
+        The ranked genes of the clusters.
+    names
+        What each cluster is called in figures, by cluster.
+    settings
+        The settings of the ranking and of the figures.
     """
 
     labelled: Labelled
@@ -61,36 +70,39 @@ class GeneScene:
 
     @cached_property
     def first(self) -> dict[str, str]:
-        """One gene per cluster: the top gene with the largest fold change; failing any, the first by score."""
+        """One gene per cluster: the top gene with the largest fold change, or else the first gene by score."""
         return {name: (self.found.top[name] or own)[0] for name, own in self.genes.items()}
 
     @cached_property
     def shown(self) -> ad.AnnData:
-        """The genes that are drawn, see `drawable`."""
+        """The cells with the genes that are drawn, see `drawable`."""
         genes = [gene for own in [*self.genes.values(), self.first.values()] for gene in own]
         return drawable(self.labelled, genes, self.names)
 
     @property
     def titled_first(self) -> dict[str, str]:
-        """`first` by title."""
+        """The genes of `first`, by the title of their panel."""
         return {f"{self.names[name]}: {gene}": gene for name, gene in self.first.items()}
 
     @property
     def first_in_words(self) -> str:
-        """How `first` was chosen."""
+        """The sentence that says how `first` was chosen."""
         return (
-            f"Of the first {self.settings.n_genes} genes by score that pass the filter but for the share of other cells, "
-            "the one with the largest fold change; failing any, the first by score."
+            f"Of the first {self.settings.n_genes} genes by score that pass the filter but for the share of other "
+            "cells, the one with the largest fold change; failing any, the first by score."
         )
 
     @property
     def brackets(self) -> dict[str, list[str]]:
-        """`genes` by the name of the cluster, with a star where none passes the filter."""
+        """The genes that are drawn, by the shown name of the cluster.
+
+        A star marks a cluster where no gene passes the filter.
+        """
         return {self.names[name] + "*" * (not self.found.specific[name]): own for name, own in self.genes.items()}
 
     @property
     def filter_in_words(self) -> str:
-        """Which genes are drawn."""
+        """The sentence that says which genes are drawn."""
         unit = self.labelled.unit
         text = (
             f"More than {self.settings.min_in_group_fraction:.0%} of the cluster's {unit} have the gene, less than "
@@ -103,46 +115,46 @@ class GeneScene:
 
     @property
     def swap_axes(self) -> bool:
-        """Whether genes stand in rows."""
+        """Whether genes are drawn in rows."""
         return sum(map(len, self.genes.values())) >= SWAP_FROM
 
 
 def umap_clusters(scene: GeneScene) -> Drawing:
-    """Clusters on the UMAP."""
+    """Draw the clusters on the UMAP."""
     return Drawing(f"UMAP of {scene.labelled.umap_from}.", clusters_figure(scene.shown))
 
 
 def tissue_clusters(scene: GeneScene) -> Drawing:
-    """Clusters on the tissue."""
+    """Draw the clusters on the tissue."""
     return Drawing("", tissue_figure(scene.labelled, scene.shown))
 
 
 def umap_markers(scene: GeneScene) -> Drawing:
-    """One gene per cluster on the UMAP."""
+    """Draw one gene per cluster on the UMAP."""
     return Drawing(scene.first_in_words, umap_markers_figure(scene.shown, scene.titled_first))
 
 
 def tissue_markers(scene: GeneScene) -> Drawing:
-    """One gene per cluster on the tissue."""
+    """Draw one gene per cluster on the tissue."""
     places = tissue.side_by_side(scene.labelled.cells.obsm[SPATIAL][:, :2], scene.labelled.sections)
     figure = tissue_markers_figure(scene.shown, scene.titled_first, places)
     return Drawing(scene.first_in_words, figure)
 
 
 def ranking(scene: GeneScene) -> Drawing:
-    """The first genes of every cluster by score."""
+    """Draw the first genes of every cluster by score."""
     n_genes = min(scene.settings.n_genes, MOST_RANKED)
     caption = f"The first {n_genes} genes by {_SCORES[scene.settings.method]}, before the filter."
     return Drawing(caption, ranking_figure(scene.found, scene.names, n_genes))
 
 
 def dotplot(scene: GeneScene) -> Drawing:
-    """scanpy's dot plot."""
+    """Draw scanpy's dot plot."""
     return Drawing(scene.filter_in_words, dotplot_figure(scene.shown, scene.brackets, scene.swap_axes))
 
 
 def heatmap(scene: GeneScene) -> Drawing:
-    """scanpy's heat map, of as many cells of every cluster."""
+    """Draw scanpy's heat map, with equally many cells of every cluster."""
     caption = (
         f"{HEATMAP_COLUMNS} {scene.labelled.unit} of every cluster, each gene between its smallest and largest value; "
         "where a cluster has fewer, they are drawn wider."
@@ -151,7 +163,7 @@ def heatmap(scene: GeneScene) -> Drawing:
 
 
 def stacked_violin(scene: GeneScene) -> Drawing:
-    """scanpy's stacked violins."""
+    """Draw scanpy's stacked violins."""
     unit = scene.labelled.unit
     caption = f"Distribution of log-normalised values in at most {MOST_CELLS} {unit} of every cluster."
     few = at_most_per_group(scene.shown, MOST_CELLS)
@@ -159,13 +171,13 @@ def stacked_violin(scene: GeneScene) -> Drawing:
 
 
 def matrixplot(scene: GeneScene) -> Drawing:
-    """scanpy's matrix plot."""
+    """Draw scanpy's matrix plot."""
     caption = "Mean of log-normalised values per cluster, each gene between its smallest and largest mean."
     return Drawing(caption, matrix_figure(scene.shown, scene.brackets, scene.swap_axes))
 
 
 def volcano(scene: GeneScene) -> Drawing | None:
-    """Fold changes against p-values, where they are asked for."""
+    """Draw fold changes against p-values, if the settings ask for it."""
     if not scene.settings.volcano:
         return None
     caption = (
@@ -176,7 +188,21 @@ def volcano(scene: GeneScene) -> Drawing | None:
 
 
 def drawable(labelled: Labelled, genes: list[str], names: dict[str, str]) -> ad.AnnData:
-    """These genes alone, dense, with obs['cluster'] by the names shown, their colours in uns, and obsm['X_umap']."""
+    """Return the cells with some genes only, dense, ready for scanpy's plots.
+
+    Parameters
+    ----------
+    labelled
+        The cells with their clusters.
+    genes
+        Which genes; repeated ones count once.
+    names
+        What each cluster is called in figures, by cluster.
+
+    Returns
+    -------
+    A new AnnData with obs['cluster'] by shown name, the colours of the clusters in uns, and obsm['X_umap'].
+    """
     cells = labelled.cells
     genes = list(dict.fromkeys(genes))
     shown = ad.AnnData(cells[:, genes].X, obs=cells.obs[[GROUP]], var=pd.DataFrame(index=genes))
@@ -191,16 +217,28 @@ def drawable(labelled: Labelled, genes: list[str], names: dict[str, str]) -> ad.
 
 
 def _palette(shown: ad.AnnData) -> dict[str, str]:
+    """Return the colour of each cluster, by shown name."""
     return dict(zip(shown.obs[GROUP].cat.categories, shown.uns[f"{GROUP}_colors"]))
 
 
 def at_most_per_group(cells: ad.AnnData, most: int) -> ad.AnnData:
-    """A random part of every group that is larger than most, always the same."""
+    """Return the cells with at most `most` of every group, by a random choice that is always the same."""
     return cells[np.sort(np.concatenate([own[:most] for own in _shuffled_groups(cells)]))].copy()
 
 
 def equal_groups(cells: ad.AnnData, size: int) -> ad.AnnData:
-    """As many rows of every group: a random part, always the same, of larger ones; of smaller ones every cell repeated."""
+    """Return equally many rows of every group.
+
+    Larger groups give a random part, which is always the same. In smaller groups every cell is repeated.
+
+    Parameters
+    ----------
+    cells
+        Dense X, and obs['cluster'].
+    size
+        Rows per group.
+    """
+    # The index runs evenly from 0 to the group's size, so that a small group's cells are repeated equally often.
     rows = [np.sort(own[:size])[np.arange(size) * min(len(own), size) // size] for own in _shuffled_groups(cells)]
     chosen = np.concatenate(rows)
     obs = cells.obs.iloc[chosen].set_axis([str(i) for i in range(len(chosen))])
@@ -208,12 +246,13 @@ def equal_groups(cells: ad.AnnData, size: int) -> ad.AnnData:
 
 
 def _shuffled_groups(cells: ad.AnnData) -> list[np.ndarray]:
+    """Return the rows of every group in a random order that is always the same."""
     rng = np.random.default_rng(0)
     return [rng.permutation(own) for own in cells.obs.groupby(GROUP, observed=True).indices.values()]
 
 
 def clusters_figure(shown: ad.AnnData) -> Figure:
-    """UMAP coloured by cluster, with the names of the clusters on it and beside it."""
+    """Draw the UMAP coloured by cluster, with the names of the clusters on it and in a legend."""
     names = shown.obs[GROUP].cat.categories
     columns = -(-len(names) // 20)
     legend = columns * (0.5 + 0.085 * max(map(len, names)))
@@ -240,11 +279,11 @@ def clusters_figure(shown: ad.AnnData) -> Figure:
 
 
 def _set_apart(figure: Figure, names: list[tuple[Axes, list[Text]]]) -> None:
-    """Move the names in every panel so that none covers another; a line joins a name that was moved to its place."""
-    figure.draw_without_rendering()  # the layout must stand before
+    """Move the names in every panel so that none covers another; a line joins a moved name to its place."""
+    figure.draw_without_rendering()  # fixes the layout, which decides where names overlap
     figure.set_layout_engine("none")
     line = {"arrowstyle": "-", "color": "black", "linewidth": 0.6}
-    for panel in figure.axes:  # adjust_text draws the whole figure every time, so only its panel is shown to it
+    for panel in figure.axes:  # adjust_text draws the whole figure every time, so all other panels are hidden
         panel.set_visible(False)
     for axes, texts in names:
         axes.set_visible(True)
@@ -256,7 +295,15 @@ def _set_apart(figure: Figure, names: list[tuple[Axes, list[Text]]]) -> None:
 
 
 def umap_markers_figure(shown: ad.AnnData, titles: dict[str, str]) -> Figure:
-    """One UMAP per gene, coloured by its log-normalised value. titles: genes by title."""
+    """Draw one UMAP per gene, coloured by its log-normalised value.
+
+    Parameters
+    ----------
+    shown
+        What `drawable` returns.
+    titles
+        The genes, by the title of their panel.
+    """
     figure, panels = _grid(len(titles), 2.9, 2.5)
     size = min(15, 60_000 / shown.n_obs)
     for axes, (title, gene) in zip(panels, titles.items()):
@@ -277,7 +324,7 @@ def umap_markers_figure(shown: ad.AnnData, titles: dict[str, str]) -> Figure:
 
 
 def tissue_figure(labelled: Labelled, shown: ad.AnnData) -> Figure:
-    """Clusters on the tissue, beside the known domains where there are any."""
+    """Draw the clusters on the tissue, with the known domains next to them if there are any."""
     clusters = shown.obs[GROUP]
     panels, palettes = {"clusters": clusters}, {"clusters": _palette(shown)}
     if labelled.known is not None:
@@ -289,7 +336,17 @@ def tissue_figure(labelled: Labelled, shown: ad.AnnData) -> Figure:
 
 
 def tissue_markers_figure(shown: ad.AnnData, titles: dict[str, str], places: np.ndarray) -> Figure:
-    """One map of the tissue per gene, coloured by its log-normalised value. places: [N, 2], of the spots."""
+    """Draw one map of the tissue per gene, coloured by its log-normalised value.
+
+    Parameters
+    ----------
+    shown
+        What `drawable` returns.
+    titles
+        The genes, by the title of their panel.
+    places
+        [N, 2], positions of the spots.
+    """
     figure, panels = _grid(len(titles), 2.9, 2.6 * np.clip(tissue.aspect(places), 0.4, 1.6) + 0.3)
     for axes, (title, gene) in zip(panels, titles.items()):
         tissue.draw_values(axes, places, shown[:, gene].X.ravel())
@@ -298,7 +355,7 @@ def tissue_markers_figure(shown: ad.AnnData, titles: dict[str, str], places: np.
 
 
 def _grid(n_panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of panels of this size in inches, at most COLUMNS beside each other."""
+    """Return a figure with panels of this size in inches, at most COLUMNS side by side."""
     columns = min(COLUMNS, n_panels)
     rows = -(-n_panels // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
@@ -309,7 +366,7 @@ def _grid(n_panels: int, width: float, height: float) -> tuple[Figure, list[Axes
 
 
 def ranking_figure(found: Markers, names: dict[str, str], n_genes: int) -> Figure:
-    """scanpy's panel of the first genes of every cluster by score."""
+    """Draw scanpy's panel of the first genes of every cluster by score."""
     first = {name: genes.head(n_genes) for name, genes in found.table.groupby("group", observed=True)}
     holder = ad.AnnData(np.zeros((1, 1), dtype=np.float32))  # scanpy reads the ranking from uns
     holder.uns["rank_genes_groups"] = {"params": {"reference": "rest", "groupby": "", "method": ""}} | {
@@ -318,21 +375,21 @@ def ranking_figure(found: Markers, names: dict[str, str], n_genes: int) -> Figur
     }
     with plt.rc_context({"figure.figsize": (max(3.4, 0.16 * n_genes), 3.2), "axes.titlesize": 9}):
         axes = sc.pl.rank_genes_groups(holder, n_genes=n_genes, ncols=COLUMNS, fontsize=7, sharey=False, show=False)
-    for panel, genes in zip(axes, first.values()):  # room for the names, which start at their score and go upwards
+    for panel, genes in zip(axes, first.values()):  # leave room for the names, which run upwards from their score
         low, high = genes["scores"].min(), genes["scores"].max()
-        share = min(0.066 * genes["names"].str.len().max() / 2.1, 0.7)  # of the panel's height, in inches
+        share = min(0.066 * genes["names"].str.len().max() / 2.1, 0.7)  # of the panel's height; 0.066 and 2.1 in inches
         panel.set_ylim(low, low + ((high - low) or 1) / (1 - share))
     plt.close(axes[0].figure)
     return axes[0].figure
 
 
 def dotplot_figure(shown: ad.AnnData, genes: dict[str, list[str]], swap_axes: bool) -> Figure:
-    """scanpy's dot plot. genes: per cluster as it is shown."""
+    """Draw scanpy's dot plot of genes listed by the shown name of their cluster."""
     return _made(sc.pl.dotplot(shown, genes, GROUP, swap_axes=swap_axes, show=False, return_fig=True), genes, swap_axes)
 
 
 def matrix_figure(shown: ad.AnnData, genes: dict[str, list[str]], swap_axes: bool) -> Figure:
-    """scanpy's matrix plot, each gene scaled to 0 to 1."""
+    """Draw scanpy's matrix plot, with each gene scaled to the range 0 to 1."""
     plot = sc.pl.matrixplot(
         shown, genes, GROUP, swap_axes=swap_axes, standard_scale="var", cmap="viridis", show=False, return_fig=True,
         colorbar_title="mean in cluster,\nscaled per gene",
@@ -341,7 +398,7 @@ def matrix_figure(shown: ad.AnnData, genes: dict[str, list[str]], swap_axes: boo
 
 
 def violin_figure(shown: ad.AnnData, genes: dict[str, list[str]], swap_axes: bool) -> Figure:
-    """scanpy's stacked violins."""
+    """Draw scanpy's stacked violins."""
     plot = sc.pl.stacked_violin(shown, genes, GROUP, swap_axes=swap_axes, show=False, return_fig=True)
     return _made(plot, genes, swap_axes)
 
@@ -349,9 +406,12 @@ def violin_figure(shown: ad.AnnData, genes: dict[str, list[str]], swap_axes: boo
 def _made(
     plot: sc.pl.DotPlot | sc.pl.MatrixPlot | sc.pl.StackedViolin, genes: dict[str, list[str]], swap_axes: bool
 ) -> Figure:
-    """The figure of a scanpy plot. Beside rows of genes scanpy cuts the names of clusters off: here they stand in full."""
+    """Return the figure of a scanpy plot, with the names of clusters in full.
+
+    scanpy cuts them off when genes are in rows.
+    """
     plot.make_figure()
-    plt.close(plot.fig)  # pyplot need not keep it
+    plt.close(plot.fig)  # else pyplot keeps it in memory
     if swap_axes:
         for text, name in zip(plot.ax_dict["gene_group_ax"].texts, genes):
             text.set(text=name, rotation=0, horizontalalignment="left", x=0.6)
@@ -363,7 +423,7 @@ def _made(
 
 
 def heatmap_figure(shown: ad.AnnData, genes: dict[str, list[str]]) -> Figure:
-    """scanpy's heat map: genes in rows, a column per cell."""
+    """Draw scanpy's heat map, with genes in rows and one column per cell."""
     n_genes = sum(map(len, genes.values()))
     n_groups = shown.obs[GROUP].nunique()
     axes = sc.pl.heatmap(
@@ -376,7 +436,10 @@ def heatmap_figure(shown: ad.AnnData, genes: dict[str, list[str]]) -> Figure:
 
 
 def volcano_figure(found: Markers, names: dict[str, str]) -> Figure:
-    """Per cluster, log2 fold change against the adjusted p-value of every gene, with the names of the first top genes."""
+    """Draw the log2 fold change of every gene against its adjusted p-value, per cluster.
+
+    The first top genes are named.
+    """
     figure, panels = _grid(len(found.specific), 3.4, 3.2)
     labels: list[tuple[Axes, list[Text]]] = []
     for axes, (group, genes) in zip(panels, found.table.groupby("group", observed=True)):
@@ -385,10 +448,11 @@ def volcano_figure(found: Markers, names: dict[str, str]) -> Figure:
         colours = np.where(genes["passes_filter"], PALETTE[3], MISSING)
         axes.scatter(change, height, s=4, c=colours, linewidths=0)
         named = genes["names"].isin(found.top[group][:5])
-        places = genes["names"][named].groupby([change[named], height[named]]).agg("\n".join)  # some share their place
+        # Genes at the same place share one text.
+        places = genes["names"][named].groupby([change[named], height[named]]).agg("\n".join)
         texts = [axes.text(x, y, text, fontsize=7) for (x, y), text in places.items()]
         axes.set_title(names[group], fontsize=9)
-        axes.set(xlim=(-12, 12), ylim=(-0.03 * height.max(), 1.3 * height.max() or 1))  # with room for the names
+        axes.set(xlim=(-12, 12), ylim=(-0.03 * height.max(), 1.3 * height.max() or 1))  # leaves room for the names
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
         labels.append((axes, texts))

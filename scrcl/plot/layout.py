@@ -1,4 +1,4 @@
-"""Lay cells out in two dimensions for figures. Nothing is clustered on it."""
+"""Lay cells out in two dimensions for figures; nothing is clustered on this layout."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from scrcl.annotate import NEIGHBORS, graph_among, rows_among
 from scrcl.keys import OURS, UMAP
 from scrcl.messages import log
 
-UMAP_ON = 50_000  # cells; its layout takes one thread where it is to be repeatable
+UMAP_ON = 50_000  # most cells laid out; a repeatable layout runs in one thread
 
 
 def add_umap(cells: ad.AnnData, use_rep: str = OURS.embedding) -> None:
-    """Write obsm['X_umap'] of obsm[use_rep], with scanpy's neighbours in obsp['distances'] and obsp['connectivities'].
+    """Write a UMAP and scanpy's neighbours, on which it is based.
 
-    Of more than 50,000 cells, a random 50,000 are laid out; the others have NaN, and no neighbours.
+    Of more than 50,000 cells, a random 50,000 are laid out. The others have NaN, and no neighbours.
+
+    Parameters
+    ----------
+    cells
+        Written are obsm['X_umap'], obsp['distances'], obsp['connectivities'] and uns['neighbors'].
+    use_rep
+        The key of obsm to lay out.
     """
     if cells.n_obs <= UMAP_ON:
         sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=0)

@@ -1,4 +1,4 @@
-"""What all figures share: colours that are told apart, the panels of a run, and files."""
+"""What all figures share: colours that can be told apart, the panels of a run, and writing files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from scrcl.keys import UMAP, Keys
 from scrcl.messages import UserError, log, natural_order
 
 DPI = 150
-MOST_SHAPES = 5000  # points drawn as shapes in pdf and svg
+MOST_SHAPES = 5000  # most points drawn as shapes in pdf and svg
 MOST_PIXELS = 50_000  # along a side; matplotlib fails at 65,536
-# Okabe and Ito's colours without black, then each next one as far as possible from all before it, from white and
-# from light grey: the least CIELAB distance as seen with normal, protan and deutan vision (Machado 2009). The
-# first 10 are 39 apart or more, the first 20 18, all 40 11.
+# Okabe and Ito's colours without black. Each further colour is as far as possible from the colours before it, from
+# white and from light grey; distance is the least CIELAB distance under normal, protan and deutan vision (Machado
+# 2009). The first 10 are at least 39 apart, the first 20 at least 18, and all 40 at least 11.
 PALETTE = (
     *("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#0000FF", "#691E00", "#C3F096"),
     *("#4B2D4B", "#2D1EA5", "#5A78FF", "#E10F4B", "#2D2D78", "#69D296", "#FFA55A", "#3C4BF0", "#963C00", "#4B96F0"),
@@ -37,16 +37,26 @@ MISSING = "#D3D3D3"
 
 
 def to_files() -> None:
-    """Draw without a window, and names as they are: a dollar sign in a gene's or cluster's name is no formula."""
+    """Draw without a window, and never read a dollar sign in a gene's or cluster's name as the start of a formula."""
     matplotlib.use("Agg")
     matplotlib.rcParams["text.parse_math"] = False
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What the figures of a run are drawn from: an AnnData that a run has annotated, and where in it to look.
+    """What the figures of a run are drawn from: an AnnData that a run has annotated, and where to look in it.
 
-    adata: with obs[key], obs[key_confidence], uns[key], ...; key: the run's `key_added`.
+    Attributes
+    ----------
+    adata
+        With obs[key], obs[key_confidence], uns[key], and the run's other keys.
+    key
+        The run's `key_added`.
+
+    Raises
+    ------
+    UserError
+        When there is no run under this key.
     """
 
     adata: ad.AnnData
@@ -66,7 +76,7 @@ class Scene:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The run's own uns: see `scrcl.result.parameters`."""
+        """The run's own entry in uns, see `scrcl.result.parameters`."""
         return self.adata.uns[self.key]
 
     @property
@@ -82,7 +92,7 @@ class Scene:
 
     @property
     def sections(self) -> pd.Series | None:
-        """The section of every spot, or None where all are of one."""
+        """The section of every spot, or None if all are in one section."""
         return sections(self.adata.obs, self.facts["params"].get("section_key", "none"))
 
     @property
@@ -94,7 +104,10 @@ class Scene:
         return self.adata.obsm[place]
 
     def panels(self) -> dict[str, pd.Series]:
-        """What is drawn side by side, by title: clusters and, where known, given types; categoricals in natural order."""
+        """Return what is drawn side by side, by title: clusters and, if any, known types.
+
+        All are categoricals in natural order.
+        """
         shown, known = {"scRCL": self.labels}, self.known
         if known is not None:
             shown[f"given: {known.name}"] = as_categorical(known)
@@ -102,14 +115,24 @@ class Scene:
 
 
 def as_categorical(labels: pd.Series) -> pd.Series:
-    """Strings as a categorical in natural order."""
+    """Return strings as a categorical in natural order."""
     return labels.astype(pd.CategoricalDtype(natural_order(labels.dropna().unique())))
 
 
 def colours(shown: dict[str, pd.Series]) -> dict[str, dict[str, str]]:
-    """A colour per category of every panel; a cluster has that of the given type it is matched to.
+    """Return a colour for each category of every panel; a cluster has the colour of the known type it is matched to.
 
-    But for a match that is only what the others left over: of less than a tenth of the cluster.
+    A match with less than a tenth of the cluster's cells does not count, since it is only what the other matches left
+    over.
+
+    Parameters
+    ----------
+    shown
+        Categoricals by title: the clusters first, then known types, if any.
+
+    Returns
+    -------
+    By title, the colour of each category.
     """
     clusters, *given = shown.values()
     rest = list(dict.fromkeys([*PALETTE, *sc.pl.palettes.default_102]))
@@ -127,24 +150,38 @@ def colours(shown: dict[str, pd.Series]) -> dict[str, dict[str, str]]:
 
 
 def add_colours(scene: Scene) -> None:
-    """Write a colour per final label to uns, where scanpy and squidpy look for it."""
+    """Write a colour for each final label to uns, where scanpy and squidpy look for it."""
     of_label = next(iter(colours(scene.panels()).values()))
     scene.adata.uns[scene.keys.colours] = [of_label[name] for name in scene.labels.cat.categories]
 
 
 def bare_copy(scene: Scene) -> ad.AnnData:
-    """The panels in obs with their colours in uns, where scanpy looks for them, and the UMAP; nothing else."""
+    """Return a new AnnData with the panels in obs, their colours in uns where scanpy looks for them, and the UMAP.
+
+    Cells without a place on the UMAP are left out.
+    """
     shown = scene.panels()
     bare = ad.AnnData(obs=pd.DataFrame(shown, index=scene.adata.obs_names), obsm={UMAP: scene.umap})
     for title, of_category in colours(shown).items():
         bare.uns[f"{title}_colors"] = list(of_category.values())
-    return bare[np.isfinite(bare.obsm[UMAP]).all(axis=1)].copy()  # of many cells, only some have a place
+    return bare[np.isfinite(bare.obsm[UMAP]).all(axis=1)].copy()  # of many cells, only a random part is laid out
 
 
 def save(figure: Figure, path: Path | io.BytesIO, format: str = "png", dpi: int = DPI) -> None:
-    """Write a figure, with as many dots per inch as asked for, or as an image can hold.
+    """Write a figure to a file.
 
-    Clouds of points are images in pdf and svg too: as shapes they take long to open.
+    Large clouds of points are written as images in pdf and svg too, since they take long to open as shapes.
+
+    Parameters
+    ----------
+    figure
+        What to write.
+    path
+        Where to write it.
+    format
+        'png', 'pdf' or 'svg'.
+    dpi
+        Dots per inch; fewer where the image would be too large.
     """
     if format != "png":
         for points in (points for axes in figure.axes for points in axes.collections):
@@ -152,4 +189,4 @@ def save(figure: Figure, path: Path | io.BytesIO, format: str = "png", dpi: int 
     most = int(MOST_PIXELS / max(figure.get_size_inches()))
     if format == "png" and dpi > most:
         log.info("%s is drawn at %d dots per inch; it would be too large at %d.", path, most, dpi)
-    figure.savefig(path, format=format, dpi=min(dpi, most), bbox_inches="tight")  # tight: a legend is never cut off
+    figure.savefig(path, format=format, dpi=min(dpi, most), bbox_inches="tight")  # "tight" never cuts off a legend

@@ -23,14 +23,14 @@ from scrcl.messages import log, natural_order
 from scrcl.plot.style import MISSING, Scene, bare_copy, colours
 
 PANEL = 5.0  # inches
-NAMED_FROM = (
-    9  # domains from which their names also stand on the tissue: no more than 8 colours are told apart at a glance
-)
+NAMED_FROM = 9  # from so many domains on, their names are also on the tissue; at a glance, 8 colours can be told apart
 LEGEND_ROWS = 20
 
 
 def domains(adata: ad.AnnData, key: str = "scrcl") -> Figure:
-    """Draw domains on the tissue beside the given ones in matching colours; a row per section, over its image if any.
+    """Draw the domains on the tissue, with known domains next to them in matching colours.
+
+    There is one row per section, drawn over its image if there is one.
 
     Parameters
     ----------
@@ -39,6 +39,11 @@ def domains(adata: ad.AnnData, key: str = "scrcl") -> Figure:
         as squidpy keeps it are read.
     key
         The run's `key_added`.
+
+    Raises
+    ------
+    UserError
+        When there is no run under this key.
     """
     scene = Scene(adata, key)
     shown = scene.panels()
@@ -51,14 +56,26 @@ def labels_figure(
     palettes: dict[str, dict[str, str]],
     sections: pd.Series | None = None,
 ) -> Figure:
-    """`domains` for any labels of the spots. shown: categoricals by title; palettes: a colour per category, by title."""
+    """Draw any labels of the spots as `domains` does.
+
+    Parameters
+    ----------
+    cells
+        With obsm['spatial'] and, for images, uns['spatial'].
+    shown
+        Categoricals by title.
+    palettes
+        By title, the colour of each category.
+    sections
+        The section of each spot, or None if all are in one section.
+    """
     if sections is None:
         members: dict[str | None, np.ndarray] = {None: np.ones(cells.n_obs, dtype=bool)}
     else:
         members = {name: (sections == name).to_numpy() for name in natural_order(sections.unique())}
     places = cells.obsm[SPATIAL][:, :2]
     entries = max(values.nunique() + 1 for values in shown.values())
-    lowest = 0.22 * -(-entries // -(-entries // LEGEND_ROWS))  # rows of the legend, which is not higher than its panel
+    lowest = 0.22 * -(-entries // -(-entries // LEGEND_ROWS))  # inches that the rows of the legend need
     heights = [max(PANEL * aspect(places[member]), lowest) for member in members.values()]
     widths = [width for values in shown.values() for width in (PANEL, _legend_width(values))]
     figure = Figure(figsize=(sum(widths), sum(heights) + 0.4 * len(heights)), layout="constrained")
@@ -73,8 +90,17 @@ def labels_figure(
 
 
 class TissueImage(NamedTuple):
-    """pixels: [height, width] or [height, width, 1, 3 or 4]; scale: pixels per unit of the coordinates;
-    diameter: of a spot in that unit, or None."""
+    """The image of a section.
+
+    Attributes
+    ----------
+    pixels
+        [height, width], or [height, width, 1, 3 or 4].
+    scale
+        Pixels per unit of the coordinates.
+    diameter
+        Diameter of a spot in that unit, or None.
+    """
 
     pixels: np.ndarray
     scale: float
@@ -82,9 +108,14 @@ class TissueImage(NamedTuple):
 
 
 def tissue_image(uns: Any, section: str | None) -> TissueImage | None:
-    """Image of a section in the better resolution that there is, or None.
+    """Return the image of a section in the best resolution there is, or None.
 
-    section: the library of uns['spatial'] that is named so; None for the only one.
+    Parameters
+    ----------
+    uns
+        With uns['spatial'] as squidpy keeps it.
+    section
+        The name of the library in uns['spatial']; None for the only one.
     """
     libraries = uns.get(SPATIAL)
     if not isinstance(libraries, Mapping) or (section is None and len(libraries) != 1):
@@ -95,7 +126,7 @@ def tissue_image(uns: Any, section: str | None) -> TissueImage | None:
             factors = library["scalefactors"]
             pixels, scale = np.asarray(library["images"][resolution]), float(factors[f"tissue_{resolution}_scalef"])
             diameter = float(factors.get("spot_diameter_fullres", np.nan))
-        except (KeyError, TypeError, ValueError, AttributeError):  # not there, or somebody else's uns['spatial']
+        except (KeyError, TypeError, ValueError, AttributeError):  # missing, or uns['spatial'] has another format
             continue
         if (
             pixels.size
@@ -109,7 +140,21 @@ def tissue_image(uns: Any, section: str | None) -> TissueImage | None:
 def draw_tissue(
     axes: Axes, places: np.ndarray, labels: pd.Series, palette: dict[str, str], image: TissueImage | None
 ) -> None:
-    """Every spot as a disc in the colour of its label, to scale, y downwards as in images."""
+    """Draw every spot to scale, as a disc in the colour of its label, with y downwards as in images.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    places
+        [N, 2], positions of the spots.
+    labels
+        The label of each spot; may be missing.
+    palette
+        The colour of each label.
+    image
+        Drawn under the spots; None for no image.
+    """
     if image is not None:
         height, width = image.pixels.shape[:2]
         extent = (0, width / image.scale, height / image.scale, 0)
@@ -124,13 +169,24 @@ def draw_tissue(
 
 
 def draw_values(axes: Axes, places: np.ndarray, values: np.ndarray) -> None:
-    """Every spot as a disc coloured by a number, to scale, y downwards as in images, with a colour bar."""
-    order = np.argsort(values, kind="stable")  # high values are not hidden below low ones
+    """Draw every spot to scale, as a disc coloured by a number, with y downwards as in images, and a colour bar.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    places
+        [N, 2], positions of the spots.
+    values
+        [N], the numbers.
+    """
+    order = np.argsort(values, kind="stable")  # so that low values never hide high ones
     discs = _draw_discs(axes, places[order], spot_diameter(places), array=values[order], cmap="viridis")
     axes.figure.colorbar(discs, ax=axes, shrink=0.7, aspect=15)
 
 
 def _draw_discs(axes: Axes, places: np.ndarray, diameter: float, **colours: Any) -> EllipseCollection:
+    """Draw spots as discs, and set the limits of the axes around them."""
     sizes = np.full(len(places), float(diameter))
     discs = EllipseCollection(
         sizes,
@@ -151,7 +207,19 @@ def _draw_discs(axes: Axes, places: np.ndarray, diameter: float, **colours: Any)
 
 
 def side_by_side(places: np.ndarray, sections: pd.Series | None) -> np.ndarray:
-    """Positions [N, 2] with one section right of the other, in their natural order, so that none lies on another."""
+    """Return positions with the sections side by side, in natural order, so that none lies on another.
+
+    Parameters
+    ----------
+    places
+        [N, 2], positions of the spots.
+    sections
+        The section of each spot, or None if all are in one section.
+
+    Returns
+    -------
+    [N, 2].
+    """
     if sections is None:
         return places
     beside, start = places.astype(float), 0.0
@@ -163,13 +231,13 @@ def side_by_side(places: np.ndarray, sections: pd.Series | None) -> np.ndarray:
 
 
 def spot_diameter(places: np.ndarray) -> float:
-    """Of discs that nearly touch: the median distance to the nearest other spot."""
+    """Return the diameter of discs that nearly touch: the median distance to the nearest other spot."""
     distances = NearestNeighbors(n_neighbors=1).fit(places).kneighbors()[0] if len(places) > 1 else np.zeros(1)
     return float(np.median(distances)) or float(np.ptp(places)) / 100 or 1.0
 
 
 def _name_on_tissue(axes: Axes, places: np.ndarray, name: str) -> None:
-    """At the spot of the domain that is nearest to its middle, so never outside of it."""
+    """Write the name of a domain at its spot nearest to its middle, and so never outside the domain."""
     middle = np.median(places, axis=0)
     at = places[np.argmin(((places - middle) ** 2).sum(axis=1))]
     outline = [withStroke(linewidth=2, foreground="white")]
@@ -186,7 +254,7 @@ def _name_on_tissue(axes: Axes, places: np.ndarray, name: str) -> None:
 
 
 def draw_legend(axes: Axes, labels: pd.Series, palette: dict[str, str]) -> None:
-    """The colours of the labels that are there, in axes of their own, so that panels beside each other are of one size."""
+    """Draw the colours of the labels that occur, in axes of their own, so that panels side by side have one size."""
     shown = {name: colour for name, colour in palette.items() if (labels == name).any()}
     shown |= {"none": MISSING} if labels.isna().any() else {}
     handles = [
@@ -200,21 +268,29 @@ def draw_legend(axes: Axes, labels: pd.Series, palette: dict[str, str]) -> None:
 
 
 def _legend_width(labels: pd.Series) -> float:
+    """Return the width of a legend in inches."""
     names = labels.cat.categories
     columns = -(-(len(names) + 1) // LEGEND_ROWS)
     return columns * (0.45 + 0.085 * max(map(len, names)))
 
 
 def aspect(places: np.ndarray) -> float:
-    """Height over width, within what a page can hold."""
+    """Return height over width of the positions, limited to what a page can hold."""
     width, height = np.ptp(places, axis=0)
     return float(np.clip(height / max(width, 1e-12), 0.25, 3))
 
 
 def paga_graphs(scene: Scene) -> dict[str, ad.AnnData]:
-    """scanpy's PAGA on the neighbours of the embedding, by domain and, where known, by given domain; by title.
+    """Compute scanpy's PAGA on the neighbours of the embedding, by domain and, if there are any, by known domain.
 
-    The AnnData has the neighbours that the run's UMAP was made of, see `layout.add_umap`.
+    Parameters
+    ----------
+    scene
+        Its AnnData has the neighbours that the run's UMAP is based on, see `layout.add_umap`.
+
+    Returns
+    -------
+    By title, an AnnData with scanpy's PAGA. A labelling in which no neighbours have different labels is left out.
     """
     bare, adata = bare_copy(scene), scene.adata
     placed = adata.obs_names.get_indexer(bare.obs_names)
@@ -236,12 +312,12 @@ def paga_graphs(scene: Scene) -> dict[str, ad.AnnData]:
 
 
 def _any_edge_between(edges: sparse.coo_matrix, codes: np.ndarray) -> bool:
-    """scanpy's PAGA fails where no edge joins two groups."""
+    """Return whether an edge joins two groups; without one, scanpy's PAGA fails."""
     return bool((codes[edges.row] != codes[edges.col]).any())
 
 
 def paga(adata: ad.AnnData, key: str = "scrcl") -> Figure:
-    """Draw the PAGA graphs of domains, and of given domains where known, side by side, in a layout of their own.
+    """Draw the PAGA graphs of domains and, if there are any, of known domains, side by side, in a layout of their own.
 
     Parameters
     ----------
@@ -249,6 +325,11 @@ def paga(adata: ad.AnnData, key: str = "scrcl") -> Figure:
         Annotated by a run with a UMAP, whose neighbours (obsp['connectivities'], obsp['distances']) are read.
     key
         The run's `key_added`.
+
+    Raises
+    ------
+    UserError
+        When there is no run under this key, or no UMAP.
     """
     graphs = paga_graphs(Scene(adata, key))
     figure = Figure(figsize=(PANEL * max(len(graphs), 1), PANEL), layout="constrained")
@@ -258,9 +339,17 @@ def paga(adata: ad.AnnData, key: str = "scrcl") -> Figure:
 
 
 def paga_compare(adata: ad.AnnData, key: str = "scrcl") -> Figure:
-    """Draw the UMAP beside the PAGA graph with every node in the middle of its spots; a row per labelling.
+    """Draw the UMAP next to the PAGA graph with each node in the middle of its spots; one row per labelling.
 
-    adata, key: as for `paga`.
+    Parameters
+    ----------
+    adata, key
+        As for `paga`.
+
+    Raises
+    ------
+    UserError
+        When there is no run under this key, or no UMAP.
     """
     graphs = paga_graphs(Scene(adata, key))
     rows = max(len(graphs), 1)
@@ -283,6 +372,7 @@ def paga_compare(adata: ad.AnnData, key: str = "scrcl") -> Figure:
 
 
 def _draw_paga(axes: Axes, part: ad.AnnData, title: str, places: np.ndarray | None) -> None:
+    """Draw one PAGA graph, with nodes at the given places or in a layout of its own."""
     sc.pl.paga(
         part,
         color=title,

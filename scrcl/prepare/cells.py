@@ -1,4 +1,4 @@
-"""Prepare cells: values, highly variable genes, PCs, and the graph of cells that express alike."""
+"""Prepare cells: values, highly variable genes, PCs, and the graph of cells with similar expression."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from scrcl.prepare.prepared import (
 from scrcl.recipes import CellSettings
 from scrcl.runtime import Stopwatch, release_memory
 
-DEPTH_IS_FIRST_PC = 0.75  # R^2 of the first PC and the logarithm of the number of counts
-PCS_FROM = 10_000  # cells from which the published cell graph is built on PCs instead of genes
-FEW_CELLS = 500  # with fewer, single cells make PCs of their own, and the cell graph confirms hardly any number
+DEPTH_IS_FIRST_PC = 0.75  # R^2 of the first PC and log(counts) above which the first PC only shows depth
+PCS_FROM = 10_000  # from so many cells on, the published cell graph is built on PCs instead of genes
+# With fewer cells, single cells make PCs of their own, and the cell graph confirms hardly any number of clusters.
+FEW_CELLS = 500
 
 
 def prepare(adata: ad.AnnData, settings: CellSettings, watch: Stopwatch) -> Prepared:
-    """Everything before training: values, HVGs, PCs, cell graph.
+    """Prepare cells for training: values, HVGs, PCs and the cell graph.
 
     Parameters
     ----------
@@ -41,10 +42,14 @@ def prepare(adata: ad.AnnData, settings: CellSettings, watch: Stopwatch) -> Prep
     watch
         Collects the seconds of the stages 'preprocess' and 'graphs'.
 
+    Returns
+    -------
+    The data set as training needs it. Its cells have obsm['X_pca'] and obsp['scrcl_graph'].
+
     Raises
     ------
     UserError
-        For input that cannot be used.
+        When the input cannot be used.
     """
     with watch("preprocess"):
         cells, values, planned, inputs = depth_corrected(adata, settings)
@@ -61,8 +66,19 @@ def prepare(adata: ad.AnnData, settings: CellSettings, watch: Stopwatch) -> Prep
 
 
 class Encoded(NamedTuple):
-    """Cells with X and obsm['X_pca']; values: in words, what they are; planned: how training takes them; inputs: [N, G],
-    what the encoders see."""
+    """Preprocessed cells, and what the encoders see.
+
+    Attributes
+    ----------
+    cells
+        Cells with X and obsm['X_pca'].
+    values
+        What the values are, for people to read.
+    planned
+        How many cells training takes at a time.
+    inputs
+        [N, G], what the encoders see.
+    """
 
     cells: ad.AnnData
     values: str
@@ -71,16 +87,17 @@ class Encoded(NamedTuple):
 
 
 def encoded(adata: ad.AnnData, settings: CellSettings) -> Encoded:
-    """The cells preprocessed, with PCs, and what the encoders see of them."""
+    """Preprocess the cells, compute their PCs, and return them with what the encoders see."""
     cells, values = preprocessed(adata, settings)
     planned = plan_of(cells, settings)
     return Encoded(cells, values, planned, pcs_and_inputs(cells, settings, planned))
 
 
 def depth_corrected(adata: ad.AnnData, settings: CellSettings) -> Encoded:
-    """`encoded`; for the target_sum 'auto' with the median where 10,000 makes the first PC the number of counts.
+    """Return `encoded`, normalised to the median where the first PC would only show the number of counts.
 
-    See `genes.depth_in_first_pc` for how that happens where counts were blown up.
+    This applies to target_sum 'auto', where 10,000 makes the first PC the number of counts. See
+    `genes.depth_in_first_pc` for how that happens when counts are scaled up.
     """
     found = encoded(adata, settings)
     depth = genes.depth_in_first_pc(found.cells)
@@ -90,14 +107,26 @@ def depth_corrected(adata: ad.AnnData, settings: CellSettings) -> Encoded:
         "Counts normalised to 10,000 per cell have their number as first PC (R^2 %.2f): normalised to its median.",
         depth,
     )
-    del found  # first, since two of them could fill the memory
+    del found  # before the next is made, since two of them could fill the memory
     release_memory()
     found = encoded(adata, dataclasses.replace(settings, target_sum="median"))
     return found._replace(values=f"{found.values}, normalised to the median")
 
 
 def long_rows_shortened(points: np.ndarray) -> np.ndarray:
-    """x / sqrt(|x|^2 + 4 median |x|^2) of every row: short rows are all scaled alike, the longest come near a length of 1."""
+    """Shorten long rows: return x / sqrt(|x|^2 + 4 median |x|^2) of every row.
+
+    Short rows are all scaled alike; the longest approach a length of 1.
+
+    Parameters
+    ----------
+    points
+        [N, d].
+
+    Returns
+    -------
+    [N, d] float32.
+    """
     squares = (points.astype(np.float64) ** 2).sum(axis=1, keepdims=True)
     scale = np.sqrt(squares + max(4 * np.median(squares), np.finfo(np.float64).tiny))
     return (points / scale).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Genes as the encoders see them, kept sparse: values less one number per gene, made dense a block of cells at a time."""
+"""Keep the genes that the encoders see sparse, and make them dense one block of cells at a time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ BLOCK = 4096  # cells made dense at a time
 
 @dataclass(frozen=True)
 class Features:
-    """[N, G] float32: `values` less `offset` in every row, which is dense and never made.
+    """A matrix [N, G] float32 that equals sparse values minus one number per gene.
 
-    Standardised expression has this form: clip((x - m) / s) is, but for what stands in its zeros, as sparse as x.
+    The dense difference, `values - offset`, is never formed as a whole. Standardised expression has this form: within a
+    gene, clip((x - m) / s) is the same wherever x is 0, so it is as sparse as x once that number is taken off.
 
-    values: [N, G] float32 CSR; offset: [G] float32.
+    Attributes
+    ----------
+    values
+        [N, G] float32 CSR.
+    offset
+        [G] float32, subtracted from every row.
     """
 
     values: sparse.csr_matrix
@@ -26,54 +32,58 @@ class Features:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(N, G)."""
         return self.values.shape
 
     @property
     def density(self) -> float:
-        """Share of the values that are stored."""
+        """The share of the values that are stored."""
         return self.values.nnz / max(1, np.prod(self.shape, dtype=float))
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Every block of cells in turn: which rows, and their dense values."""
+        """Yield every block of cells: its rows, and their dense values."""
         for start in range(0, self.shape[0], BLOCK):
             rows = slice(start, min(start + BLOCK, self.shape[0]))
             yield rows, self.values[rows].toarray() - self.offset
 
     def __getitem__(self, cells: np.ndarray) -> Features:
-        """Those of some cells."""
+        """Return the rows of some cells."""
         return Features(self.values[cells], self.offset)
 
     def reordered(self, order: np.ndarray) -> Features:
-        """The cells in another order; sums over cells stay known."""
+        """Return the cells in another order, and keep the sums over cells that are already known."""
         other = self[order]
         vars(other).update({name: vars(self)[name] for name in ("mean", "gram") if name in vars(self)})
         return other
 
     def spread(self) -> np.ndarray:
-        """[G], largest less smallest value of every gene."""
+        """Return the largest minus the smallest value of every gene, [G]."""
         return (self.values.max(axis=0) - self.values.min(axis=0)).toarray().ravel()
 
     def columns(self, genes: slice | np.ndarray) -> np.ndarray:
-        """[N, these genes], dense."""
+        """Return some genes of all cells as a dense matrix, [N, these genes]."""
         return self.values[:, genes].toarray() - self.offset[genes]
 
     def times(self, weights: np.ndarray) -> np.ndarray:
-        """The product with weights [G, d], [N, d] float32."""
+        """Return the product with weights [G, d], as [N, d] float32."""
         weights = weights.astype(np.float32)
         return np.concatenate([values @ weights for _, values in self.blocks()])
 
     def weighted(self, weights: np.ndarray) -> Features:
-        """Every gene times its weight, [G]."""
+        """Return every gene times its weight, [G]."""
         return Features((self.values @ sparse.diags(weights.astype(np.float32))).tocsr(), self.offset * weights)
 
     @cached_property
     def mean(self) -> np.ndarray:
-        """[G] float64, over cells."""
+        """The mean of every gene over cells, [G] float64."""
         return np.asarray(self.values.mean(axis=0, dtype=np.float64)).ravel() - self.offset
 
     @cached_property
     def gram(self) -> np.ndarray:
-        """[G, G] float64, products of genes summed over cells: what PCs and distances between genes are made of."""
+        """The products of genes summed over cells, [G, G] float64.
+
+        PCs and distances between genes are computed from it.
+        """
         total = np.zeros((self.shape[1],) * 2)
         for _, values in self.blocks():
             total += values.T @ values

@@ -1,4 +1,4 @@
-"""From values as read to log-normalised genes, highly variable genes, what the encoders see, and PCs."""
+"""Turn values as read into log-normalised genes, highly variable genes, encoder inputs and PCs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from scrcl.messages import UserError, log, one_line
 from scrcl.prepare.features import Features
 from scrcl.runtime import limited_threads
 
-PUBLISHED_SUM = 1e4  # values of a cell after normalisation
-FEWEST_FOR_A_CURVE = 20  # genes
+PUBLISHED_SUM = 1e4  # sum of a cell's values after normalisation
+FEWEST_FOR_A_CURVE = 20  # genes that vary, which seurat_v3 needs for its curve
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped
 
 
-@limited_threads(1)  # sums in an order that the number of threads does not change
+@limited_threads(1)  # so that the order of sums does not depend on the number of threads
 def preprocess(
     expression: Expression, target_sum: str, n_top_genes: int, hvg_flavor: str, min_cells: int
 ) -> ad.AnnData:
@@ -31,14 +31,14 @@ def preprocess(
     Parameters
     ----------
     expression
-        What was found in the data.
+        The values found in the data.
     target_sum
-        What the values of a cell sum up to before the logarithm: a number, 'median' or 'auto' (`normalised_sum`).
+        What the values of a cell sum to before the logarithm: a number, 'median' or 'auto' (`normalised_sum`).
     n_top_genes, hvg_flavor
-        How many HVGs, by scanpy's 'seurat' flavour, as published for scRNA-seq, or by 'seurat_v3', on counts, as
+        How many HVGs to choose, and how: scanpy's 'seurat', as published for scRNA-seq, or 'seurat_v3', on counts, as
         published for spots.
     min_cells
-        They are chosen among the genes seen in so many cells (`seen_often`).
+        HVGs are chosen among the genes seen in so many cells (`seen_often`).
 
     Returns
     -------
@@ -47,7 +47,8 @@ def preprocess(
     Raises
     ------
     UserError
-        Where fewer than 3 cells or 2 genes have a value, and for a target_sum that would have no effect.
+        When fewer than 3 cells or 2 genes have a value, when the cells do not differ, and when target_sum would have no
+        effect.
     """
     cells = log_normalised(expression, target_sum)
     _require_differences(cells.X)
@@ -58,15 +59,21 @@ def preprocess(
 def log_normalised(expression: Expression, target_sum: str = "auto") -> ad.AnnData:
     """Drop empty cells and genes, and log-normalise what is left.
 
+    Parameters
+    ----------
+    expression, target_sum
+        As for `preprocess`.
+
     Returns
     -------
-    A new AnnData of the cells with at least one count: X log-normalised (all genes, sparse), layers['counts'] where the
-    input holds counts, obs['scrcl_total'], the sum of a cell's values before, unless they were logarithms.
+    A new AnnData of the cells with at least one count: X log-normalised (all genes, sparse), layers['counts'] when the
+    input holds counts, obs['scrcl_total'], the sum of a cell's values before normalisation, unless they were
+    logarithms.
 
     Raises
     ------
     UserError
-        As `preprocess` does.
+        When fewer than 3 cells or 2 genes have a value, and when target_sum would have no effect.
     """
     cells, kind, _ = expression
     require_effect(target_sum, kind)
@@ -86,7 +93,7 @@ def log_normalised(expression: Expression, target_sum: str = "auto") -> ad.AnnDa
 
 
 def require_enough_values(n_cells: int, n_genes: int) -> None:
-    """Raise UserError where fewer than 3 cells or 2 genes have a value."""
+    """Raise UserError when fewer than 3 cells or 2 genes have a value."""
     if n_cells < 3 or n_genes < 2:
         raise UserError(
             f"Only {n_cells} cells and {n_genes} genes have a value above 0; at least 3 cells and 2 genes are needed."
@@ -94,9 +101,14 @@ def require_enough_values(n_cells: int, n_genes: int) -> None:
 
 
 def normalised_sum(asked: str, totals: Sequence[float] | np.ndarray | pd.Series) -> float:
-    """What the values of a cell sum up to before the logarithm.
+    """Return what the values of a cell sum to before the logarithm.
 
-    The number asked for; for 'median' that of totals, [N], as in scanpy; for 'auto' 10,000.
+    Parameters
+    ----------
+    asked
+        A number, 'median' for the median of `totals`, as in scanpy, or 'auto' for 10,000.
+    totals
+        [N], the sum of each cell's values.
     """
     if asked == "auto":
         return PUBLISHED_SUM
@@ -104,7 +116,7 @@ def normalised_sum(asked: str, totals: Sequence[float] | np.ndarray | pd.Series)
 
 
 def require_effect(target_sum: str, kind: ValueKind) -> None:
-    """Raise UserError where the logarithm is taken already and another sum than the usual 10,000 is asked for."""
+    """Raise UserError when the values are logarithms already and a sum other than the usual 10,000 is asked for."""
     if kind == "log-normalised" and (target_sum == "median" or normalised_sum(target_sum, ()) != PUBLISHED_SUM):
         raise UserError(
             "--target-sum has no effect on values that are log-normalised already; leave it out, or give counts."
@@ -112,25 +124,35 @@ def require_effect(target_sum: str, kind: ValueKind) -> None:
 
 
 def depth_in_first_pc(cells: ad.AnnData) -> float:
-    """Share of the variance of the first PC, obsm['X_pca'], that the logarithm of a cell's counts explains (R^2, 0 to 1); 0 where the values are no counts.
+    """Return how much of the first PC is explained by the number of counts of a cell.
 
-    log1p adds 1 to every value. Of a few hundred counts blown up to 10,000 that is a small part of one count: a gene seen once
-    is then far from one not seen, and how many are seen depends on the number of counts (Ahlmann-Eltze and Huber
-    2023, Comparison of transformations for single-cell RNA-seq data).
+    log1p adds 1 to every value. When a few hundred counts are scaled up to 10,000, that 1 is a small part of one count:
+    a gene seen once is then far from one not seen, and how many genes are seen depends on the number of counts
+    (Ahlmann-Eltze and Huber 2023, Comparison of transformations for single-cell RNA-seq data).
+
+    Parameters
+    ----------
+    cells
+        Cells with obsm['X_pca'], obs['scrcl_total'] and, if they hold counts, layers['counts'].
+
+    Returns
+    -------
+    The share of the variance of the first PC that the logarithm of a cell's counts explains (R^2, 0 to 1); 0 when the
+    values are not counts.
     """
     if COUNTS not in cells.layers:
         return 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):  # cells of equally many counts
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 when all cells have equally many counts
         return float(np.nan_to_num(np.corrcoef(cells.obsm[PCS][:, 0], np.log(cells.obs[OURS.total]))[0, 1]) ** 2)
 
 
 def blown_up(cells: ad.AnnData) -> bool:
-    """Whether most cells have fewer counts than 10,000, to which they were normalised."""
+    """Return whether most cells have fewer counts than the 10,000 they were normalised to."""
     return cells.obs[OURS.total].median() < PUBLISHED_SUM
 
 
 def _choose_genes(cells: ad.AnnData, n_top_genes: int, flavor: str, min_cells: int) -> None:
-    """Write var['highly_variable']: genes among those that are seen often enough."""
+    """Write var['highly_variable'], chosen among the genes seen often enough."""
     candidates = seen_often(cells.X.getnnz(axis=0), cells.n_obs, min_cells)
     part = ad.AnnData(cells.X, var=cells.var[[]], uns=cells.uns, layers=cells.layers if flavor == "seurat_v3" else None)
     if not candidates.all():
@@ -140,18 +162,39 @@ def _choose_genes(cells: ad.AnnData, n_top_genes: int, flavor: str, min_cells: i
 
 
 def seen_often(n_cells_of: np.ndarray, n_cells: int, min_cells: int) -> np.ndarray:
-    """Which genes may be highly variable: those seen in min_cells cells, or in a tenth of all where that is less. All, where fewer than 2 are.
+    """Return which genes may be highly variable, namely those seen in enough cells.
 
-    A gene seen in one cell of a hundred tells that cell from all others and no group from another, and the flavour 'seurat'
-    ranks such genes first: their dispersion is large for their mean.
-    n_cells_of: [G], in how many of n_cells cells each gene has a value. Returns [G] booleans.
+    Enough is min_cells cells, or a tenth of all cells if that is less. A gene seen in one cell of a hundred sets that
+    cell apart from all others but separates no groups. The flavour 'seurat' ranks such genes first, since their
+    dispersion is large for their mean.
+
+    Parameters
+    ----------
+    n_cells_of
+        [G], in how many cells each gene has a value.
+    n_cells, min_cells
+        The number of all cells, and the number asked for.
+
+    Returns
+    -------
+    [G] booleans; all True when fewer than 2 genes are seen often enough.
     """
     often = n_cells_of >= min(min_cells, n_cells // 10)
     return often if often.sum() >= 2 else np.ones_like(often)
 
 
 def mark_among(cells: ad.AnnData, candidates: np.ndarray, part: ad.AnnData) -> None:
-    """Write var['highly_variable'] of all genes, and what scanpy notes in uns, from part, which holds the candidates, [G] booleans."""
+    """Write var['highly_variable'] of all genes, and what scanpy notes in uns.
+
+    Parameters
+    ----------
+    cells
+        Cells with all genes, which are written to.
+    candidates
+        [G] booleans, the genes that could be chosen.
+    part
+        The same cells with the candidates only, marked by `mark_highly_variable`.
+    """
     chosen = np.zeros(cells.n_vars, dtype=bool)
     chosen[candidates] = part.var[HIGHLY_VARIABLE]
     cells.var[HIGHLY_VARIABLE] = chosen
@@ -159,6 +202,7 @@ def mark_among(cells: ad.AnnData, candidates: np.ndarray, part: ad.AnnData) -> N
 
 
 def _require_differences(values: sparse.csr_matrix) -> None:
+    """Raise UserError when fewer than 2 genes vary between the cells."""
     varies = (values.max(axis=0) - values.min(axis=0)).nnz
     if varies < 2:
         raise UserError(
@@ -167,7 +211,20 @@ def _require_differences(values: sparse.csr_matrix) -> None:
 
 
 def mark_highly_variable(cells: ad.AnnData, n_top_genes: int, flavor: str) -> None:
-    """Write var['highly_variable']: n_top_genes genes, or all where there are no more than that."""
+    """Write var['highly_variable']: n_top_genes genes, or all if there are no more than that.
+
+    Parameters
+    ----------
+    cells
+        Cells with X log-normalised and, for 'seurat_v3', layers['counts'].
+    n_top_genes, flavor
+        As n_top_genes and hvg_flavor of `preprocess`.
+
+    Raises
+    ------
+    UserError
+        When 'seurat_v3' cannot be used on these data.
+    """
     if cells.n_vars > n_top_genes and flavor == "seurat_v3":
         _seurat_v3(cells, n_top_genes)
         return
@@ -176,7 +233,8 @@ def mark_highly_variable(cells: ad.AnnData, n_top_genes: int, flavor: str) -> No
         return
     if cells.n_vars < n_top_genes:
         log.info(
-            "Only %d genes have values in enough cells, fewer than the %d highly variable ones asked for: all of them are used.",
+            "Only %d genes have values in enough cells, fewer than the %d highly variable ones asked for: "
+            "all of them are used.",
             cells.n_vars,
             n_top_genes,
         )
@@ -184,10 +242,11 @@ def mark_highly_variable(cells: ad.AnnData, n_top_genes: int, flavor: str) -> No
 
 
 def _by_dispersion(cells: ad.AnnData, n_top_genes: int, flavor: str) -> None:
+    """Write var['highly_variable'] by one of scanpy's flavours; all genes where it finds fewer than 2."""
     try:
         sc.pp.highly_variable_genes(cells, n_top_genes=n_top_genes, flavor=flavor)
         found = cells.var[HIGHLY_VARIABLE].sum()
-    except IndexError:  # where no gene's dispersion can be compared with that of another
+    except IndexError:  # scanpy raises it when no gene's dispersion can be compared with another's
         found = 0
     if found < 2:
         log.info("Only %d genes are highly variable: all are used.", found)
@@ -195,11 +254,12 @@ def _by_dispersion(cells: ad.AnnData, n_top_genes: int, flavor: str) -> None:
 
 
 def _seurat_v3(cells: ad.AnnData, n_top_genes: int) -> None:
+    """Write var['highly_variable'] by the flavour 'seurat_v3', or raise UserError with its reason."""
     if COUNTS not in cells.layers:
         raise UserError("seurat_v3 chooses genes by counts, and the data hold none; add --hvg-flavor seurat.")
     counts = cells.layers[COUNTS]
     varying = (counts.max(axis=0) - counts.min(axis=0)).nnz
-    if varying < FEWEST_FOR_A_CURVE:  # its library crashes on a handful
+    if varying < FEWEST_FOR_A_CURVE:  # its library crashes on a handful of genes
         raise UserError(
             f"seurat_v3 fits a curve through the genes, of which only {varying} vary; add --hvg-flavor seurat."
         )
@@ -214,11 +274,24 @@ def _seurat_v3(cells: ad.AnnData, n_top_genes: int) -> None:
 
 
 def encoder_values(cells: ad.AnnData, choice: str) -> np.ndarray:
-    """The highly variable genes as the encoders see them: [N, G] dense float32.
+    """Return the highly variable genes as the encoders see them.
 
-    choice: 'scaled' (log-normalised, zero mean, unit variance, clipped at 10 sd),
-    'uncentred' (the same without taking the mean off, as published for spots), 'lognorm',
-    or 'counts' (as published for cells). Raises UserError for counts that are not there.
+    Parameters
+    ----------
+    cells
+        Cells with X log-normalised, var['highly_variable'] and, for 'counts', layers['counts'].
+    choice
+        'scaled' (log-normalised, zero mean, unit variance, clipped at 10 sd), 'uncentred' (the same without subtracting
+        the mean, as published for spots), 'lognorm', or 'counts' (as published for cells).
+
+    Returns
+    -------
+    [N, G] dense float32.
+
+    Raises
+    ------
+    UserError
+        When the choice is 'counts' and there are none.
     """
     genes = cells[:, cells.var[HIGHLY_VARIABLE]]
     if choice == "counts":
@@ -230,14 +303,30 @@ def encoder_values(cells: ad.AnnData, choice: str) -> np.ndarray:
 
 
 def _require_counts(cells: ad.AnnData) -> None:
+    """Raise UserError when there are no counts for the encoders."""
     if COUNTS not in cells.layers:
         raise UserError(
-            "These settings feed raw counts to the encoders, but the data hold none; add --encoder-input lognorm, or use data with counts."
+            "These settings feed raw counts to the encoders, but the data hold none; "
+            "add --encoder-input lognorm, or use data with counts."
         )
 
 
 def sparse_encoder_values(cells: ad.AnnData, choice: str) -> Features:
-    """encoder_values without a dense matrix: clip((x - m) / s) + min(m / s, 10) is 0 where x is."""
+    """Return `encoder_values` without forming a dense matrix.
+
+    clip((x - m) / s) + min(m / s, 10) is 0 where x is 0. That sum is stored, and min(m / s, 10) is the offset of
+    `Features`.
+
+    Parameters
+    ----------
+    cells, choice
+        As for `encoder_values`.
+
+    Raises
+    ------
+    UserError
+        When the choice is 'counts' and there are none.
+    """
     genes = cells[:, cells.var[HIGHLY_VARIABLE]]
     if choice == "counts":
         _require_counts(cells)
@@ -245,7 +334,7 @@ def sparse_encoder_values(cells: ad.AnnData, choice: str) -> Features:
     offset = np.zeros(values.shape[1], dtype=np.float32)
     if choice in ("scaled", "uncentred"):
         mean, variance = mean_variance_axis(values, axis=0)
-        scale = np.sqrt(variance * (len(cells) / (len(cells) - 1)))
+        scale = np.sqrt(variance * (len(cells) / (len(cells) - 1)))  # the sample's variance, as in scanpy
         scale = np.where(scale == 0, 1, scale).astype(np.float32)
         centre = (mean / scale).astype(np.float32) if choice == "scaled" else offset
         offset = np.minimum(centre, MAX_SCALED)
@@ -257,16 +346,28 @@ def sparse_encoder_values(cells: ad.AnnData, choice: str) -> Features:
 
 
 def principal_components(values: np.ndarray | Features, n_pcs: int) -> np.ndarray:
-    """The first n_pcs principal components of [N, G] values, or as many as there are; float32."""
+    """Return the first principal components of values.
+
+    Parameters
+    ----------
+    values
+        [N, G].
+    n_pcs
+        How many; fewer are returned where there are no more.
+
+    Returns
+    -------
+    [N, n_pcs] float32.
+    """
     n_pcs = min(n_pcs, min(values.shape) - 1)
     if isinstance(values, Features):
         return _components_of_gram(values, n_pcs)
-    with limited_threads(1):  # sums in an order that the number of threads does not change
+    with limited_threads(1):  # so that the order of sums does not depend on the number of threads
         return sc.pp.pca(values, n_comps=n_pcs, random_state=0)
 
 
 def _components_of_gram(features: Features, n_pcs: int) -> np.ndarray:
-    """PCs from the products of genes, which distances between genes are made of as well (graphs.gene_graph)."""
+    """Return PCs from the products of genes, which `graphs.gene_graph` needs as well."""
     n_cells, n_genes = features.shape
     covariance = features.gram / n_cells - np.outer(features.mean, features.mean)
     _, axes = linalg.eigh(covariance, subset_by_index=(n_genes - n_pcs, n_genes - 1))

@@ -1,4 +1,4 @@
-"""Cell and gene graphs as sparse matrices. Nothing here is dense in N x N."""
+"""Build cell and gene graphs as sparse matrices; nothing here is dense in N x N."""
 
 from __future__ import annotations
 
@@ -16,23 +16,42 @@ from scrcl.messages import UserError, log
 from scrcl.prepare.features import Features
 from scrcl.runtime import limited_threads
 
-# Exact search costs N^2. On two cores and 50 PCs: 2 s at 30,000 cells, 7 s at 60,000;
-# approximate search 3 s at 60,000, after 17 s of compiling. So exact up to where they meet.
+# Exact search costs N^2. On two cores and 50 PCs it takes 2 s at 30,000 cells and 7 s at 60,000; approximate search
+# takes 3 s at 60,000, after 17 s of compiling. So search is exact up to about where the two cost the same.
 EXACT_UP_TO = 60_000
 
 
 def nearest_neighbors(points: np.ndarray, k: int, metric: str, seed: int) -> sparse.csr_matrix:
-    """Directed k-nearest-neighbour graph, 0/1, without self: row i marks i's neighbours.
+    """Return the directed k-nearest-neighbour graph: row i marks i's neighbours, without i itself.
 
-    points: [n, d], or with the metric 'precomputed' distances [n, n]. Exact (scikit-learn) up to 60,000 points, approximate (pynndescent) beyond.
-    Raises UserError for fewer than k + 1 points.
+    The search is exact (scikit-learn) up to 60,000 points and approximate (pynndescent) beyond.
+
+    Parameters
+    ----------
+    points
+        [n, d], or distances [n, n] for the metric 'precomputed'.
+    k
+        How many neighbours each point has.
+    metric
+        'euclidean', 'cosine' or 'precomputed'.
+    seed
+        For the approximate search.
+
+    Returns
+    -------
+    [n, n] float32, 0/1.
+
+    Raises
+    ------
+    UserError
+        When there are fewer than k + 1 points.
     """
     n = len(points)
     if k >= n:
         raise UserError(f"There are {n} cells, too few for {k} neighbours each; lower --n-neighbors to at most {n}.")
     if n <= EXACT_UP_TO:
         index = NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(points)
-        neighbours = index.kneighbors(return_distance=False)  # without points: every one but itself
+        neighbours = index.kneighbors(return_distance=False)  # called without points, it leaves out each point itself
     else:
         neighbours = _approximate(points, k, metric, seed)
     rows = np.repeat(np.arange(n), neighbours.shape[1])
@@ -44,18 +63,33 @@ def nearest_neighbors(points: np.ndarray, k: int, metric: str, seed: int) -> spa
 
 
 def _approximate(points: np.ndarray, k: int, metric: str, seed: int) -> np.ndarray:
+    """Return the indices of approximately nearest neighbours, [n, k + 1], with -1 where none is found.
+
+    A point is usually among its own neighbours.
+    """
     from pynndescent import NNDescent  # compiles on import, so only where it is used
 
     log.info("%d cells: approximate nearest neighbours (pynndescent).", len(points))
-    with warnings.catch_warnings():  # its own note that some points have fewer neighbours found
+    with warnings.catch_warnings():  # it warns when it finds fewer neighbours for some points
         warnings.filterwarnings("ignore", message="Failed to correctly find n_neighbors")
         return NNDescent(points, metric=metric, n_neighbors=k + 1, random_state=seed).neighbor_graph[0]
 
 
 def cell_graph(points: np.ndarray, n_neighbors: int, metric: str, seed: int) -> sparse.csr_matrix:
-    """A of the paper: [N, N], 0/1, symmetric (either cell names the other), zero diagonal.
+    """Return the cell graph, A of the paper.
 
-    n_neighbors counts the cell itself, as in scanpy and in the paper.
+    Parameters
+    ----------
+    points
+        [N, d], genes or PCs.
+    n_neighbors
+        How many neighbours each cell has, the cell itself included, as in scanpy and in the paper.
+    metric, seed
+        As for `nearest_neighbors`.
+
+    Returns
+    -------
+    [N, N], 0/1, symmetric (an edge where either cell names the other), zero diagonal.
     """
     directed = nearest_neighbors(points, n_neighbors - 1, metric, seed)
     return directed.maximum(directed.T).tocsr()
@@ -64,18 +98,35 @@ def cell_graph(points: np.ndarray, n_neighbors: int, metric: str, seed: int) -> 
 def spatial_graph(
     points: np.ndarray, how: str, n_neighbors: int, radius: float, sections: np.ndarray | None = None
 ) -> sparse.csr_matrix:
-    """A of the paper for spots: [N, N], 0/1, symmetric, zero diagonal, from positions alone.
+    """Return the graph of the spots, A of the paper, from positions alone.
 
-    points: [N, 2 or 3]. how: 'knn', either spot among the n_neighbors nearest of the other,
-    itself not counted; 'radius', not further apart than radius; 'delaunay', joined in
-    the Delaunay triangulation and, where radius is above 0, not further apart than it.
-    sections: [N], of each spot; no edge joins two sections.
-    Spots may end without any neighbour. Raises UserError for 'radius' without a radius.
+    Parameters
+    ----------
+    points
+        [N, 2 or 3], positions.
+    how
+        'knn' joins two spots when either is among the n_neighbors nearest of the other, not counting itself. 'radius'
+        joins spots no further apart than radius. 'delaunay' joins spots that the Delaunay triangulation joins and,
+        where radius is above 0, that are no further apart than it.
+    n_neighbors, radius
+        As `how` uses them; radius is in the unit of the positions.
+    sections
+        [N], the section of each spot; no edge joins two sections. None for a single section.
+
+    Returns
+    -------
+    [N, N], 0/1, symmetric, zero diagonal. A spot may end up without neighbours.
+
+    Raises
+    ------
+    UserError
+        When `how` is 'radius' and there is no radius, and when spots cannot be triangulated.
     """
     if how == "radius" and radius <= 0:
         nearest = NearestNeighbors(n_neighbors=1).fit(points).kneighbors()[0] if len(points) > 1 else 0
         raise UserError(
-            f"--graph radius needs --radius, in the unit of the coordinates; half of the spots have their nearest neighbour within {np.median(nearest):.4g}."
+            "--graph radius needs --radius, in the unit of the coordinates; half of the spots have their nearest "
+            f"neighbour within {np.median(nearest):.4g}."
         )
     build = {
         "knn": lambda part: _nearest_in_space(part, n_neighbors),
@@ -94,14 +145,28 @@ def spatial_graph(
 
 
 def nearest_spots(points: np.ndarray, k: int, sections: np.ndarray | None = None) -> sparse.csr_matrix:
-    """Directed, 0/1, [N, N]: row i marks the k spots of i's section nearest to i, or all others where there are fewer."""
+    """Return the directed graph of nearest spots: row i marks the k spots nearest to i in i's section, or all if fewer.
+
+    Parameters
+    ----------
+    points
+        [N, 2 or 3], positions.
+    k
+        How many nearest spots.
+    sections
+        [N], the section of each spot; None for a single section.
+
+    Returns
+    -------
+    [N, N] float32, 0/1, zero diagonal.
+    """
     return per_section(points, sections, lambda part: _nearest_in_space(part, k))
 
 
 def per_section(
     points: np.ndarray, sections: np.ndarray | None, build: Callable[[np.ndarray], sparse.spmatrix]
 ) -> sparse.csr_matrix:
-    """Build a graph of the points of every section and put all into one [N, N] matrix."""
+    """Build a graph of the points in every section, and put all of them into one [N, N] matrix."""
     n = len(points)
     rows, columns = [], []
     for member in section_members(sections, n):
@@ -113,11 +178,13 @@ def per_section(
 
 
 def _nearest_in_space(points: np.ndarray, k: int) -> sparse.csr_matrix:
+    """Return the directed graph of the k nearest points, or of all others if there are fewer."""
     index = NearestNeighbors(n_neighbors=min(k, len(points) - 1), algorithm="kd_tree").fit(points)
     return index.kneighbors_graph(mode="connectivity")
 
 
 def _delaunay(points: np.ndarray, radius: float) -> sparse.coo_matrix:
+    """Return the graph of the Delaunay triangulation, without edges longer than radius where radius is above 0."""
     try:
         indptr, neighbours = Delaunay(points).vertex_neighbor_vertices
     except (QhullError, ValueError) as error:
@@ -131,17 +198,27 @@ def _delaunay(points: np.ndarray, radius: float) -> sparse.coo_matrix:
     return sparse.coo_matrix((np.ones(len(rows), dtype=np.float32), (rows, neighbours)), shape=(len(points),) * 2)
 
 
-@limited_threads(1)  # of genes alike, the number of threads decides which are found
+@limited_threads(1)  # between equally near genes, the number of threads would decide
 def gene_graph(values: np.ndarray | Features, n_neighbors: int) -> sparse.csr_matrix:
-    """B of the paper: [G, G], 0/1, directed, each gene points at its n_neighbors nearest, itself included.
+    """Return the gene graph, B of the paper: each gene points at its nearest genes, itself included.
 
-    values: [N, G] as the encoders see them; Euclidean distance between columns.
+    Parameters
+    ----------
+    values
+        [N, G] as the encoders see them. Distances are Euclidean, between columns.
+    n_neighbors
+        How many genes each gene points at, itself included.
+
+    Returns
+    -------
+    [G, G], 0/1, directed.
     """
     k = min(n_neighbors, values.shape[1]) - 1
     self_loops = sparse.identity(values.shape[1], dtype=np.float32, format="csr")
     if k == 0:
         return self_loops
     if isinstance(values, Features):
+        # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y, so the products of genes give all distances.
         lengths = values.gram.diagonal()
         squared = lengths[:, None] + lengths - 2 * values.gram
         nearest = nearest_neighbors(np.sqrt(squared.clip(min=0)), k, "precomputed", seed=0)
@@ -151,38 +228,42 @@ def gene_graph(values: np.ndarray | Features, n_neighbors: int) -> sparse.csr_ma
 
 
 def near_order(graph: sparse.csr_matrix) -> np.ndarray:
-    """An order of the cells in which neighbours are near each other, [N] (reverse Cuthill-McKee).
+    """Return an order of the cells, [N], that puts neighbours near each other (reverse Cuthill-McKee).
 
-    Products with the graph then find most of what they add up in the processor's cache.
+    Products with the graph then find most of the rows they add up in the processor's cache.
     """
     return np.ascontiguousarray(reverse_cuthill_mckee(graph, symmetric_mode=True))
 
 
 def with_self_loops(graph: sparse.spmatrix) -> sparse.csr_matrix:
-    """A + I."""
+    """Return A + I."""
     return (graph + sparse.identity(graph.shape[0], dtype=np.float32)).tocsr()
 
 
 def normalised(graph: sparse.spmatrix) -> sparse.csr_matrix:
-    """D^-1/2 M^T D^-1/2 with D the column sums of M: GCN normalisation by in-degree.
+    """Return D^-1/2 M^T D^-1/2 with D the column sums of M: GCN normalisation by in-degree.
 
-    M holds its own self-loops. Row n of the result weighs the messages that n
-    receives, from every g whose row in M points at n. For a symmetric M = A + I
-    this is A_hat of the paper.
+    M contains its own self-loops. Row n of the result weighs the messages that n receives, from every g whose row in M
+    points at n. For a symmetric M = A + I this is A_hat of the paper.
+
+    Parameters
+    ----------
+    graph
+        M, [N, N].
     """
     scale = sparse.diags(1 / np.sqrt(np.asarray(graph.sum(axis=0)).ravel()))
     return (scale @ graph.T @ scale).tocsr()
 
 
 def neighbour_mean(values: np.ndarray, graph: sparse.spmatrix) -> np.ndarray:
-    """Mean of values [N, d] over each point's neighbours and itself, in the type of values."""
+    """Return the mean of values [N, d] over each point's neighbours and itself, in the type of values."""
     neighbourhood = with_self_loops(graph)
     degree = np.asarray(neighbourhood.sum(axis=1))
     return ((neighbourhood @ values) / degree).astype(values.dtype)
 
 
 def smooth(values: np.ndarray, a_hat: sparse.spmatrix, hops: int) -> np.ndarray:
-    """A_hat^hops X, [N, G]."""
+    """Return A_hat^hops X, [N, G]."""
     for _ in range(hops):
         values = a_hat @ values
     return values

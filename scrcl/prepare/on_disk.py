@@ -1,4 +1,4 @@
-"""What `prepare.genes.preprocess` does, for values that stay on the disk and are worked through in blocks of cells."""
+"""Do what `prepare.genes.preprocess` does when values stay on disk and are processed in blocks of cells."""
 
 from __future__ import annotations
 
@@ -26,9 +26,25 @@ from scrcl.runtime import limited_threads
 
 
 class Normalised:
-    """Blocks of the cells and genes that have values, log-normalised; and the range of each gene over what was read.
+    """Read log-normalised blocks of the cells and genes that have values, and track the range of each gene.
 
-    sizes: of each block with such cells, their number; lowest and highest: [G] float32, of the values that are not 0.
+    Parameters
+    ----------
+    found
+        The values on disk.
+    target_sum
+        As for `genes.preprocess`.
+
+    Attributes
+    ----------
+    sizes
+        The number of cells with values in each block that has any, by block.
+    lowest, highest
+        [G] float32, the range of each gene's values other than 0, over the blocks read so far.
+    sum
+        What the values of a cell sum to before the logarithm.
+    n_genes
+        G, the number of genes with values.
     """
 
     def __init__(self, found: Found, target_sum: str) -> None:
@@ -43,12 +59,23 @@ class Normalised:
         self.highest = np.zeros(self.n_genes, dtype=np.float32)
 
     def read(self, block: int) -> tuple[sparse.csr_matrix, np.ndarray]:
-        """Log-normalised values of one block; and the values before, in the order in which a CSR matrix stores them."""
+        """Read one block of log-normalised values, and the same values before normalisation.
+
+        Parameters
+        ----------
+        block
+            The number of the block, a key of `sizes`.
+
+        Returns
+        -------
+        [block, G] CSR, and its stored values before normalisation, in the order in which the matrix stores them.
+        """
         matrix = self.found.blocks.read(block)
         if self.found.undo:
             matrix.data = contents.counts_of(matrix.data)
         filled = self.found.seen.filled[slice(*self.found.blocks.bounds[block])]
-        starts = np.append(matrix.indptr[:-1][filled], matrix.indptr[-1])  # cells without a value hold none
+        # An empty cell stores nothing, so dropping its row pointer drops the cell.
+        starts = np.append(matrix.indptr[:-1][filled], matrix.indptr[-1])
         matrix = sparse.csr_matrix(
             (matrix.data, self._column[matrix.indices], starts), shape=(len(starts) - 1, self.n_genes)
         )
@@ -63,8 +90,9 @@ class Normalised:
         return matrix, before
 
     def require_differences(self) -> None:
-        """Raise UserError where the cells do not differ, once all blocks were read."""
+        """Raise UserError when fewer than 2 genes vary between the cells; to be called once all blocks are read."""
         everywhere = self.found.seen.n_cells[self.found.seen.n_cells > 0] == sum(self.sizes.values())
+        # A gene that is 0 in some cell has 0 as its lowest value, which sparse blocks do not store.
         varies = int((self.highest > np.where(everywhere, self.lowest, 0)).sum())
         if varies < 2:
             raise UserError(
@@ -72,15 +100,34 @@ class Normalised:
             )
 
 
-@limited_threads(1)  # sums in an order that the number of threads does not change
+@limited_threads(1)  # so that the order of sums does not depend on the number of threads
 def preprocess(
     adata: ad.AnnData, layer: str, target_sum: str, n_top_genes: int, hvg_flavor: str, min_cells: int
 ) -> tuple[ad.AnnData, str]:
-    """What contents.find_expression and preprocess.preprocess give together, of the highly variable genes only.
+    """Find values on disk, log-normalise them, and keep the highly variable genes.
 
-    adata: values on disk, or in part. Goes through those it uses three times, or twice where all genes are
-    used; holds one block and what it returns: the cells, and in words what values they are.
-    Raises UserError where those do, for seurat_v3, and for values stored by genes.
+    This does what `values.find_expression` and `genes.preprocess` do together, but returns the highly variable genes
+    only. It goes through the values it uses three times, or twice when all genes are used. It holds one block and the
+    result in memory.
+
+    Parameters
+    ----------
+    adata
+        Cells or spots x genes, with some or all values on disk.
+    layer
+        As for `values.find_expression`.
+    target_sum, n_top_genes, hvg_flavor, min_cells
+        As for `genes.preprocess`; hvg_flavor cannot be 'seurat_v3'.
+
+    Returns
+    -------
+    The cells, with X, layers['counts'] where there are counts, obs['scrcl_total'] and var['highly_variable']; and what
+    their values are, for people to read.
+
+    Raises
+    ------
+    UserError
+        As the two functions do, and for seurat_v3 and values stored by genes.
     """
     if hvg_flavor == "seurat_v3":
         raise UserError(
@@ -97,7 +144,7 @@ def preprocess(
         _choose_genes(part, values, candidates, n_top_genes, hvg_flavor)
         values.require_differences()
     else:
-        mark_highly_variable(part, n_top_genes, hvg_flavor)  # all
+        mark_highly_variable(part, n_top_genes, hvg_flavor)  # marks all, for which it needs no values
     mark_among(cells, candidates, part)
     chosen = cells.var[HIGHLY_VARIABLE].to_numpy()
     cells = cells[:, chosen].copy()
@@ -107,7 +154,7 @@ def preprocess(
 
 
 def _without_values(adata: ad.AnnData, found: Found) -> ad.AnnData:
-    """The cells and genes that have values, without these."""
+    """Return the cells and genes that have values, but not the values."""
     filled, genes = found.seen.filled, found.seen.n_cells > 0
     cells = ad.AnnData(obs=contents.storable(adata.obs), var=contents.storable(found.var), obsm=contents.foreign(adata))
     cells = cells[filled, genes].copy()
@@ -121,14 +168,15 @@ def _without_values(adata: ad.AnnData, found: Found) -> ad.AnnData:
 
 
 def _choose_genes(cells: ad.AnnData, values: Normalised, genes: np.ndarray, n_top_genes: int, flavor: str) -> None:
-    """Write var['highly_variable'] of cells that have these genes, a mask, and no values: scanpy's choice, of a dask array whose blocks are read when they are added up.
+    """Write var['highly_variable'] by scanpy's choice, on a dask array whose blocks are read when they are summed.
 
-    In float64: scipy adds up a block in the precision of its values, where scanpy takes float64 for those in memory.
+    `cells` has no values, and the genes that the mask `genes` marks. Blocks are float64: scipy sums a block in the
+    precision of its values, while scanpy uses float64 for values in memory.
     """
     blocks = list(values.sizes)
     with (
         progress(total=len(blocks), desc="highly variable genes", unit="block") as bar,
-        dask.config.set(scheduler="synchronous"),  # one block after the other
+        dask.config.set(scheduler="synchronous"),  # one block in memory at a time
     ):
 
         def read(block_id: tuple[int, int]) -> sparse.csr_matrix:
@@ -147,15 +195,16 @@ def _choose_genes(cells: ad.AnnData, values: Normalised, genes: np.ndarray, n_to
 
 
 def _gather(cells: ad.AnnData, chosen: np.ndarray, values: Normalised) -> None:
-    """Write X, and layers['counts'] where there are counts: of the chosen genes, a mask.
+    """Write X, and layers['counts'] where there are counts, for the genes that the mask `chosen` marks.
 
-    Filled block by block, as it is known how many values there are: parts and their whole would take twice the memory.
+    The number of values is known, so arrays of the final size are filled block by block. Joining parts would take twice
+    the memory.
     """
     seen = values.found.seen
     n_stored = int(seen.n_cells[seen.n_cells > 0][chosen].sum())
     column = (np.cumsum(chosen) - 1).astype(np.int32)
     indptr = np.zeros(cells.n_obs + 1, dtype=np.int32 if n_stored <= np.iinfo(np.int32).max else np.int64)
-    indices = np.empty(n_stored, dtype=indptr.dtype)  # scipy takes both of one type
+    indices = np.empty(n_stored, dtype=indptr.dtype)  # scipy wants both index arrays of one type
     normalised = np.empty(n_stored, dtype=np.float32)
     counts = np.empty(n_stored if values.found.kind == "counts" else 0, dtype=np.float32)
     row = end = 0

@@ -1,4 +1,7 @@
-"""How many cells at a time, so that training fits into the memory it may take. A function of sizes alone: the same data, the same plan."""
+"""Choose how many cells training takes at a time, so that it fits into the memory it may use.
+
+The plan depends on sizes alone, so the same data always give the same plan.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,36 @@ from typing import NamedTuple
 
 from scrcl.messages import UserError
 
-ALL_AT_ONCE_UP_TO = (
-    1.75  # GiB of a step, without --max-memory: 50,000 cells of 2,000 genes. Beyond, blocks are faster as well
-)
+# GiB of a training step without --max-memory, as for 50,000 cells of 2,000 genes. Beyond that, blocks are also faster.
+ALL_AT_ONCE_UP_TO = 1.75
 BLOCKS = (4096, 2048, 1024, 512, 256, 128)
 FIXED = 1.0  # GiB of Python and its libraries
-# Measured at H = 256: how many arrays [cells, H] a step holds at its peak, all cells at once and in blocks
+# Measured at H = 256: how many arrays [cells, H] a step holds at its peak, with all cells at once and in blocks.
 ARRAYS, ARRAYS_IN_BLOCKS = 19, 11.5
-ARRAYS_REFINED = (
-    6  # arrays [cells, K'] beside them: Z1 and Z2 or their gradients, the gene encoder's weights and Adam's moments
-)
-USUAL_WIDTH = 20  # K' where it is the number of clusters, which is not known yet
-ARRAYS_OF_A_BLOCK = 30  # what a block makes, at most
-BYTES_PER_EDGE = 24  # of A + I and of A_hat, 32-bit indices, and of A
+# Further arrays [cells, K']: Z1 and Z2 or their gradients, the gene encoder's weights and Adam's moments.
+ARRAYS_REFINED = 6
+USUAL_WIDTH = 20  # guess for K' when it will be the number of clusters, which is not known yet
+ARRAYS_OF_A_BLOCK = 30  # most arrays [block, H] that one block needs
+BYTES_PER_EDGE = 24  # for A + I and A_hat, with 32-bit indices, and for A
 COPIES = 3  # of the stored values: log-normalised, counts and scaled
 
 
 class Plan(NamedTuple):
-    """block: cells at a time, 0 for all with dense values; gib: memory that the run is expected to take."""
+    """How many cells training works on at a time, and the memory this needs.
+
+    Attributes
+    ----------
+    block
+        Cells at a time; 0 for all cells with dense values.
+    gib
+        Memory that the run is expected to take, in GiB.
+    """
 
     block: int
     gib: float
 
     def in_words(self) -> str:
+        """Return the plan as a phrase, for people to read."""
         how = f"{self.block} cells at a time, values kept sparse" if self.block else "all cells at once"
         return f"{how}; about {self.gib:.1f} GiB of memory"
 
@@ -42,11 +52,27 @@ def plan(
     refined_width: int = 0,
     max_memory: float = 0.0,
 ) -> Plan:
-    """All cells at once where that fits, else the largest block that does.
+    """Return a plan that takes all cells at once if that fits, else the largest block that does.
 
-    n_stored: values other than 0 of [n_cells, n_genes]; refined_width: K', 0 for the number of clusters; max_memory: GiB, 0 for no limit.
-    Raises UserError where even the smallest block needs more.
+    Parameters
+    ----------
+    n_cells, n_genes
+        N and G.
+    n_stored
+        How many of the [N, G] values are not 0.
+    n_neighbors
+        Neighbours per cell in the cell graph.
+    hidden, refined_width
+        H and K' of the network; 0 for K' means the number of clusters.
+    max_memory
+        GiB; 0 for no limit.
+
+    Raises
+    ------
+    UserError
+        When even the smallest block needs more than max_memory.
     """
+    # A symmetric graph has one to two times n_neighbors edges per cell; 1.5 times is assumed.
     kept = FIXED * 2**30 + 8.0 * COPIES * n_stored + BYTES_PER_EDGE * 1.5 * n_neighbors * n_cells
     refined = ARRAYS_REFINED * (refined_width or USUAL_WIDTH)
     at_once = 4.0 * n_cells * (2 * n_genes + ARRAYS * hidden + refined)
@@ -60,5 +86,6 @@ def plan(
         if max_memory == 0 or found.gib <= max_memory:
             return found
     raise UserError(
-        f"--max-memory {max_memory:g} is too little: {n_cells} cells x {n_genes} genes at --hidden {hidden} need about {found.gib:.1f} GiB."
+        f"--max-memory {max_memory:g} is too little: {n_cells} cells x {n_genes} genes at --hidden {hidden} "
+        f"need about {found.gib:.1f} GiB."
     )

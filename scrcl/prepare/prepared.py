@@ -1,4 +1,4 @@
-"""A data set as training needs it, and what preparing cells and spots have in common."""
+"""The data set as training needs it, and the steps that preparing cells and preparing spots share."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ class Prepared:
         AnnData of the cells (or spots) that have counts, with X log-normalised, obsm['X_pca'] and obsp['scrcl_graph'],
         the cell graph A.
     inputs
-        [N, G] float32, what the encoders see; sparse where the cells are worked on in blocks.
+        [N, G] float32, what the encoders see; sparse when the cells are taken in blocks.
     pcs
-        [N, d] float32, what stands beside the encoder's embedding: the PCs, of few cells with long rows shortened, of
-        spots their means over the neighbourhood.
+        [N, d] float32, what is joined to the trained embedding for clustering: the PCs for cells (with long rows
+        shortened when there are few cells), the means of the PCs over the neighbourhood for spots.
     known
-        Known types of these cells, or None.
+        The known labels of these cells, or None.
     values
-        In words, what the values are and where they were found.
+        What the values are and where they were found, for people to read.
     voters
-        [N, N] sparse, row i marks the spots whose labels smooth that of i; None for no smoothing.
+        [N, N] sparse; row i marks the spots whose labels smooth the label of i. None for no smoothing.
     block
-        Cells that training takes at a time, 0 for all.
+        How many cells training takes at a time; 0 for all.
     order
-        [N], the order in which training takes the cells and in which inputs has them; None for that of cells.
+        [N], the order in which training takes the cells and in which `inputs` holds them; None for the order of
+        `cells`.
     """
 
     cells: ad.AnnData
@@ -59,22 +60,40 @@ class Prepared:
 
     @property
     def graph(self) -> sparse.csr_matrix:
-        """The cell graph in the order of the cells."""
+        """The cell graph, with rows in the order of the cells."""
         return self.cells.obsp[OURS.graph]
 
     @property
     def graph_in_training(self) -> sparse.csr_matrix:
-        """The cell graph in the order of training."""
+        """The cell graph, with rows in the order of training."""
         return self.graph if self.order is None else self.graph[self.order][:, self.order]
 
 
 def preprocessing(settings: CellSettings | TissueSettings) -> dict[str, Any]:
-    """What `genes.preprocess` and `on_disk.preprocess` take of the settings."""
+    """Return the settings that `genes.preprocess` and `on_disk.preprocess` take, by name."""
     return {name: getattr(settings, name) for name in ("target_sum", "n_top_genes", "hvg_flavor", "min_cells")}
 
 
 def preprocessed(adata: ad.AnnData, settings: CellSettings | TissueSettings) -> tuple[ad.AnnData, str]:
-    """The cells as `genes.preprocess` makes them, and in words what values they are; of values on disk, with HVGs alone."""
+    """Preprocess the cells, in memory or on disk.
+
+    Parameters
+    ----------
+    adata
+        Cells or spots x genes.
+    settings
+        The recipe.
+
+    Returns
+    -------
+    The cells as `genes.preprocess` returns them, and what their values are, for people to read. When the values are on
+    disk, the cells have the highly variable genes only.
+
+    Raises
+    ------
+    UserError
+        When the values cannot be used.
+    """
     how = preprocessing(settings)
     if blocks.is_backed(adata):
         return on_disk.preprocess(adata, settings.layer, **how)
@@ -83,7 +102,20 @@ def preprocessed(adata: ad.AnnData, settings: CellSettings | TissueSettings) -> 
 
 
 def plan_of(cells: ad.AnnData, settings: CellSettings | TissueSettings) -> plan.Plan:
-    """How many cells training takes at a time."""
+    """Return how many cells training takes at a time.
+
+    Parameters
+    ----------
+    cells
+        Preprocessed cells, with var['highly_variable'].
+    settings
+        The recipe.
+
+    Raises
+    ------
+    UserError
+        When max_memory is too small.
+    """
     hvgs = cells.var[HIGHLY_VARIABLE].to_numpy()
     stored = int(cells.X.getnnz(axis=0)[hvgs].sum())
     sizes = cells.n_obs, int(hvgs.sum()), stored, settings.n_neighbors, settings.hidden, settings.refined_width
@@ -96,9 +128,22 @@ def pcs_and_inputs(
     planned: plan.Plan,
     weigh: Callable[[Matrix], Matrix] = lambda values: values,
 ) -> Matrix:
-    """Write obsm['X_pca'], the PCs of the scaled HVGs, and return what the encoders see, [N, G] float32.
+    """Write obsm['X_pca'], the PCs of the scaled HVGs, and return what the encoders see.
 
-    weigh makes weighted genes of others; it is first called with the scaled ones.
+    Parameters
+    ----------
+    cells
+        Preprocessed cells, with var['highly_variable'].
+    settings
+        The recipe.
+    planned
+        Whether the values stay sparse.
+    weigh
+        Multiplies genes by weights; it is first called with the scaled genes.
+
+    Returns
+    -------
+    [N, G] float32.
     """
     kind = genes.sparse_encoder_values if planned.block else genes.encoder_values
     scaled = weigh(kind(cells, "scaled"))
@@ -107,7 +152,17 @@ def pcs_and_inputs(
 
 
 def in_training_order(inputs: Matrix, graph: sparse.csr_matrix) -> tuple[Matrix, np.ndarray | None]:
-    """Inputs with neighbours near each other, and their order; small ones, which the cache holds anyway, as they are."""
+    """Return the inputs with neighbouring cells near each other, and their order.
+
+    Dense inputs stay as they are, with None for the order: they are small, so the cache holds them anyway.
+
+    Parameters
+    ----------
+    inputs
+        [N, G].
+    graph
+        The cell graph, [N, N].
+    """
     if not isinstance(inputs, Features):
         return inputs, None
     order = graphs.near_order(graph)
@@ -115,6 +170,21 @@ def in_training_order(inputs: Matrix, graph: sparse.csr_matrix) -> tuple[Matrix,
 
 
 def known_labels(obs: pd.DataFrame, settings: CellSettings | TissueSettings, cells: ad.AnnData) -> pd.Series | None:
-    """The known labels of these cells, or None where none of them has one."""
+    """Return the known labels of these cells, or None if none of them has one.
+
+    Parameters
+    ----------
+    obs
+        The table of all cells of the input.
+    settings
+        The recipe, with label_key.
+    cells
+        The cells that are used.
+
+    Raises
+    ------
+    UserError
+        When label_key names a column that is not in obs.
+    """
     known = find_labels(obs, settings.label_key, settings.usual_labels)
     return None if known is None or known.loc[cells.obs_names].isna().all() else known.loc[cells.obs_names]

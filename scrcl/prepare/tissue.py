@@ -1,4 +1,4 @@
-"""Prepare spots: as cells, but the graph joins neighbours in space, and genes weigh as much as neighbours share of them."""
+"""Prepare spots: as cells, but with a graph in space, and with genes weighted by how much neighbours share them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from scrcl.prepare.prepared import (
 from scrcl.recipes import TissueSettings
 from scrcl.runtime import Stopwatch
 
-MORAN_VALUES = 100_000_000  # made dense at a time
+MORAN_VALUES = 100_000_000  # most values made dense at a time
 
 
 def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Prepared:
-    """Everything before training: values, HVGs, the spatial graph, weights of genes, PCs and their neighbour means.
+    """Prepare spots for training: values, HVGs, the spatial graph, gene weights, PCs and their means over neighbours.
 
     Parameters
     ----------
@@ -42,12 +42,13 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
 
     Returns
     -------
-    Its cells have obsm['spatial'], obsm['X_pca_spatial'] (means of the PCs over neighbours) and var['spatial_weight'].
+    The data set as training needs it. Its cells have obsm['spatial'], obsm['X_pca'], obsm['X_pca_spatial'] (means of
+    the PCs over neighbours), obsp['scrcl_graph'] and, where genes are weighted, var['spatial_weight'].
 
     Raises
     ------
     UserError
-        For input that cannot be used.
+        When the input cannot be used.
     """
     with watch("preprocess"):
         cells, values = preprocessed(placed(adata), settings)
@@ -81,15 +82,26 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
 def spatial_weights(
     values: np.ndarray | Features, graph: sparse.spmatrix, sections: np.ndarray | None = None
 ) -> np.ndarray:
-    """How much of a gene is shared with the neighbours: Moran's I, not below 0, [G] float32, with a mean square of 1.
+    """Return the weight of each gene: Moran's I, not below 0, scaled to a mean square of 1.
 
-    values: [N, G]; graph: [N, N] of the spots; sections: [N], of each spot. Moran's I is
-    taken within sections, and averaged over their spots, so that what differs between slides
-    is not mistaken for what varies in space.
+    Take a gene's standardised value as a signal that neighbours share plus noise that they do not. Then Moran's I is
+    about the signal's share of the variance, and the value times this share is the best linear guess of the signal.
 
-    Take a gene's standardised value as signal that neighbours share plus noise that they
-    do not. Then Moran's I is about the signal's share of the variance, and the value times this
-    share is the best linear guess of the signal.
+    Moran's I is taken within sections and averaged over their spots, so that a difference between slides is not
+    mistaken for variation in space.
+
+    Parameters
+    ----------
+    values
+        [N, G].
+    graph
+        [N, N], the graph of the spots.
+    sections
+        [N], the section of each spot; None for a single section.
+
+    Returns
+    -------
+    [G] float32.
     """
     share = np.zeros(values.shape[1])
     for member in section_members(sections, values.shape[0]):
@@ -104,7 +116,21 @@ def spatial_weights(
 
 
 def morans_i(graph: sparse.spmatrix, values: np.ndarray | Features) -> np.ndarray:
-    """scanpy's Moran's I of every column of values, 0 for a constant one; some columns at a time, to keep memory low."""
+    """Return scanpy's Moran's I of every column of values, 0 for a constant column.
+
+    Columns are processed in groups, to keep memory low.
+
+    Parameters
+    ----------
+    graph
+        [N, N], the graph of the spots.
+    values
+        [N, G].
+
+    Returns
+    -------
+    [G] float64.
+    """
     varies = np.flatnonzero(values.spread() if isinstance(values, Features) else np.ptp(values, axis=0))
     share = np.zeros(values.shape[1])
     columns = max(1, min(500, MORAN_VALUES // values.shape[0]))

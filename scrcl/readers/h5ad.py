@@ -18,14 +18,18 @@ from scrcl.keys import COUNT_LAYERS
 from scrcl.messages import UserError, log, one_line
 
 IN_MEMORY_UP_TO = 2.0  # GiB of values; a run in memory needs up to five times as much
+RESULT = "result.h5ad"  # what a run writes: data only where it is named itself
 LEAST_SHARE = 20  # no file is compressed by a larger factor, so a smaller file needs no closer look
 
 
 def locate(path: Path) -> Path | None:
-    """Return the file itself, or the only h5ad file in a folder; None for anything else."""
+    """Return the file itself, or the only h5ad file in a folder; None for anything else.
+
+    A result.h5ad that a run wrote does not count in a folder.
+    """
     if path.is_file():
         return path
-    found = sorted(path.glob("*.h5ad"))
+    found = sorted(file for file in path.glob("*.h5ad") if file.name != RESULT)
     return found[0] if len(found) == 1 else None
 
 

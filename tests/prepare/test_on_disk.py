@@ -89,7 +89,7 @@ def test_every_storage_and_kind(make, n_top_genes, tmp_path):
 @pytest.mark.parametrize("target_sum", ["50", "median"])
 @pytest.mark.parametrize("make", [lambda x: x, np.log1p, lambda x: x * 1.7 + 30])
 def test_what_a_cell_sums_up_to(make, target_sum, tmp_path):
-    """The median is that of the counts, also of a file of their logarithms; the last cell has none and no part in it."""
+    """The median is that of the counts, also of a file of their logarithms; the last cell has none and no part."""
     values = make(COUNTS)
     values[-1] = 0
     adata = ad.AnnData(sparse.csr_matrix(values))

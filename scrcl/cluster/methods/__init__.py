@@ -1,12 +1,12 @@
-"""The registry of clustering methods: a method is one file here and one line below.
+"""The registry of clustering methods: each method is one file in this folder and one line below.
 
-A method's module has
+The module of a method has two functions.
 
-- `partitions(points, n_clusters, seed, settings)`: one or several partitions of the rows of points [N, d], integer labels
-  [N] each, by what differs between them in words. Of several, that one stays that agrees best with the cell graph;
-- `cluster(points, n_clusters, seed)`: one of them, 0 the largest cluster.
+- `partitions(points, n_clusters, seed, settings)` returns one or several partitions of the rows of points [N, d], as
+  integer labels [N]. The keys say how they differ. Of several, the one that agrees best with the cell graph is kept.
+- `cluster(points, n_clusters, seed)` returns one partition, with 0 the largest cluster.
 
-Modules are loaded when their method is used; `what` stands in --help.
+Modules are loaded when their method is used. `what` appears in --help.
 """
 
 from __future__ import annotations
@@ -19,17 +19,25 @@ if TYPE_CHECKING:
 
 
 class Method(NamedTuple):
-    """What a method is, and the name of its module."""
+    """A method of clustering.
+
+    Attributes
+    ----------
+    what
+        What it is, in the words of --help.
+    module
+        The module in this folder that holds it.
+    """
 
     what: str
     module: str
 
     def partitions(self, points: np.ndarray, n_clusters: int, seed: int, settings: Any) -> dict[str, np.ndarray]:
-        """See the module's own."""
+        """Call the module's own `partitions`, see above."""
         return import_module(f"{__name__}.{self.module}").partitions(points, n_clusters, seed, settings)
 
     def cluster(self, points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-        """See the module's own."""
+        """Call the module's own `cluster`, see above."""
         return import_module(f"{__name__}.{self.module}").cluster(points, n_clusters, seed)
 
 

@@ -1,4 +1,4 @@
-"""k-means on rows of unit length, so by cosine distance, as published."""
+"""k-means on rows of unit length, and so by cosine distance, as published."""
 
 from __future__ import annotations
 
@@ -11,24 +11,37 @@ from sklearn.preprocessing import normalize
 from scrcl.cluster.partition import by_size, require_enough, sample, unfinished_starts_expected
 from scrcl.runtime import limited_threads
 
-N_INIT = 8  # starts of k-means; the best by its own objective is kept
+N_INIT = 8  # starts of k-means; the best by k-means' own objective is kept
 
 
 def partitions(points: np.ndarray, n_clusters: int, seed: int, settings: Any) -> dict[str, np.ndarray]:
-    """The one partition that there is."""
+    """Return the only partition that this method gives, under the key ''."""
     return {"": cluster(points, n_clusters, seed)}
 
 
-@limited_threads(1)  # sums in an order that the number of threads does not change; and no slower
+@limited_threads(1)  # so that the order of sums does not depend on the number of threads; it is no slower
 def cluster(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Cluster the rows of points [N, d] by the direction in which they point; integer labels [N], 0 the largest cluster.
+    """Cluster the rows of points by the direction they point in.
 
-    Fitted on a random 20,000 of more points.
+    With more than 20,000 points, k-means is fitted on a random 20,000.
+
+    Parameters
+    ----------
+    points
+        [N, d].
+    n_clusters
+        How many clusters.
+    seed
+        For the starts, and for the random part.
+
+    Returns
+    -------
+    [N] integers, 0 the largest cluster.
 
     Raises
     ------
     UserError
-        Where there are more clusters than points.
+        When there are more clusters than points.
     """
     require_enough(points, n_clusters)
     points = normalize(points)

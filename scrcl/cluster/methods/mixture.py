@@ -1,4 +1,4 @@
-"""A Gaussian mixture of tied covariance on the leading components, the likeliest of several starts: the recipe's method."""
+"""A Gaussian mixture of tied covariance on the leading PCs, the likeliest of several starts; the recipe's method."""
 
 from __future__ import annotations
 
@@ -12,45 +12,61 @@ from sklearn.mixture import GaussianMixture
 from scrcl.cluster.partition import by_size, one_hot, require_enough, sample, unfinished_starts_expected
 from scrcl.runtime import limited_threads
 
-STARTS = 12  # of the mixture, in all rounds together
+STARTS = 12  # starts of the mixture in all rounds together
 WHITENED_ROUNDS = 2  # rounds of starts in the metric of the likeliest mixture so far
-MIXTURE_DIMS = 20  # leading PCs the mixture sees: a covariance of 2H dimensions cannot be estimated
-CELLS_PER_DIM = 15  # at least: with fewer, the covariance is mostly noise
+MIXTURE_DIMS = 20  # leading PCs that the mixture sees; a covariance of 2H dimensions cannot be estimated
+CELLS_PER_DIM = 15  # at least; with fewer, the covariance is mostly noise
 RIDGE = 1e-6  # added to the variances of a mixture, as scikit-learn does; PCs are scaled to a variance of 1
 
 
 def partitions(points: np.ndarray, n_clusters: int, seed: int, settings: Any) -> dict[str, np.ndarray]:
-    """A partition for each of the settings' `mixture_dims`, by its number of dimensions in words."""
+    """Return one partition for each of the settings' `mixture_dims`, by its number of dimensions.
+
+    Parameters
+    ----------
+    points
+        [N, d].
+    n_clusters, seed
+        As for `cluster`.
+    settings
+        The recipe, with mixture_dims and mixture_rounds.
+    """
     dims = sorted({dims_for(len(points), n_dims) for n_dims in settings.mixture_dims})
-    points = leading_components(points, max(dims))
+    points = leading_components(points, max(dims))  # once for all, since the first PCs of PCs are themselves
     return {
         f"{n_dims} dimensions": cluster(points, n_clusters, seed, n_dims, settings.mixture_rounds) for n_dims in dims
     }
 
 
-@limited_threads(1)  # sums in an order that the number of threads does not change; and no slower
+@limited_threads(1)  # so that the order of sums does not depend on the number of threads; it is no slower
 def cluster(
     points: np.ndarray, n_clusters: int, seed: int, n_dims: int = MIXTURE_DIMS, rounds: int = WHITENED_ROUNDS
 ) -> np.ndarray:
-    """Cluster the rows of points [N, d] by the likeliest mixture on n_dims PCs, on fewer of few points (`dims_for`).
+    """Cluster the rows of points by the likeliest mixture on their leading PCs.
+
+    With more than 20,000 points, the mixture is fitted on a random 20,000.
 
     Parameters
     ----------
-    points, n_clusters, seed
-        What is clustered, into how many clusters (a mixture may end with fewer), and where its starts come from.
+    points
+        [N, d].
+    n_clusters
+        How many clusters; a mixture may end with fewer.
+    seed
+        For the starts of the mixture, and for the random part.
     n_dims
-        Leading components that the mixture sees.
+        How many leading PCs the mixture sees; fewer for few points (`dims_for`).
     rounds
-        Of starts in the metric of the likeliest mixture so far, see `likeliest_mixture`.
+        Rounds of starts in the metric of the likeliest mixture so far, see `likeliest_mixture`.
 
     Returns
     -------
-    Integer labels [N], 0 the largest cluster. The mixture is fitted on a random 20,000 of more points.
+    [N] integers, 0 the largest cluster.
 
     Raises
     ------
     UserError
-        Where there are more clusters than points.
+        When there are more clusters than points.
     """
     require_enough(points, n_clusters)
     points = leading_components(points, dims_for(len(points), n_dims))
@@ -59,42 +75,76 @@ def cluster(
 
 
 def dims_for(n_cells: int, n_dims: int) -> int:
-    """n_dims, or as many as so few cells allow a mixture, though never fewer than 2 for that."""
+    """Return the number of dimensions that a mixture of so many cells can use.
+
+    It is n_dims at most, and one per CELLS_PER_DIM cells but at least 2.
+    """
     return min(n_dims, max(2, n_cells // CELLS_PER_DIM))
 
 
-@limited_threads(1)  # sums in an order that the number of threads does not change
+@limited_threads(1)  # so that the order of sums does not depend on the number of threads
 def leading_components(points: np.ndarray, n_dims: int) -> np.ndarray:
-    """The first n_dims principal components in float64, scaled to unit variance in all."""
+    """Return the first n_dims principal components, scaled together to unit variance.
+
+    Parameters
+    ----------
+    points
+        [N, d].
+    n_dims
+        How many; fewer are returned where there are no more.
+
+    Returns
+    -------
+    [N, n_dims] float64.
+    """
     points = np.asarray(points, dtype=np.float64)
     reduced = PCA(min(n_dims, *points.shape), svd_solver="covariance_eigh").fit_transform(points)
     return reduced / max(reduced.std(), np.finfo(float).tiny)
 
 
 def likeliest_mixture(points: np.ndarray, n_clusters: int, seed: int, rounds: int = WHITENED_ROUNDS) -> GaussianMixture:
-    """The likeliest of several Gaussian mixtures with tied covariance, each started from a k-means of its own.
+    """Return the likeliest of several Gaussian mixtures with tied covariance, each started from its own k-means.
 
-    k-means takes all directions for alike, and so starts by cutting along those in which every cluster is wide. Hence so many
-    rounds more, of at most STARTS in all, start from k-means in the metric of the likeliest mixture so far, in which clusters are round.
-    points: [N, d] float64, of a variance near 1.
+    k-means treats all directions alike, so it starts by cutting along the directions in which every cluster is wide.
+    Hence further rounds start from k-means in the metric of the likeliest mixture so far, in which clusters are round.
+
+    Parameters
+    ----------
+    points
+        [N, d] float64, of a variance near 1.
+    n_clusters
+        How many clusters.
+    seed
+        For k-means.
+    rounds
+        How many further rounds; all rounds together have STARTS starts at most.
     """
     per_round = max(1, STARTS // (1 + rounds))
     seeds = iter(np.random.SeedSequence(seed).generate_state(per_round * (1 + rounds)))
     tried: list[GaussianMixture] = []
-    metric = np.eye(points.shape[1])
+    metric = np.eye(points.shape[1])  # the first round sees the points as they are
     for _ in range(1 + rounds):
         for _ in range(per_round):
             start = KMeans(n_clusters, n_init=1, random_state=int(next(seeds))).fit_predict(points @ metric)
             tried.append(mixture_from(points, start))
         likeliest = max(tried, key=lambda mixture: mixture.lower_bound_)
-        metric = likeliest.precisions_cholesky_
+        metric = likeliest.precisions_cholesky_  # [d, d]; multiplying by it whitens the points within clusters
     return likeliest
 
 
 def mixture_from(points: np.ndarray, labels: np.ndarray) -> GaussianMixture:
-    """A Gaussian mixture with tied covariance, fitted from the means, weights and covariance of a partition."""
+    """Fit a Gaussian mixture with tied covariance that starts from the means, weights and covariance of a partition.
+
+    Parameters
+    ----------
+    points
+        [N, d] float64.
+    labels
+        [N] integers.
+    """
     _, labels, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     means = (one_hot(labels, len(sizes)).T @ points) / sizes[:, None]
+    # Tied covariance: the scatter around the clusters' own means, pooled over all clusters.
     rest = points - means[labels]
     covariance = rest.T @ rest / len(points) + RIDGE * np.eye(points.shape[1])
     model = GaussianMixture(
@@ -105,6 +155,6 @@ def mixture_from(points: np.ndarray, labels: np.ndarray) -> GaussianMixture:
         weights_init=sizes / len(points),
         means_init=means,
         precisions_init=np.linalg.inv(covariance),
-        random_state=0,  # nothing is drawn
+        random_state=0,  # no effect, since everything is initialised
     )
     return model.fit(points)

@@ -1,0 +1,227 @@
+"""The command for cells as a user runs it: its files, its repetition, and what it never touches."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import FAST, ROOT, run
+
+import scrcl
+from scrcl.analysis import analyse
+from scrcl.commands import files, results
+from scrcl.contents.labels import find_labels
+from scrcl.contents.values import find_expression
+from scrcl.disk import home
+from scrcl.messages import UserError
+from scrcl.method import training
+from scrcl.recipes import BUNDLED, CellSettings
+
+QUICK = [*FAST, "--no-figures"]
+
+
+def process(*argv: object, at: Path) -> subprocess.CompletedProcess[str]:
+    """`scrcl cells argv` in a process of its own, in the folder `at`."""
+    command = [sys.executable, "-m", "scrcl", "cells", *map(str, argv)]
+    return subprocess.run(command, cwd=at, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+
+
+def test_files_of_a_run(capsys, tmp_path, counts):
+    counts.X = counts.X.toarray()
+    counts.X[3] = 0
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    out = tmp_path / "out"
+    argv = ["--dataset", tmp_path / "in.h5ad", "--output", out, *FAST, "--seeds", 5, 15]
+    code, text, _ = run("cells", capsys, *argv)
+    assert code == 0 and "mean ± sd" in text and "Peak memory" in text
+    assert {path.name for path in out.iterdir()} == {*files.RESULTS, *files.figures("SC")}
+    labels = pd.read_csv(out / "labels.csv")
+    assert list(labels) == ["barcode", "seed_5", "seed_15", "scrcl_confidence", "scrcl"]
+    assert list(labels["barcode"]) == list(counts.obs_names) and labels["scrcl"].isna().sum() == 1
+    saved = ad.read_h5ad(out / "result.h5ad")
+    assert {"X_scrcl", "X_pca", "X_umap"} <= set(saved.obsm)
+    assert "scrcl_graph" in saved.obsp and "counts" in saved.layers
+    assert saved.uns["scrcl"]["n_clusters"] == 3
+    assert len(saved.uns["scrcl_colors"]) == len(saved.obs["scrcl"].cat.categories) == 3
+    scores = json.loads((out / "metrics.json").read_text())
+    assert scores["mean"]["ARI"] == pytest.approx(np.mean([scores["scores"][f"seed_{s}"]["ARI"] for s in (5, 15)]))
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert len(lines) == 10 and set(lines[0]) == {"seed", "epoch", "hea_global", "hea_cell", "ndc", "cvc", "total"}
+    state = torch.load(out / "model.pt", weights_only=True)
+    assert "projector.weight" in state
+
+
+def test_colours_of_a_run_without_figures(capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    argv = ["--dataset", tmp_path / "in.h5ad", "--n-clusters", 5, "--label-key", "none"]
+    assert run("cells", capsys, *argv, *QUICK, "--output", tmp_path / "out")[0] == 0
+    saved = ad.read_h5ad(tmp_path / "out" / "result.h5ad")
+    assert len(saved.uns["scrcl_colors"]) == len(saved.obs["scrcl"].cat.categories) == 5
+    assert len(set(saved.uns["scrcl_colors"])) == 5 and "X_umap" not in saved.obsm
+
+
+def test_results_go_to_the_folder_of_the_data_sets_name(capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "mine.h5ad")
+    code, text, _ = run("cells", capsys, "--dataset", tmp_path / "mine.h5ad", *QUICK)
+    assert code == 0 and results.is_finished(home.results("SC") / "mine")
+    assert text.rstrip().endswith(f"Results: {home.results('SC') / 'mine'}")
+
+
+def test_config_yaml_repeats_the_run(capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    first, second = tmp_path / "first", tmp_path / "second"
+    run("cells", capsys, "--dataset", tmp_path / "in.h5ad", "--output", first, *QUICK, "--seed", 7)
+    recorded = yaml.safe_load((first / "config.yaml").read_text())
+    assert recorded["provenance"]["input"]["sha256"] and recorded["settings"]["seeds"] == [7]
+    assert recorded["provenance"]["versions"]["scrcl"] == scrcl.__version__
+    assert run("cells", capsys, "--config", first / "config.yaml", "--output", second)[0] == 0
+    assert (first / "labels.csv").read_bytes() == (second / "labels.csv").read_bytes()
+
+
+def test_a_later_run_leaves_no_figure_of_an_earlier_one(capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    (tmp_path / "notes.txt").write_text("the user's own")
+    argv = ["--dataset", tmp_path / "in.h5ad", "--output", tmp_path, *FAST]
+    run("cells", capsys, *argv)
+    assert (tmp_path / "confusion.png").exists()
+    run("cells", capsys, *argv, "--label-key", "none", "--n-clusters", 3, "--no-figures")
+    assert not (tmp_path / "confusion.png").exists() and (tmp_path / "notes.txt").exists()
+
+
+def test_files_that_no_run_has_written_are_never_touched(capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "result.h5ad")
+    before = (tmp_path / "result.h5ad").read_bytes()
+    argv = ["--dataset", tmp_path / "result.h5ad", *FAST, "--output"]
+    code, _, err = run("cells", capsys, *argv, tmp_path)
+    assert code == 2 and "would overwrite the input" in err
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "labels.csv").write_text("the user's own")
+    code, _, err = run("cells", capsys, *argv, tmp_path / "sub")
+    assert code == 2 and "not of an earlier run" in err
+    assert (tmp_path / "result.h5ad").read_bytes() == before and len(list((tmp_path / "sub").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--dataset", "nowhere"], "There is no data set 'nowhere'"),
+        (["--dataset", "Baron_human"], "fetch Baron_human` fetches it"),
+        (["--unknown-flag"], "There is no flag --unknown-flag"),
+        (["--device", "cuda:7"], "not on this machine"),
+        (["--label-key", "typo"], "no obs column 'typo'"),
+        (["--output", "/proc/nothing/can/be/here"], "cannot be written"),
+        (["--n-clusters", "701"], "only 700 cells"),
+    ],
+)
+def test_one_sentence_and_exit_code_2(capsys, argv, says):
+    code, out, err = run("cells", capsys, *argv)
+    assert code == 2 and says in err and "Traceback" not in err and out == ""
+    assert err.strip().splitlines()[-1].startswith("Error: ")
+
+
+@pytest.mark.parametrize("failure", [UserError("no more"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_run_that_ends_early_leaves_earlier_results_whole(monkeypatch, capsys, tmp_path, counts, failure):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    out = tmp_path / "out"
+    argv = ["--dataset", tmp_path / "in.h5ad", "--output", out, *QUICK]
+    assert run("cells", capsys, *argv)[0] == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    def fail(*args, **kwargs):
+        raise failure
+
+    where = (results, "provenance") if isinstance(failure, OSError) else (training, "step")
+    monkeypatch.setattr(*where, fail)
+    code, _, err = run("cells", capsys, *argv, "--seed", 99)
+    assert code == (130 if isinstance(failure, KeyboardInterrupt) else 2)
+    assert "No space left" in err or not isinstance(failure, OSError)
+    after = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    after.pop("log.unfinished.jsonl", None)
+    assert after == before
+
+
+def test_labels_survive_annotations_that_h5ad_cannot_hold(tmp_path, counts, fast):
+    counts.obs["odd"] = [{"a": 1}] * counts.n_obs
+    results.write(analyse(counts, CellSettings(**fast)), tmp_path, None)
+    assert set(ad.read_h5ad(tmp_path / "result.h5ad").obs) == {
+        *("scrcl", "scrcl_seed_5", "scrcl_confidence", "scrcl_total"),
+    }
+    assert (tmp_path / "labels.csv").exists()
+
+
+def test_the_bundled_set_is_real_and_labelled():
+    adata = scrcl.read(BUNDLED)
+    assert adata.shape == (700, 765) and find_labels(adata.obs).nunique() == 10
+    assert find_expression(adata).source == ".raw"
+
+
+def test_a_folder_with_the_name_of_a_data_set_is_not_taken_for_it(monkeypatch, capsys, tmp_path, counts):
+    """`--dataset mine --output mine`: config.yaml names the file."""
+    home.data_folder("SC").mkdir(parents=True)
+    counts.write_h5ad(home.data_folder("SC") / "mine.h5ad")
+    monkeypatch.chdir(tmp_path)
+    assert run("cells", capsys, "--dataset", "mine", *QUICK, "--output", "mine")[0] == 0
+    settings = yaml.safe_load((tmp_path / "mine" / "config.yaml").read_text())["settings"]
+    assert Path(settings["dataset"]).expanduser() == home.data_folder("SC") / "mine.h5ad"
+    assert Path(settings["output"]).expanduser() == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("form", ["a path", "a name"])
+def test_the_data_set_by_itself(capsys, tmp_path, counts, form):
+    home.data_folder("SC").mkdir(parents=True)
+    counts.write_h5ad(home.data_folder("SC") / "mine.h5ad")
+    named = home.data_folder("SC") / "mine.h5ad" if form == "a path" else "mine"
+    for argv, out in ((["--dataset", named, *QUICK], "flag"), ([named, *QUICK], "alone"), ([*QUICK, named], "last")):
+        assert run("cells", capsys, *argv, "--output", tmp_path / out)[0] == 0
+    first = (tmp_path / "flag" / "labels.csv").read_bytes()
+    for out in ("alone", "last"):
+        assert (tmp_path / out / "labels.csv").read_bytes() == first
+        settings = yaml.safe_load((tmp_path / out / "config.yaml").read_text())["settings"]
+        assert Path(settings["dataset"]).expanduser() == home.data_folder("SC") / "mine.h5ad"
+
+
+def test_quiet_says_nothing_but_the_table(tmp_path, counts):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    told, quiet = (process("in.h5ad", *QUICK, *flags, at=tmp_path) for flags in ([], ["--quiet"]))
+    assert told.returncode == quiet.returncode == 0
+    assert "Training: " in told.stderr and "Clusters: 3" in told.stderr and quiet.stderr == ""
+    first, *_, last = quiet.stdout.strip().splitlines()
+    assert first.split() == ["clusters", "epochs", "loss", "ACC", "NMI", "ARI", "F1"]
+    assert last == f"Results: {Path('results', 'SC', 'in')}"
+    assert len(quiet.stdout.splitlines()) == len(told.stdout.splitlines())
+
+
+def test_quiet_says_what_is_wrong(tmp_path):
+    done = process("nowhere.h5ad", "--quiet", at=tmp_path)
+    assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("Error: There is no data set 'nowhere.h5ad'")
+
+
+def test_a_run_does_not_name_the_user_and_is_repeated_in_another_home(monkeypatch, capsys, tmp_path, counts):
+    first, second = tmp_path / "first", tmp_path / "second"
+    (first / "data").mkdir(parents=True)
+    counts.write_h5ad(first / "data" / "in.h5ad")
+    monkeypatch.setenv("HOME", str(first))
+    argv = [first / "data" / "in.h5ad", *QUICK, "--output", first / "out"]
+    assert run("cells", capsys, *argv, at=first)[0] == 0
+    text = (first / "out" / "config.yaml").read_text()
+    recorded = yaml.safe_load(text)
+    assert str(first) not in text and first.name not in text
+    assert recorded["settings"]["dataset"] == recorded["provenance"]["input"]["file"] == "~/data/in.h5ad"
+    assert recorded["settings"]["output"] == "~/out"
+    assert recorded["provenance"]["command"].startswith("scrcl cells ~/data/in.h5ad ")
+    labels = (first / "out" / "labels.csv").read_bytes()
+    first.rename(second)
+    (second / "out" / "labels.csv").unlink()
+    monkeypatch.setenv("HOME", str(second))
+    assert run("cells", capsys, "--config", second / "out" / "config.yaml", at=second)[0] == 0
+    assert (second / "out" / "labels.csv").read_bytes() == labels
