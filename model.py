@@ -1,7 +1,7 @@
 """scRCL on one page: every equation of the paper in order, its name, and where it is computed.
 
-L. Peng, H. Liu, Y. Ye, C. Liu, W. Shen, S. Wu, H.-S. Wong, Refinement Contrastive Learning of Cell-Gene Associations for
-Unsupervised Cell Type Identification, AAAI 2026, arXiv 2512.10640.
+L. Peng, H. Liu, Y. Ye, C. Liu, W. Shen, S. Wu, H.-S. Wong, Refinement Contrastive Learning of Cell-Gene Associations
+for Unsupervised Cell Type Identification, AAAI 2026, arXiv 2512.10640.
 
 Nothing here is a copy: what this page names is what runs, and what you edit there is what you change.
 
@@ -59,9 +59,9 @@ from scrcl.method.losses import (
 from scrcl.method.network import Architecture, Embeddings, GraphEncoder, ScRCL
 
 __all__ = [
-    *("Architecture", "Embeddings", "GraphEncoder", "Losses", "Objective", "ScRCL", "consistency"),
-    *("distribution_alignment", "losses", "neighbourhood_contrast", "scale_free_consistency"),
-]
+    "Architecture", "Embeddings", "GraphEncoder", "Losses", "Objective", "ScRCL", "consistency",
+    "distribution_alignment", "losses", "neighbourhood_contrast", "scale_free_consistency",
+]  # fmt: skip
 
 
 def describe(n_cells: int, n_genes: int, architecture: Architecture) -> str:

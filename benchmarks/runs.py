@@ -66,7 +66,7 @@ def as_published(data: DataSet, settings: CellSettings | TissueSettings, seed: i
 
 def as_labels(found: np.ndarray, prepared: Prepared) -> pd.Series:
     """A partition as final labels: smoothed where the recipe does that, strings, by barcode."""
-    return pd.Series(smoothed(found, prepared.voters), index=prepared.cells.obs_names).astype(str)
+    return pd.Series(smoothed(found, prepared.smoothing_graph), index=prepared.cells.obs_names).astype(str)
 
 
 def inputs_of(prepared: Prepared, settings: CellSettings | TissueSettings) -> GraphInputs:

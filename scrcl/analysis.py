@@ -146,7 +146,7 @@ def train_and_cluster(
         settings=settings,
         prepared=prepared,
         n_clusters=n_clusters.n,
-        n_clusters_from=n_clusters.origin,
+        n_clusters_from=n_clusters.reason,
         labels=labels,
         confidence=confidence,
         scores=of_labels,
@@ -301,10 +301,10 @@ def agree(found: dict[int, np.ndarray], prepared: Prepared, n_clusters: int) -> 
     """
     unsmoothed = {f"seed_{seed}": labels for seed, labels in found.items()}
     unsmoothed[OURS.labels] = consensus.consensus(list(found.values()), n_clusters)
-    smoothed = {name: consensus.smoothed(labels, prepared.voters) for name, labels in unsmoothed.items()}
+    smoothed = {name: consensus.smoothed(labels, prepared.smoothing_graph) for name, labels in unsmoothed.items()}
     columns = {}
     for name, labels in smoothed.items():
-        if prepared.voters is not None:
+        if prepared.smoothing_graph is not None:
             columns[name + UNSMOOTHED] = unsmoothed[name]
         columns[name] = labels
     *of_seeds, final = smoothed.values()

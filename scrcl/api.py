@@ -13,6 +13,7 @@ import numpy as np
 
 from scrcl.analysis import analyse
 from scrcl.annotate import annotate
+from scrcl.contents.labels import as_text
 from scrcl.contents.values import find_expression
 from scrcl.genes import ranking
 from scrcl.genes.ranking import Markers
@@ -221,7 +222,7 @@ def rank_markers(
     *,
     key_added: str = "rank_genes_groups",
     layer: str = "auto",
-    groups: Sequence[str] = ("all",),
+    groups: str | Sequence[str] = "all",
     method: str = "wilcoxon",
     n_genes: int = 20,
     min_in_group_fraction: float = 0.5,
@@ -241,7 +242,7 @@ def rank_markers(
     layer
         Where the values are: 'X', 'raw', a layer's name, or 'auto'.
     groups
-        Clusters to test, or 'all'.
+        Clusters to test, or 'all' (as in scanpy).
     method
         scanpy's test: 'wilcoxon', 't-test' or 'logreg'.
     n_genes
@@ -265,20 +266,23 @@ def rank_markers(
         raise UserError(
             f"There is no obs column {groupby!r} to rank genes by{did_you_mean(groupby, map(str, adata.obs))}."
         )
-    expression = find_expression(adata[adata.obs[groupby].notna().to_numpy()], layer)
+    labels = as_text(adata.obs[groupby])
+    if labels.isna().all():
+        raise UserError(f"None of the {adata.n_obs} cells has a label in obs[{groupby!r}].")
+    expression = find_expression(adata[labels.notna().to_numpy()], layer)
     cells = genes.log_normalised(expression)
-    cells.obs[groupby] = style.as_categorical(cells.obs[groupby].astype(str))
+    cells.obs[groupby] = style.as_categorical(labels[cells.obs_names])
     found = ranking.rank(
         cells,
         groupby,
-        groups=groups,
+        groups=[groups] if isinstance(groups, str) else groups,
         method=method,
         n_genes=n_genes,
         min_in_group_fraction=min_in_group_fraction,
         max_out_group_fraction=max_out_group_fraction,
         min_fold_change=min_fold_change,
     )
-    adata.uns[key_added] = _as_scanpy_keeps_it(found, groupby, method, expression.source == ".raw")
+    adata.uns[key_added] = _as_scanpy_keeps_it(found, groupby, method, expression.slot == ".raw")
     return found
 
 

@@ -40,13 +40,13 @@ FIELDS = {
     ),
     "target_sum": Field(
         "preprocessing",
-        "what the values of a {one} sum up to before the logarithm: a number, 'median', that of all{auto_sum}",
+        "what the values of a {one} sum up to before the logarithm: a number, or 'median' (of all {unit}){auto_sum}",
     ),
     "n_top_genes": Field("preprocessing", "highly variable genes to keep", at_least=2),
     "hvg_flavor": Field("preprocessing", "how they are chosen: scanpy's 'seurat', or 'seurat_v3' (needs counts)"),
     "min_cells": Field(
         "preprocessing",
-        "a gene seen in fewer {unit}, or in under a tenth of them if that is less, is not taken for highly variable",
+        "a gene seen in fewer {unit}, or in under a tenth of them if that is less, cannot be highly variable",
         above=0,
     ),
     "encoder_input": Field(
@@ -56,7 +56,7 @@ FIELDS = {
     ),
     "n_pcs": Field("preprocessing", "principal components of the scaled genes", above=0),
     "gene_weights": Field(
-        "preprocessing", "scaled genes weigh as much as neighbours share of them (Moran's I), or the same"
+        "preprocessing", "scaled genes are weighted by how much neighbours share them (Moran's I), or not at all"
     ),
     "graph_on": Field("graphs", "space of the cell graph: PCs, or log-normalised genes (on PCs from 10,000 cells up)"),
     "metric": Field("graphs", "distance of the cell graph"),
@@ -87,8 +87,8 @@ FIELDS = {
     ),
     "embedding": Field(
         "clustering",
-        "what to cluster: [E1|E2] (joint) or [Z1|Z2] beside the PCs at equal variance, or any alone; joint-or-pcs: "
-        "per seed the joint one or the PCs, whichever's labels agree better with the cell graph",
+        "what to cluster: [E1|E2] (joint) or [Z1|Z2] joined with the PCs at equal variance, or any alone; "
+        "joint-or-pcs: per seed the joint one or the PCs, whichever's labels agree better with the cell graph",
     ),
     "mixture_dims": Field(
         "clustering",
@@ -107,7 +107,7 @@ FIELDS = {
     ),
     "refine_neighbors": Field(
         "clustering",
-        "each spot takes the label of most of its nearest spots, this many; 0 for none of it",
+        "each spot takes the label of most of its nearest spots, this many; 0 for no smoothing",
         at_least=0,
     ),
     "seeds": Field(
@@ -131,7 +131,7 @@ FIELDS = {
     ),
     "checkpoint_every": Field("run", "epochs between checkpoints, 0 for none", at_least=0),
     "resume": Field("run", "go on from the checkpoint of a run that was ended early"),
-    "figures": Field("run", "draw figures ({drawings}; the UMAP takes the most time of them)"),
+    "figures": Field("run", "draw figures ({drawings}; the UMAP takes most of the time)"),
     "report": Field("run", "rank marker genes and write report.html too, as draw_DEGs.py does"),
 }
 # Settings of the scripts that have no effect on what is found.
@@ -175,12 +175,13 @@ class Recipe(Settings):
     def __post_init__(self) -> None:
         self.seeds: list[int]
         if isinstance(self.seeds, numbers.Integral) and not isinstance(self.seeds, bool):
-            if not 1 <= self.seeds <= MOST_SEEDS:
+            n_seeds = int(self.seeds)
+            if not 1 <= n_seeds <= MOST_SEEDS:
                 raise UserError(
-                    f"--seeds with one number says how many seeds, 1 to {MOST_SEEDS}; for the one seed {self.seeds} "
-                    f"it is --seed {self.seeds}."
+                    f"--seeds with one number says how many seeds, 1 to {MOST_SEEDS}; for the one seed {n_seeds} write "
+                    f"--seed {n_seeds}."
                 )
-            self.seeds = first_seeds(int(self.seeds))
+            self.seeds = first_seeds(n_seeds)
         super().__post_init__()
         self.check()
 
@@ -209,7 +210,10 @@ class Recipe(Settings):
         if self.seeds:
             return self
         if n_cells > ONE_SEED_BEYOND:
-            log.info("One seed, since each takes its time: --seeds 5 for the consensus of five, and a confidence.")
+            log.info(
+                "Only one seed is used, since training takes long; "
+                "--seeds 5 gives a consensus of five and a confidence."
+            )
         return dataclasses.replace(self, seeds=first_seeds(1 if n_cells > ONE_SEED_BEYOND else 5))
 
 

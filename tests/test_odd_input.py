@@ -41,7 +41,7 @@ MANY = settings(
 
 
 def require_sound(result: Result, adata: ad.AnnData) -> None:
-    """Labels for every cell that has counts, in the input's order, finite numbers, and not more clusters than asked for."""
+    """Labels for every cell with counts, in the input's order, finite numbers, not more clusters than asked for."""
     labels = result.labels
     assert labels.index.equals(adata.obs_names)
     used = labels.index.isin(result.cells.obs_names)
@@ -63,6 +63,7 @@ def require_sound(result: Result, adata: ad.AnnData) -> None:
 @given(drawn=st.data())
 def test_odd_anndata(task, drawn, tmp_path):
     odd = odd_anndata(lambda options: drawn.draw(st.sampled_from(options)), task)
+    before = repr(odd.adata)
     try:
         result = analyse(odd.adata, RECIPES[task](**odd.settings))
     except UserError as error:
@@ -70,6 +71,7 @@ def test_odd_anndata(task, drawn, tmp_path):
         event("one sentence")
     else:
         event("labels")
+        assert repr(odd.adata) == before
         annotate(odd.adata, result, Keys())
         require_sound(result, odd.adata)
         for adata in (odd.adata, result.cells):
@@ -81,29 +83,15 @@ def test_odd_anndata(task, drawn, tmp_path):
 
 # Files with bytes changed, through the whole command
 
-QUICK = [
-    "--epochs",
-    2,
-    "--seed",
-    1,
-    "--hidden",
-    8,
-    "--n-top-genes",
-    60,
-    "--n-pcs",
-    10,
-    "--n-clusters",
-    3,
-    "--no-figures",
-]
+QUICK = "--epochs 2 --seed 1 --hidden 8 --n-top-genes 60 --n-pcs 10 --n-clusters 3 --no-figures".split()
 
 
 def run_on(command: str, path: Path, out: Path) -> None:
     """Run a command in this process; its end must be results that read_run takes, or one sentence."""
     told = io.StringIO()
-    argv = ["--dataset", path, *QUICK, "--output", out]
+    argv = ["--dataset", str(path), *QUICK, "--output", str(out)]
     with redirect_stdout(told), redirect_stderr(told):
-        code = script.run(command, list(map(str, argv)), f"scrcl {command}")
+        code = script.run(command, argv, f"scrcl {command}")
     last = told.getvalue().strip().splitlines()[-1]
     event("labels" if code == 0 else "one sentence")
     if code == 0:

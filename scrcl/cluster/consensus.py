@@ -141,14 +141,14 @@ def majority(labels: np.ndarray, nearest: sparse.csr_matrix) -> np.ndarray:
     return votes.argmax(axis=1)
 
 
-def smoothed(labels: np.ndarray, voters: sparse.csr_matrix | None) -> np.ndarray:
-    """Return the labels after each spot's neighbours have voted, or unchanged if there are no voters.
+def smoothed(labels: np.ndarray, smoothing_graph: sparse.csr_matrix | None) -> np.ndarray:
+    """Return the labels after each spot's neighbours have voted, or unchanged if there are no smoothing_graph.
 
     Parameters
     ----------
     labels
         [N] integers from 0.
-    voters
+    smoothing_graph
         As `nearest` of `majority`, or None.
     """
-    return labels if voters is None else majority(labels, voters)
+    return labels if smoothing_graph is None else majority(labels, smoothing_graph)

@@ -32,12 +32,12 @@ class Number(NamedTuple):
     ----------
     n
         The number of clusters.
-    origin
+    reason
         Where it comes from, for people to read.
     """
 
     n: int
-    origin: str
+    reason: str
 
 
 def choose(prepared: Prepared, settings: CellSettings | TissueSettings) -> Number:

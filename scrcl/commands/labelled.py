@@ -292,7 +292,7 @@ def read_labels(path: Path, label_column: str, barcodes: pd.Index) -> pd.Series:
     column = tables.barcode_column(table, barcodes)
     if column is None:
         raise UserError(
-            f"Labels and data do not meet: of the {len(table)} rows of {path}, none or too few have the barcode of one "
+            f"Labels and data do not match: too few of the {len(table)} rows of {path} have the barcode of one "
             f"of the {len(barcodes)} cells ({table.iloc[0, 0]!r} there, {barcodes[0]!r} here)."
         )
     table = tables.by_barcode(table, column, path)

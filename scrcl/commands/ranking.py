@@ -49,7 +49,7 @@ def run(settings: MarkerSettings) -> None:
         folder = output_folder(cells, of_run, settings)
         with locked(folder):
             if of_run is not None and results.read_run(of_run.folder) != of_run:
-                raise UserError(f"The run in {of_run.folder} was replaced by another meanwhile; start again.")
+                raise UserError(f"The run in {of_run.folder} was replaced by another run meanwhile; start again.")
             describe(cells, of_run, settings, folder)
 
 

@@ -138,7 +138,7 @@ def _analyse(
         # A repeated run would fail again on a loss that was not finite or on a refused setting, but not after Ctrl-C,
         # SIGTERM or a full disk.
         if kept.is_ours and not (isinstance(error, UserError) and not isinstance(error.__cause__, OSError)):
-            log.info("What was trained is in %s; the same command with --resume goes on from it.", kept.folder)
+            log.info("The training so far is saved in %s; repeat the command with --resume to continue.", kept.folder)
         raise
     unfinished.unlink(missing_ok=True)
     kept.remove()

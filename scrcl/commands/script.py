@@ -1,4 +1,7 @@
-"""From a command line to an exit code: what every command has in common. Nothing heavy is imported before flags are read."""
+"""Go from a command line to an exit code, as every command does.
+
+Nothing heavy is imported before the flags are read.
+"""
 
 from __future__ import annotations
 

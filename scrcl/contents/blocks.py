@@ -35,7 +35,7 @@ class Blocks:
     ----------
     values
         [N, G], cells x genes: an HDF5 data set, a sparse matrix on disk, or a matrix in memory.
-    source
+    slot
         Where the values come from, as named in messages.
 
     Attributes
@@ -44,7 +44,7 @@ class Blocks:
         For every block, its first cell and the one after its last.
     shape
         (N, G).
-    source
+    slot
         As given.
 
     Raises
@@ -53,13 +53,13 @@ class Blocks:
         When the values cannot be read or are not numbers, and when they are stored by genes (CSC).
     """
 
-    def __init__(self, values: Any, source: str) -> None:
+    def __init__(self, values: Any, slot: str) -> None:
         if isinstance(values, CSCDataset):
             raise UserError(
-                f"The matrix in {source} is stored by genes (CSC), which cannot be read in blocks of cells; save it by "
+                f"The matrix in {slot} is stored by genes (CSC), which cannot be read in blocks of cells; save it by "
                 "cells, adata.X = adata.X.tocsr(), where there is enough memory, or name another with --layer."
             )
-        self.source = source
+        self.slot = slot
         self._values = values.tocsr() if sparse.issparse(values) else values
         self.shape: tuple[int, int] = values.shape
         n_cells, n_genes = values.shape
@@ -80,11 +80,11 @@ class Blocks:
             return read(*arguments)
         except ValueError as error:
             raise UserError(
-                f"The sparse matrix in {self.source} is damaged ({one_line(error)}); save or download it again."
+                f"The sparse matrix in {self.slot} is damaged ({one_line(error)}); save or download it again."
             ) from error
         except (OSError, RuntimeError, LookupError, TypeError) as error:
             raise UserError(
-                f"The values in {self.source} cannot be read ({one_line(error)}); "
+                f"The values in {self.slot} cannot be read ({one_line(error)}); "
                 "the file may be cut off, so download or save it again."
             ) from error
 
@@ -107,7 +107,7 @@ class Blocks:
             raise ValueError("indptr must be a non-decreasing sequence")
 
     def _slice(self, start: int, stop: int) -> Any:
-        """Return the cells from start to stop, in whatever form the source gives them."""
+        """Return the cells from start to stop, in whatever form the slot gives them."""
         if not isinstance(self._values, CSRDataset):
             return self._values[start:stop]
         pointers = self._pointers[start : stop + 1]
@@ -136,7 +136,7 @@ class Blocks:
             # A block read from disk belongs to nobody else, so it needs no copy.
             return contents.as_matrix(values, copy=not isinstance(self._values, CSRDataset))
         except (TypeError, ValueError) as error:
-            raise UserError(f"The values in {self.source} are not numbers ({one_line(error)}).") from error
+            raise UserError(f"The values in {self.slot} are not numbers ({one_line(error)}).") from error
 
 
 class Overview(NamedTuple):
@@ -166,7 +166,7 @@ def overview(blocks: Blocks) -> Overview:
     Parameters
     ----------
     blocks
-        The values of one source.
+        The values of one slot.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def overview(blocks: Blocks) -> Overview:
     filled = np.zeros(blocks.shape[0], dtype=bool)
     totals = np.zeros(blocks.shape[0])
     n_cells = np.zeros(blocks.shape[1], dtype=np.int64)
-    for i, (start, stop) in enumerate(progress(blocks.bounds, desc=f"values in {blocks.source}", unit="block")):
+    for i, (start, stop) in enumerate(progress(blocks.bounds, desc=f"values in {blocks.slot}", unit="block")):
         matrix = blocks.read(i)
         kind = contents.value_kind(matrix)
         kinds.add(kind)
@@ -214,7 +214,7 @@ def kind_of_all(kinds: set[ValueKind], largest: float) -> ValueKind:
     return "non-negative" if largest > 25 else "log-normalised"
 
 
-class Found(NamedTuple):
+class ExpressionOnDisk(NamedTuple):
     """The values to work on, as `values.Expression` holds them, but in blocks.
 
     Attributes
@@ -225,27 +225,27 @@ class Found(NamedTuple):
         Their genes.
     seen
         What one pass over them showed.
-    undo
+    is_log1p
         Whether they are log1p of counts, which is turned back into counts.
     """
 
     blocks: Blocks
     var: pd.DataFrame
     seen: Overview
-    undo: bool
+    is_log1p: bool
 
     @property
     def kind(self) -> ValueKind:
         """What the values are, once log1p of counts is turned back."""
-        return "counts" if self.undo else self.seen.kind
+        return "counts" if self.is_log1p else self.seen.kind
 
     @property
-    def source(self) -> str:
+    def slot(self) -> str:
         """Where the values were found, for people to read."""
-        return self.blocks.source + ", turned back from log1p" * self.undo
+        return self.blocks.slot + ", turned back from log1p" * self.is_log1p
 
 
-def find_values(adata: ad.AnnData, layer: str) -> Found:
+def find_values(adata: ad.AnnData, layer: str) -> ExpressionOnDisk:
     """Find the values to work on when they are on disk.
 
     Parameters
@@ -265,17 +265,17 @@ def find_values(adata: ad.AnnData, layer: str) -> Found:
         As `values.find_expression` does, and when the values cannot be read.
     """
     contents.require_content(adata)
-    best: Found | None = None
-    for source in contents.sources_of(adata, layer):
-        values, var = contents.values_at(adata, source)
-        blocks = Blocks(values, source)
+    best: ExpressionOnDisk | None = None
+    for slot in contents.slots_of(adata, layer):
+        values, var = contents.values_at(adata, slot)
+        blocks = Blocks(values, slot)
         seen = overview(blocks)
         if best is None or PREFERENCE[seen.kind] < PREFERENCE[best.seen.kind]:
-            best = Found(blocks, var, seen, seen.kind == "log1p of counts")
+            best = ExpressionOnDisk(blocks, var, seen, seen.kind == "log1p of counts")
         if PREFERENCE[seen.kind] == 0:
             break
-    assert best is not None  # sources_of gives at least one, or raises
-    contents.refuse_unusable(best.seen.kind, best.source)
+    assert best is not None  # slots_of gives at least one, or raises
+    contents.refuse_unusable(best.seen.kind, best.slot)
     contents.require_names(best.var.index, "gene name", "var_names_make_unique")
-    log.info("Values: %s, in %s.", best.kind, best.source)
+    log.info("Values: %s, in %s.", best.kind, best.slot)
     return best

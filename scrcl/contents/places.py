@@ -62,7 +62,7 @@ def coordinates(adata: ad.AnnData) -> np.ndarray:
     points = np.where(np.isfinite(points), points, np.nan)
     if (np.abs(points) > FARTHEST).any():
         raise UserError(
-            f"The coordinates in {key} are beyond {FARTHEST:g}, so that no distance can be computed; mend them."
+            f"The coordinates in {key} are beyond {FARTHEST:g}, too large to compute distances; correct them."
         )
     return points
 

@@ -34,17 +34,17 @@ class Expression(NamedTuple):
         AnnData with float32 CSR values in X, and the input's obs and obsm.
     kind
         What the values are, after 'log1p of counts' has been turned back into counts.
-    source
+    slot
         Where they were found, for people to read.
     """
 
     cells: ad.AnnData
     kind: ValueKind
-    source: str
+    slot: str
 
     def in_words(self) -> str:
         """Return what the values are and where they were found, for people to read."""
-        return f"{self.kind}, in {self.source}"
+        return f"{self.kind}, in {self.slot}"
 
 
 def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
@@ -69,21 +69,21 @@ def find_expression(adata: ad.AnnData, layer: str = "auto") -> Expression:
     """
     require_content(adata)
     kind: ValueKind | None = None
-    for candidate in sources_of(adata, layer):
+    for candidate in slots_of(adata, layer):
         values, genes = _matrix(adata, candidate)
         its_kind = value_kind(values)
         if kind is None or PREFERENCE[its_kind] < PREFERENCE[kind]:
-            matrix, var, kind, source = values, genes, its_kind, candidate
+            matrix, var, kind, slot = values, genes, its_kind, candidate
         if PREFERENCE[kind] == 0:
             break
-    assert kind is not None  # sources_of gives at least one, or raises
-    refuse_unusable(kind, source)
+    assert kind is not None  # slots_of gives at least one, or raises
+    refuse_unusable(kind, slot)
     require_names(var.index, "gene name", "var_names_make_unique")
     if kind == "log1p of counts":
         matrix.data = counts_of(matrix.data)
-        kind, source = "counts", f"{source}, turned back from log1p"
-    log.info("Values: %s, in %s.", kind, source)
-    return Expression(ad.AnnData(matrix, obs=storable(adata.obs), var=storable(var), obsm=foreign(adata)), kind, source)
+        kind, slot = "counts", f"{slot}, turned back from log1p"
+    log.info("Values: %s, in %s.", kind, slot)
+    return Expression(ad.AnnData(matrix, obs=storable(adata.obs), var=storable(var), obsm=foreign(adata)), kind, slot)
 
 
 def require_content(adata: ad.AnnData) -> None:
@@ -99,15 +99,15 @@ def foreign(adata: ad.AnnData) -> dict[str, Any]:
     return {key: values for key, values in adata.obsm.items() if key not in (PCS, UMAP, OURS.embedding)}
 
 
-def refuse_unusable(kind: ValueKind, source: str) -> None:
+def refuse_unusable(kind: ValueKind, slot: str) -> None:
     """Raise UserError for values that are scaled or not finite."""
     if kind == "scaled":
         raise UserError(
-            f"The values in {source} are negative in places, so they were scaled or corrected, and nothing better was "
+            f"The values in {slot} are negative in places, so they were scaled or corrected, and nothing better was "
             "found; scaling cannot be undone, so save the file with raw counts in X, in layers['counts'] or in .raw."
         )
     if kind == "not finite":
-        raise UserError(f"There are NaN or infinite values in {source}; remove or impute them first.")
+        raise UserError(f"There are NaN or infinite values in {slot}; remove or impute them first.")
 
 
 def storable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -120,7 +120,7 @@ def storable(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(strings, object))
 
 
-def sources_of(adata: ad.AnnData, layer: str) -> list[str]:
+def slots_of(adata: ad.AnnData, layer: str) -> list[str]:
     """Return where to look for values: 'X', '.raw', or a layer in the form layers['NAME'].
 
     Parameters
@@ -150,13 +150,13 @@ def sources_of(adata: ad.AnnData, layer: str) -> list[str]:
     return [f"layers['{layer}']"]
 
 
-def _matrix(adata: ad.AnnData, source: str) -> tuple[sparse.csr_matrix, pd.DataFrame]:
-    """Return a float32 CSR copy of the values at `source`, and their genes."""
-    values, var = values_at(adata, source)
+def _matrix(adata: ad.AnnData, slot: str) -> tuple[sparse.csr_matrix, pd.DataFrame]:
+    """Return a float32 CSR copy of the values at `slot`, and their genes."""
+    values, var = values_at(adata, slot)
     try:
         return as_matrix(values), var
     except (TypeError, ValueError) as error:
-        raise UserError(f"The values in {source} are not numbers ({one_line(error)}).") from error
+        raise UserError(f"The values in {slot} are not numbers ({one_line(error)}).") from error
 
 
 def as_matrix(values: Any, copy: bool = True) -> sparse.csr_matrix:
@@ -193,21 +193,21 @@ def has_raw(adata: ad.AnnData) -> bool:
     return adata.raw is not None and adata.raw.n_vars > 0
 
 
-def values_at(adata: ad.AnnData, source: str) -> tuple[Any, pd.DataFrame]:
+def values_at(adata: ad.AnnData, slot: str) -> tuple[Any, pd.DataFrame]:
     """Return the values at one place, as they are stored, and their genes.
 
     Parameters
     ----------
     adata
         Cells or spots x genes.
-    source
-        One of the places that `sources_of` returns.
+    slot
+        One of the places that `slots_of` returns.
     """
-    if source == ".raw":
+    if slot == ".raw":
         return adata.raw.X, adata.raw.var
-    if source == "X":
+    if slot == "X":
         return adata.X, adata.var
-    return adata.layers[source.removeprefix("layers['").removesuffix("']")], adata.var
+    return adata.layers[slot.removeprefix("layers['").removesuffix("']")], adata.var
 
 
 def require_sound_indices(adata: ad.AnnData) -> None:
@@ -217,13 +217,13 @@ def require_sound_indices(adata: ad.AnnData) -> None:
     parts: dict[str, Any] = {"X": adata.X, ".raw": adata.raw.X if has_raw(adata) else None}
     for slot in ("layers", "obsm", "varm", "obsp", "varp"):
         parts |= {f"{slot}[{key!r}]": values for key, values in getattr(adata, slot).items()}
-    for source, values in parts.items():
+    for slot, values in parts.items():
         if sparse.issparse(values):
             try:
                 values.check_format(full_check=True)
             except ValueError as error:
                 raise UserError(
-                    f"The sparse matrix in {source} is damaged ({one_line(error)}); save or download it again."
+                    f"The sparse matrix in {slot} is damaged ({one_line(error)}); save or download it again."
                 ) from error
 
 
@@ -275,11 +275,11 @@ def require_names(names: pd.Index, what: str, remedy: str) -> None:
     """
     odd = next((name for name in map(str, names) if "\0" in name or not _is_text(name)), None)
     if odd is not None:
-        raise UserError(f"The {what} {odd!r} has a sign in it that no file can hold; rename it.")
+        raise UserError(f"The {what} {odd!r} contains a character that cannot be written to a file; rename it.")
     if not names.is_unique:
         twice = names[names.duplicated()]
         raise UserError(
-            f"The {what} {twice[0]!r} stands more than once ({len(twice)} repeats in all); "
+            f"The {what} {twice[0]!r} occurs more than once ({len(twice)} repeats in total); "
             f"make them unique, e.g. adata.{remedy}()."
         )
 

@@ -18,7 +18,7 @@ from scrcl.messages import UserError, log, one_line
 
 NAME = "checkpoint"  # the folder, within the folder of the results
 SETTINGS, TRAINING = "settings.json", "training.pt"
-OURS = re.compile(r"settings\.json|training\.pt|seed_\d+\.pt|\.(settings\.json|training\.pt|seed_\d+\.pt)-\d+")
+OWN_FILES = re.compile(r"settings\.json|training\.pt|seed_\d+\.pt|\.(settings\.json|training\.pt|seed_\d+\.pt)-\d+")
 STATE = {"seed", "epoch", "history", "model", "optimizer", "random", "random_cuda"}
 SEED = {"labels", "clustered", "model", "history"}
 
@@ -76,11 +76,11 @@ class Checkpoints:
     def _begin(self, here: Mapping[str, Any]) -> None:
         """Make the folder, remove the checkpoint of an earlier run, and save the fingerprint of this one."""
         self.folder.mkdir(exist_ok=True)
-        foreign = [path.name for path in self.folder.iterdir() if not OURS.fullmatch(path.name)]
+        foreign = [path.name for path in self.folder.iterdir() if not OWN_FILES.fullmatch(path.name)]
         if foreign:
             raise UserError(
-                f"The checkpoint cannot be kept in {self.folder}, which holds a {foreign[0]} of somebody else; "
-                "choose another folder with --output."
+                f"The checkpoint cannot be kept in {self.folder}, which holds {foreign[0]}, a file that no run has "
+                "written; choose another folder with --output."
             )
         if (self.folder / SETTINGS).exists():
             log.info("The checkpoint of an earlier run in %s is replaced.", self.folder)
@@ -90,7 +90,7 @@ class Checkpoints:
 
     def _own_files(self) -> Iterator[Path]:
         """Return the files of a checkpoint in the folder."""
-        return (path for path in list(self.folder.iterdir()) if OURS.fullmatch(path.name))
+        return (path for path in list(self.folder.iterdir()) if OWN_FILES.fullmatch(path.name))
 
     def _settings(self) -> dict[str, Any] | None:
         """Return the fingerprint in the folder, or None."""
@@ -109,7 +109,7 @@ class Checkpoints:
         for name in {**here, **there}:
             if there.get(name) != here.get(name):
                 raise UserError(
-                    f"The checkpoint in {self.folder} is of another run: "
+                    f"The checkpoint in {self.folder} belongs to another run: "
                     f"{name} was {there.get(name)} and is {here.get(name)} now; "
                     "repeat the run as it was, or leave --resume out to start anew."
                 )

@@ -137,7 +137,8 @@ def _refuse_foreign(folder: Path, owned: Sequence[str]) -> None:
     foreign = [name for name in owned if (folder / name).exists()]
     if foreign and not any(_is_of_a_run(folder / mark) for mark in RUN_MARKS):
         raise UserError(
-            f"The folder {folder} has a {foreign[0]} that is not of an earlier run; choose another with --output."
+            f"The folder {folder} contains {foreign[0]}, which no earlier run has written; "
+            "choose another with --output."
         )
 
 
@@ -204,7 +205,7 @@ def _read_moves(path: Path) -> dict[str, list[str]]:
             raise ValueError("it names files elsewhere")
         return moves
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is not of a run ({one_line(error)}); remove {path.parent}.") from error
+        raise UserError(f"{path} was not written by a run ({one_line(error)}); remove {path.parent}.") from error
 
 
 def complete_for_reading(folder: Path) -> None:

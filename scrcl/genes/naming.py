@@ -48,7 +48,7 @@ def gene_names(var: pd.DataFrame, gene_key: str = "auto") -> pd.Index:
         log.info("Gene names: var[%r]; %d genes without one keep their id.", keys[0], (~known).sum())
         names = pd.Index(symbols.astype(str).where(known, names))
     if _share(names, _NUMBERED) > 0.9:
-        log.warning("The genes have no names, only numbers such as %s: markers are listed by them.", names[0])
+        log.warning("The genes have numbers such as %s instead of names; markers are listed by number.", names[0])
     return ad.utils.make_index_unique(pd.Index(names, name=None))
 
 

@@ -144,7 +144,7 @@ def _to_test(bare: ad.AnnData, groups: Sequence[str]) -> tuple[list[str], list[s
     _require_groups(wanted, sizes)
     untested = [name for name in wanted if sizes[name] < 2]
     if untested:
-        log.info("Not tested, being a single cell: cluster %s.", ", ".join(untested))
+        log.info("Clusters of a single cell, which no test can rank: %s.", ", ".join(untested))
     tested = [name for name in sizes.index if name in wanted and sizes[name] > 1]
     if not tested:
         raise UserError("Every cluster to test is a single cell; no test can rank its genes.")
@@ -160,8 +160,8 @@ def _require_groups(wanted: list[str], sizes: pd.Series) -> None:
         raise UserError(f"All cells are of one cluster, {sizes.index[0]!r}; markers need at least two to compare.")
     if 2 * len(sizes) > sizes.sum():
         raise UserError(
-            f"The labels have {len(sizes)} different values for {sizes.sum()} cells, so they are no clusters; "
-            "name another table or column with --labels."
+            f"The labels have {len(sizes)} different values for {sizes.sum()} cells, so they cannot be clusters; "
+            "name another column or table of labels."
         )
 
 

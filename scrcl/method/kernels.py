@@ -176,9 +176,9 @@ class RowProducts(NamedTuple):
     ----------
     pu, qv, pd, qd
         p . u, q . v, p . d and q . d.
-    near
+    with_near
         p . (sum of v over neighbours) + u . (sum of q over neighbours).
-    all
+    with_all
         The same with sums over all cells.
     size_u, size_v
         Log-normalisers: log softmax u = u - size_u.
@@ -190,8 +190,8 @@ class RowProducts(NamedTuple):
     qv: Tensor
     pd: Tensor
     qd: Tensor
-    near: Tensor
-    all: Tensor
+    with_near: Tensor
+    with_all: Tensor
     size_u: Tensor
     size_v: Tensor
     drift: Tensor
@@ -239,22 +239,22 @@ class _RowProducts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         u, v, neighbourhood, v_near, q_near, v_all, q_all = ctx.saved_tensors
-        to = RowProducts(*grad[:, :, None])  # the gradient of each product, [N, 1]
+        grad_of = RowProducts(*grad[:, :, None])  # the gradient of each product, [N, 1]
         # q and v also get gradient through the products of other cells: dq and dv through near, dq_all and dv_all
         # through all. The neighbourhood is symmetric, so the same product carries gradients back.
-        weighted = to.near * u
+        weighted = grad_of.with_near * u
         dq = _product(neighbourhood, weighted)
         dq_all, dv_all = torch.zeros_like(q_all), torch.zeros_like(v_all)
         for part in ctx.parts:
             p = _softmax(u[part])[1]
-            weighted[part] = to.near[part] * p
-            dq_all += (to.all[part] * u[part]).sum(0)
-            dv_all += (to.all[part] * p).sum(0)
+            weighted[part] = grad_of.with_near[part] * p
+            dq_all += (grad_of.with_all[part] * u[part]).sum(0)
+            dv_all += (grad_of.with_all[part] * p).sum(0)
         dv = _product(neighbourhood, weighted)
         du = weighted  # its memory is free again
         for part in ctx.parts:
             own = u[part], v[part], v_near[part], q_near[part], dq[part] + dq_all, dv[part] + dv_all
-            du[part], dv[part] = _gradients_of(*own, v_all, q_all, RowProducts(*(x[part] for x in to)))
+            du[part], dv[part] = _gradients_of(*own, v_all, q_all, RowProducts(*(x[part] for x in grad_of)))
         return du, dv, None, None
 
 
@@ -275,8 +275,8 @@ def _products_of(
         qv=row_dot(q, v),
         pd=row_dot(p, d),
         qd=row_dot(q, d),
-        near=row_dot(p, v_near) + row_dot(u, q_near),
-        all=row_dot(p, v_all) + row_dot(u, q_all),
+        with_near=row_dot(p, v_near) + row_dot(u, q_near),
+        with_all=row_dot(p, v_all) + row_dot(u, q_all),
         # log softmax = x - size in every column; in the largest one, the share cannot underflow.
         size_u=u.amax(1) - shares.amax(1).log(),
         size_v=v.amax(1) - (q.amax(1) + 1 / v.shape[1]).log(),
@@ -293,7 +293,7 @@ def _gradients_of(
     dv: Tensor,
     v_all: Tensor,
     q_all: Tensor,
-    to: RowProducts,
+    grad_of: RowProducts,
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of u and v for a block of cells.
 
@@ -303,17 +303,22 @@ def _gradients_of(
         As in `_products_of`.
     dq, dv
         What reaches q and v from other cells.
-    to
+    grad_of
         The gradients of the products, [block, 1] each.
     """
     (shares_u, p), (shares_v, q), d = _softmax(u), _softmax(v), u - v
     # Product rule: first the gradients of p, q and d as if they were free.
-    dp = to.pu * u + to.pd * d + to.near * v_near + to.all * v_all
-    dq = to.qv * v + to.qd * d + dq
-    dd = to.pd * p + to.qd * q + to.drift / u.shape[1]
+    dp = grad_of.pu * u + grad_of.pd * d + grad_of.with_near * v_near + grad_of.with_all * v_all
+    dq = grad_of.qv * v + grad_of.qd * d + dq
+    dd = grad_of.pd * p + grad_of.qd * q + grad_of.drift / u.shape[1]
     # s * (g - s . g) is the gradient through a softmax s, and s itself the gradient of its log-normaliser.
-    du = shares_u * (dp - row_dot(shares_u, dp)[:, None] + to.size_u) + to.pu * p + to.near * q_near + to.all * q_all
-    dv = shares_v * (dq - row_dot(shares_v, dq)[:, None] + to.size_v) + to.qv * q + dv
+    du = (
+        shares_u * (dp - row_dot(shares_u, dp)[:, None] + grad_of.size_u)
+        + grad_of.pu * p
+        + grad_of.with_near * q_near
+        + grad_of.with_all * q_all
+    )
+    dv = shares_v * (dq - row_dot(shares_v, dq)[:, None] + grad_of.size_v) + grad_of.qv * q + dv
     return du + dd, dv - dd
 
 

@@ -89,7 +89,7 @@ class GeneScene:
         """The sentence that says how `first` was chosen."""
         return (
             f"Of the first {self.settings.n_genes} genes by score that pass the filter but for the share of other "
-            "cells, the one with the largest fold change; failing any, the first by score."
+            "cells, the one with the largest fold change; or else the first by score."
         )
 
     @property
@@ -111,7 +111,7 @@ class GeneScene:
         )
         if all(self.found.specific.values()):
             return text
-        return text + " * no gene of this cluster passes; its top genes are shown, failing those its first by score."
+        return text + " * no gene of this cluster passes; its top genes are shown, or else its first genes by score."
 
     @property
     def swap_axes(self) -> bool:

@@ -29,7 +29,7 @@ def add_umap(cells: ad.AnnData, use_rep: str = OURS.embedding) -> None:
         sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=0)
         sc.tl.umap(cells, random_state=0)
         return
-    log.info("The UMAP is of %d cells drawn at random; it would take hours for all.", UMAP_ON)
+    log.info("The UMAP shows %d random cells; all of them would take hours.", UMAP_ON)
     drawn = np.sort(np.random.default_rng(0).choice(cells.n_obs, UMAP_ON, replace=False))
     part = ad.AnnData(obsm={use_rep: cells.obsm[use_rep][drawn]})
     add_umap(part, use_rep)

@@ -104,7 +104,8 @@ def depth_corrected(adata: ad.AnnData, settings: CellSettings) -> Encoded:
     if settings.target_sum != "auto" or depth < DEPTH_IS_FIRST_PC or not genes.blown_up(found.cells):
         return found
     log.info(
-        "Counts normalised to 10,000 per cell have their number as first PC (R^2 %.2f): normalised to its median.",
+        "At 10,000 per cell the first PC is only the number of counts (R^2 %.2f), "
+        "so counts are normalised to the median.",
         depth,
     )
     del found  # before the next is made, since two of them could fill the memory

@@ -10,7 +10,7 @@ import scanpy as sc
 from scipy import sparse
 
 from scrcl.contents import values as contents
-from scrcl.contents.blocks import Found, find_values
+from scrcl.contents.blocks import ExpressionOnDisk, find_values
 from scrcl.contents.values import Expression
 from scrcl.keys import COUNTS, HIGHLY_VARIABLE, OURS
 from scrcl.messages import UserError, log, progress
@@ -47,7 +47,7 @@ class Normalised:
         G, the number of genes with values.
     """
 
-    def __init__(self, found: Found, target_sum: str) -> None:
+    def __init__(self, found: ExpressionOnDisk, target_sum: str) -> None:
         self.found = found
         self.sum = normalised_sum(target_sum, found.seen.totals[found.seen.filled])
         genes = found.seen.n_cells > 0
@@ -71,7 +71,7 @@ class Normalised:
         [block, G] CSR, and its stored values before normalisation, in the order in which the matrix stores them.
         """
         matrix = self.found.blocks.read(block)
-        if self.found.undo:
+        if self.found.is_log1p:
             matrix.data = contents.counts_of(matrix.data)
         filled = self.found.seen.filled[slice(*self.found.blocks.bounds[block])]
         # An empty cell stores nothing, so dropping its row pointer drops the cell.
@@ -150,10 +150,10 @@ def preprocess(
     cells = cells[:, chosen].copy()
     _gather(cells, chosen, values)
     values.require_differences()
-    return cells, Expression(cells, found.kind, found.source).in_words()
+    return cells, Expression(cells, found.kind, found.slot).in_words()
 
 
-def _without_values(adata: ad.AnnData, found: Found) -> ad.AnnData:
+def _without_values(adata: ad.AnnData, found: ExpressionOnDisk) -> ad.AnnData:
     """Return the cells and genes that have values, but not the values."""
     filled, genes = found.seen.filled, found.seen.n_cells > 0
     cells = ad.AnnData(obs=contents.storable(adata.obs), var=contents.storable(found.var), obsm=contents.foreign(adata))

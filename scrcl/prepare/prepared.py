@@ -40,7 +40,7 @@ class Prepared:
         The known labels of these cells, or None.
     values
         What the values are and where they were found, for people to read.
-    voters
+    smoothing_graph
         [N, N] sparse; row i marks the spots whose labels smooth the label of i. None for no smoothing.
     block
         How many cells training takes at a time; 0 for all.
@@ -54,7 +54,7 @@ class Prepared:
     pcs: np.ndarray
     known: pd.Series | None
     values: str
-    voters: sparse.csr_matrix | None = None
+    smoothing_graph: sparse.csr_matrix | None = None
     block: int = 0
     order: np.ndarray | None = None
 

@@ -60,7 +60,7 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
         graph = graphs.spatial_graph(places, settings.graph, settings.n_neighbors, settings.radius, members)
         cells.obsp[OURS.graph] = graph
         n_voters = settings.refine_neighbors
-        voters = graphs.nearest_spots(places, n_voters, members) if n_voters else None
+        smoothing_graph = graphs.nearest_spots(places, n_voters, members) if n_voters else None
 
     def weigh(values: Matrix) -> Matrix:
         hvgs = cells.var[HIGHLY_VARIABLE]
@@ -76,7 +76,7 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
         inputs = pcs_and_inputs(cells, settings, planned, **weighing)
         cells.obsm[SPATIAL_PCS] = graphs.neighbour_mean(cells.obsm[PCS], graph)
         inputs, order = in_training_order(inputs, graph)
-    return Prepared(cells, inputs, cells.obsm[SPATIAL_PCS], known, values, voters, planned.block, order)
+    return Prepared(cells, inputs, cells.obsm[SPATIAL_PCS], known, values, smoothing_graph, planned.block, order)
 
 
 def spatial_weights(

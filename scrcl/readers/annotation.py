@@ -81,7 +81,7 @@ def join_annotation(adata: ad.AnnData, path: Path) -> None:
     """
     table = tables.read_table(path, "annotation")
     if set(table) & set(adata.obs_names):
-        raise UserError(f"The annotation {path} starts with a spot, not with the names of its columns; add that line.")
+        raise UserError(f"The annotation {path} has no header; add a first line with the names of its columns.")
     column = tables.barcode_column(table, adata.obs_names)
     if column is None:
         _require_row_order(table, adata, path)
@@ -108,7 +108,7 @@ def _require_row_order(table: pd.DataFrame, adata: ad.AnnData, path: Path) -> No
     if barcodes or len(table) != adata.n_obs:
         example = f" ({table[barcodes[0]].iloc[0]!r} there, {adata.obs_names[0]!r} here)" if barcodes else ""
         raise UserError(
-            f"None of the {len(table)} rows of {path} has the barcode of one of the {adata.n_obs} spots, or too few do"
+            f"Too few of the {len(table)} rows of {path} have the barcode of one of the {adata.n_obs} spots"
             f"{example}; its first column must hold the spots' barcodes."
         )
     log.warning("%s has no barcodes: its rows are taken to be in the order of the matrix.", path)

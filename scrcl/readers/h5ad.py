@@ -60,7 +60,7 @@ def read(path: Path, name: str = "", max_memory: float | None = None) -> ad.AnnD
         limit = min(IN_MEMORY_UP_TO, max_memory / 10 or IN_MEMORY_UP_TO) * 2**30
         if path.stat().st_size >= limit / LEAST_SHARE and values_size(path) > limit:
             log.info(
-                "%s is large: its values stay on the disk, and the result will hold the highly variable genes alone.",
+                "%s is large: its values stay on the disk, and the result will hold only the highly variable genes.",
                 path,
             )
             return open_in_place(path)

@@ -50,5 +50,5 @@ def read_marker_genes(path: Path, genes: pd.Index) -> dict[str, list[str]]:
     log.info("%s: %d of its %d markers are in the data.", path.name, n_found, len(table.drop_duplicates()))
     missing = [name for name, own in found.items() if not own]
     if missing:
-        log.warning("No marker is in the data for %s: no cluster can be named so.", ", ".join(missing))
+        log.warning("None of the markers of %s is in the data, so no cluster can get that name.", ", ".join(missing))
     return {name: own for name, own in found.items() if own}

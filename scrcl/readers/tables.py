@@ -34,7 +34,7 @@ def read_table(path: Path, what: str) -> pd.DataFrame:
     except Exception as error:  # pandas raises many types for missing and damaged files
         raise UserError(f"The {what} {path} cannot be read as a table ({one_line(error)}).") from error
     if isinstance(table.index, pd.MultiIndex):
-        raise UserError(f"The rows of {path} have more fields than its first line names; put quotes around labels.")
+        raise UserError(f"The rows of {path} have more fields than its header; put labels in quotes.")
     if not isinstance(table.index, pd.RangeIndex):
         table = table.reset_index(names="barcode" if "barcode" not in table else "row name")
     if table.empty:
@@ -88,7 +88,7 @@ def by_barcode(table: pd.DataFrame, column: str, path: Path) -> pd.DataFrame:
     table.index = table.index.map(_as_name)
     twice = table.index[table.index.duplicated()]
     if len(twice):
-        raise UserError(f"{path} has the barcode {twice[0]!r} more than once; keep the rows of these data alone.")
+        raise UserError(f"{path} lists the barcode {twice[0]!r} more than once; keep only the rows of this data set.")
     return table
 
 

@@ -34,7 +34,7 @@ def test_one_look_tells_what_all_values_tell(make, tmp_path):
     adata.write_h5ad(tmp_path / "in.h5ad")
     found, expected = blocks.find_values(open_in_place(tmp_path / "in.h5ad"), "auto"), find_expression(adata)
     assert len(found.blocks.bounds) == 4
-    assert (found.kind, found.source) == (expected.kind, expected.source)
+    assert (found.kind, found.slot) == (expected.kind, expected.slot)
     counts = expected.cells.X
     assert np.array_equal(found.seen.filled, counts.getnnz(axis=1) > 0) and not found.seen.filled[20]
     assert np.array_equal(found.seen.n_cells, counts.getnnz(axis=0)) and not found.seen.n_cells[7]

@@ -65,7 +65,7 @@ def test_missing_places_in_pandas_own_integers(tissue):
 def test_repeated_spots_are_refused_before_anything_else(tissue):
     tissue.obs_names = ["twice", "twice", *tissue.obs_names[2:]]
     tissue.obsm["spatial"][1] = np.nan
-    with pytest.raises(UserError, match="spot barcode 'twice' stands more than once"):
+    with pytest.raises(UserError, match="spot barcode 'twice' occurs more than once"):
         placed(tissue)
 
 

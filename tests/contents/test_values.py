@@ -46,13 +46,13 @@ def test_large_fractions_are_not_taken_for_logarithms_of_counts():
 )
 def test_counts_are_found_in_any_storage(make):
     found = contents.find_expression(ad.AnnData(make(COUNTS)))
-    assert found.kind == "counts" and found.source == "X"
+    assert found.kind == "counts" and found.slot == "X"
     assert np.array_equal(found.cells.X.toarray(), COUNTS)
 
 
 def test_counts_are_preferred_over_normalised_values_in_x():
     adata = ad.AnnData(lognorm(COUNTS), layers={"counts": COUNTS})
-    assert contents.find_expression(adata).source == "layers['counts']"
+    assert contents.find_expression(adata).slot == "layers['counts']"
 
 
 def test_raw_is_used_with_its_own_genes_when_x_is_scaled():
@@ -61,7 +61,7 @@ def test_raw_is_used_with_its_own_genes_when_x_is_scaled():
     adata = adata[:, :5].copy()
     adata.X = adata.X - adata.X.mean(0)
     found = contents.find_expression(adata)
-    assert (found.kind, found.source, found.cells.n_vars) == ("log-normalised", ".raw", COUNTS.shape[1])
+    assert (found.kind, found.slot, found.cells.n_vars) == ("log-normalised", ".raw", COUNTS.shape[1])
 
 
 def test_log1p_of_counts_is_turned_back():
@@ -76,14 +76,14 @@ def test_a_named_layer_is_used():
 
 def test_slots_and_layers_of_the_same_name():
     adata = ad.AnnData(lognorm(COUNTS), layers={"raw": COUNTS})
-    assert contents.find_expression(adata, "raw").source == "layers['raw']"
+    assert contents.find_expression(adata, "raw").slot == "layers['raw']"
     adata.raw = adata.copy()
-    assert contents.find_expression(adata, "raw").source == ".raw"
+    assert contents.find_expression(adata, "raw").slot == ".raw"
 
 
 @pytest.mark.parametrize("x", [np.full_like(COUNTS, np.nan), np.zeros_like(COUNTS)])
 def test_an_unusable_x_does_not_hide_good_counts(x):
-    assert contents.find_expression(ad.AnnData(x, layers={"counts": COUNTS})).source == "layers['counts']"
+    assert contents.find_expression(ad.AnnData(x, layers={"counts": COUNTS})).slot == "layers['counts']"
 
 
 def test_columns_that_h5ad_cannot_hold_are_made_storable(tmp_path):

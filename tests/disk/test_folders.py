@@ -112,6 +112,6 @@ def test_moves_that_lead_elsewhere_are_refused(tmp_path, move):
     (tmp_path / "out" / FINISHED).mkdir(parents=True)
     for moves in ({"move": [], "remove": [move]}, {"move": [move], "remove": []}):
         (tmp_path / "out" / FINISHED / folders.MOVES).write_text(json.dumps(moves))
-        with pytest.raises(UserError, match="is not of a run"):
+        with pytest.raises(UserError, match="moves.json .* a run .*; remove .*out/.finished"):
             results.read_run(tmp_path / "out")
     assert (tmp_path / "victim").exists()

@@ -108,6 +108,22 @@ def test_all_is_every_cluster():
     )
 
 
+def test_a_single_name_is_one_cluster():
+    """Not one cluster per letter."""
+    adata = simulate()
+    adata.obs["mine"] = pd.Categorical([str(i % 13) for i in range(120)])
+    assert list(scrcl.rank_markers(adata, groupby="mine", groups="12").specific) == ["12"]
+
+
+def test_gaps_are_no_clusters():
+    """As the command reads labels: pandas turns whole numbers with gaps into floats, and tables have empty fields."""
+    adata = simulate()
+    adata.obs["number"] = np.where(np.arange(120) < 10, np.nan, np.arange(120) % 3)
+    adata.obs["text"] = pd.Categorical(np.array(["x", "y", ""])[np.arange(120) % 3])
+    assert list(scrcl.rank_markers(adata, groupby="number").specific) == ["0", "1", "2"]
+    assert list(scrcl.rank_markers(adata, groupby="text").specific) == ["x", "y"]
+
+
 @pytest.mark.parametrize(
     ("groupby", "says"),
     [
@@ -121,3 +137,14 @@ def test_a_mistyped_column(groupby, says):
     with pytest.raises(scrcl.UserError, match=says):
         scrcl.rank_markers(adata, groupby=groupby)
     assert not adata.uns
+
+
+def test_what_is_wrong_is_said_in_the_words_of_a_function():
+    adata = labelled(simulate())
+    adata.obs["none"] = pd.Series([None] * 120, index=adata.obs_names, dtype=object)
+    adata.obs["unique"] = list(adata.obs_names)
+    with pytest.raises(scrcl.UserError, match="None of the 120 cells has a label in obs.'none'."):
+        scrcl.rank_markers(adata, groupby="none")
+    with pytest.raises(scrcl.UserError, match="120 different values for 120 cells") as caught:
+        scrcl.rank_markers(adata, groupby="unique")
+    assert "--" not in str(caught.value)

@@ -152,10 +152,10 @@ def nothing_in_tissue(folder) -> None:
         (lambda f: (f / "spatial" / "tissue_positions.csv").write_text("x,1,0,0,5,5\n"), "None of the 60 barcodes"),
         (lambda f: (f / "spatial" / "tissue_positions.csv").write_text("x,1,0,0,5,5\n" * 2), "more than once"),
         (lambda f: (f / "metadata.csv").write_text(""), "cannot be read as a table"),
-        (lambda f: (f / "metadata.csv").write_text("barcode,label\nspot-1,a,b,c\n"), "more fields than its first line"),
+        (lambda f: (f / "metadata.csv").write_text("barcode,label\nspot-1,a,b,c\n"), "more fields than its header"),
         (
             lambda f: (f / "metadata.csv").write_text("spot-00001,L1\nspot-00002,L2\n"),
-            "not with the names of its columns",
+            "has no header",
         ),
         (lambda f: two_samples(f), "matrices of several samples"),
         (lambda f: nothing_in_tissue(f), "No spot of the matrix"),
