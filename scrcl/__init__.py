@@ -21,7 +21,7 @@ _os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 if "OMP_WAIT_POLICY" not in _os.environ:
     _os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-__version__ = "0.6.0"
+from scrcl.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from scrcl import plot as pl

@@ -17,8 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import scrcl
 from scrcl.messages import UserError
+from scrcl.version import VERSION
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ LIBRARIES = (  # those that decide a result
 def versions() -> dict[str, str]:
     """Versions of this software, Python and the libraries that decide the result."""
     return {
-        "scrcl": scrcl.__version__,
+        "scrcl": VERSION,
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},
     }

@@ -16,13 +16,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-import scrcl
 from scrcl.commands.flags import Parser
 from scrcl.disk import home
 from scrcl.messages import UserError, format_table, one_line, without_home
 from scrcl.published import registry
+from scrcl.version import VERSION
 
-REQUIREMENTS = Path(scrcl.__file__).parents[1] / "requirements.txt"  # there in a checkout alone
+REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"  # there in a checkout alone
 LITTLE_MEMORY, LITTLE_DISK = 4.0, 1.0  # GiB free, below which large data will not fit
 
 
@@ -70,7 +70,7 @@ def machine() -> Iterator[Finding]:
     import torch
     from threadpoolctl import threadpool_info
 
-    yield Finding("scRCL", scrcl.__version__)
+    yield Finding("scRCL", VERSION)
     old = sys.version_info < (3, 11)
     yield Finding("Python", f"{platform.python_version()}, {platform.platform()}", "3.11 is needed" if old else "")
     yield Finding("device", _device())

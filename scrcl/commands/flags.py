@@ -8,10 +8,10 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
-import scrcl
 from scrcl.commands.script import set_quiet
 from scrcl.messages import UserError, did_you_mean
 from scrcl.settings import S, Settings, flag, load
+from scrcl.version import VERSION
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **settings,
         )
-        self.add_argument("--version", action="version", version=f"scrcl {scrcl.__version__}")
+        self.add_argument("--version", action="version", version=f"scrcl {VERSION}")
 
     def parse(self, argv: Sequence[str]) -> argparse.Namespace:
         """The flags in argv."""

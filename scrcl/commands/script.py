@@ -13,10 +13,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-import scrcl
 from scrcl.disk import interrupts
 from scrcl.disk.home import set_home
 from scrcl.messages import UserError, did_you_mean, log, one_line, without_home
+from scrcl.version import VERSION
 
 
 class Command(NamedTuple):
@@ -35,7 +35,7 @@ COMMANDS = {
 }
 USAGE = f"""usage: scrcl COMMAND ...
 
-{scrcl.__doc__.splitlines()[0] if scrcl.__doc__ else ""}
+Find cell types in scRNA-seq data and domains in spatial transcriptomics, without labels.
 
 commands:
 {chr(10).join(f"  {name:9}{command.what}" for name, command in COMMANDS.items())}
@@ -71,7 +71,7 @@ def console(argv: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0
     if name in ("-V", "--version"):
-        print(f"scrcl {scrcl.__version__}")
+        print(f"scrcl {VERSION}")
         return 0
     if name not in COMMANDS:
         near = did_you_mean(name, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
