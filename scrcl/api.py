@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import anndata as ad
@@ -17,6 +19,7 @@ from scrcl.contents.labels import as_text
 from scrcl.contents.values import find_expression
 from scrcl.genes import ranking
 from scrcl.genes.ranking import Markers
+from scrcl.genes.settings import MarkerSettings
 from scrcl.keys import OURS, Keys
 from scrcl.messages import UserError, did_you_mean, log, show_messages
 from scrcl.plot import style
@@ -122,8 +125,9 @@ def find_cell_types(
     Peng et al., Refinement Contrastive Learning of Cell-Gene Associations for Unsupervised Cell Type Identification,
     AAAI 2026, arXiv 2512.10640.
     """
-    recipe = _recipe(CellSettings, n_clusters, random_state, n_seeds, settings)
-    return _find(adata, recipe, Keys(key_added), umap, copy)
+    with in_words_of_functions():
+        recipe = _recipe(CellSettings, n_clusters, random_state, n_seeds, settings)
+        return _find(adata, recipe, Keys(key_added), umap, copy)
 
 
 @with_settings(TissueSettings)
@@ -176,8 +180,9 @@ def find_domains(
     TypeError
         For a name that is no setting, with the nearest one that is.
     """
-    recipe = _recipe(TissueSettings, n_clusters, random_state, n_seeds, settings)
-    return _find(adata, recipe, Keys(key_added), umap, copy)
+    with in_words_of_functions():
+        recipe = _recipe(TissueSettings, n_clusters, random_state, n_seeds, settings)
+        return _find(adata, recipe, Keys(key_added), umap, copy)
 
 
 def _recipe(
@@ -196,6 +201,8 @@ def _recipe(
     given = dict(settings)
     if n_clusters is not None:
         given["n_clusters"] = n_clusters
+    if n_seeds is not None and n_seeds < 1:
+        raise UserError(f"n_seeds must be at least 1, not {n_seeds}.")
     if n_seeds is not None or random_state != FIRST_SEED:
         given["seeds"] = first_seeds(5 if n_seeds is None else n_seeds, random_state)
     return settings_class(**given)
@@ -262,28 +269,43 @@ def rank_markers(
         Where there is no such column, no values, or nothing to compare.
     """
     show_messages()
-    if groupby not in adata.obs:
-        raise UserError(
-            f"There is no obs column {groupby!r} to rank genes by{did_you_mean(groupby, map(str, adata.obs))}."
+    with in_words_of_functions():
+        cells, slot = _cells_by(adata, groupby, layer)
+        how = MarkerSettings(
+            groups=[groups] if isinstance(groups, str) else [str(name) for name in groups],
+            method=method,  # type: ignore[arg-type]  # what it takes is checked there
+            n_genes=n_genes,
+            min_in_group_fraction=min_in_group_fraction,
+            max_out_group_fraction=max_out_group_fraction,
+            min_fold_change=min_fold_change,
         )
+        found = ranking.rank(cells, groupby, **how.of_ranking)
+    adata.uns[key_added] = _as_scanpy_keeps_it(found, groupby, method, use_raw=slot == ".raw")
+    return found
+
+
+def _cells_by(adata: ad.AnnData, groupby: str, layer: str) -> tuple[ad.AnnData, str]:
+    """Return the cells that have a label, log-normalised and with a categorical of labels, and the slot of the values."""
+    if groupby not in adata.obs:
+        near = did_you_mean(groupby, map(str, adata.obs))
+        raise UserError(f"There is no obs column {groupby!r} to rank genes by{near}.")
     labels = as_text(adata.obs[groupby])
     if labels.isna().all():
         raise UserError(f"None of the {adata.n_obs} cells has a label in obs[{groupby!r}].")
     expression = find_expression(adata[labels.notna().to_numpy()], layer)
     cells = genes.log_normalised(expression)
     cells.obs[groupby] = style.as_categorical(labels[cells.obs_names])
-    found = ranking.rank(
-        cells,
-        groupby,
-        groups=[groups] if isinstance(groups, str) else groups,
-        method=method,
-        n_genes=n_genes,
-        min_in_group_fraction=min_in_group_fraction,
-        max_out_group_fraction=max_out_group_fraction,
-        min_fold_change=min_fold_change,
-    )
-    adata.uns[key_added] = _as_scanpy_keeps_it(found, groupby, method, expression.slot == ".raw")
-    return found
+    return cells, expression.slot
+
+
+@contextmanager
+def in_words_of_functions() -> Iterator[None]:
+    """Name parameters, not flags, in the errors of the block."""
+    try:
+        yield
+    except UserError as error:
+        text = re.sub(r"--(?:no-)?([a-z][a-z0-9-]*)", lambda flag: flag[1].replace("-", "_"), str(error))
+        raise UserError(text) from error
 
 
 def _as_scanpy_keeps_it(found: Markers, groupby: str, method: str, use_raw: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import difflib
 import importlib
 import importlib.util
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -50,9 +51,16 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def without_home(text: str) -> str:
-    """The text with `~` for this user's home folder, so that what is passed on does not name them."""
-    home = str(Path.home())
-    return text if home in ("/", "") else re.sub(rf"(?<![\w/]){re.escape(home)}(?![\w-])", "~", text)
+    """Return the text with `~` for this user's home folder, so that what is passed on does not name them."""
+    homes = {os.path.expanduser("~"), os.path.realpath(os.path.expanduser("~"))} - {"~", "/"}
+    for home in sorted(homes, key=len, reverse=True):  # it may lie behind a link
+        text = re.sub(rf"(?<![\w/]){re.escape(home)}(?![\w-])", "~", text)
+    return text
+
+
+def whole_path(path: Path) -> str:
+    """Return the absolute path, with `~` for the home folder."""
+    return without_home(str(path.resolve()))
 
 
 def in_notebook() -> bool:

@@ -27,13 +27,15 @@ EncoderInput = Literal["scaled", "uncentred", "lognorm", "counts"]
 Embedding = Literal["joint-or-pcs", "joint", "joint-refined", "encoder", "refined", "pcs"]
 
 FIELDS = {
-    "dataset": Field("data", "name in {folder}, or path: {formats}"),
+    "dataset": Field("data", "name in {folder}, or path: {formats}", is_path=True),
     "label_key": Field(
         "data", "obs column with known labels, 'none' to ignore labels, 'auto' to look for the usual names"
     ),
     "layer": Field("data", "where the expression is: 'X', 'raw', a layer's name, or 'auto'"),
     "annotation": Field(
-        "data", "table of known domains, joined by barcode; 'auto' is metadata.tsv or .csv in a Visium folder"
+        "data",
+        "table of known domains, joined by barcode; 'auto' is metadata.tsv or .csv in a Visium folder",
+        is_path=True,
     ),
     "section_key": Field(
         "data", "obs column that tells sections apart, which no edge joins; auto is library_id, if there"
@@ -122,7 +124,7 @@ FIELDS = {
     "threads": Field(
         "run", "CPU threads, 0 for all; runs at the same time should not share cores", at_least=0, at_most=1024
     ),
-    "output": Field("run", "folder of this run's results; auto is results/{task}/DATASET"),
+    "output": Field("run", "folder of this run's results; auto is results/{task}/DATASET", is_path=True),
     "max_memory": Field(
         "run",
         "GiB that training may take, which decides how many {unit} it works on at a time; values of more than a tenth "

@@ -189,7 +189,7 @@ def _score_rows(result: Result, scored: tuple[str, ...]) -> list[list[str]]:
             add(name.replace("_", " ") + note, name + suffix, ("", "") if suffix else last[name])
         if len(result.seeds) > 1:
             spread = mean_and_sd(result, suffix)
-            shown = (f"{spread['mean'][m]:.3f} ± {spread['sd'][m]:.3f}" for m in scored)
-            rows.append([f"mean ± sd{note}", "", "", "", *shown])
+            shown = [f"{spread['mean'][m]:.3f} ± {spread['sd'][m]:.3f}" for m in scored]
+            rows += [[f"mean ± sd{note}", "", "", "", *shown]] if shown else []
             add(f"consensus{note}", OURS.labels + suffix)
     return rows

@@ -33,6 +33,8 @@ class Field(NamedTuple):
         Its range; for a list, the range of every item.
     choices
         What it accepts, if these are the names in a registry rather than a type.
+    is_path
+        Whether `~` at its beginning stands for the home folder.
     """
 
     group: str
@@ -42,6 +44,7 @@ class Field(NamedTuple):
     below: float | None = None
     at_most: float | None = None
     choices: tuple[str, ...] = ()
+    is_path: bool = False
 
     def fault(self, value: Any) -> str | None:
         """Return what is wrong with a number, or with the numbers of a list, or None.
@@ -92,9 +95,11 @@ class Settings:
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
         for f in dataclasses.fields(self):
-            value = _coerce(f.name, getattr(self, f.name), hints[f.name], self.fields[f.name].choices)
+            field = self.fields[f.name]
+            value = _coerce(f.name, getattr(self, f.name), hints[f.name], field.choices)
+            value = os.path.expanduser(value) if field.is_path else value
             setattr(self, f.name, value)
-            fault = self.fields[f.name].fault(value)
+            fault = field.fault(value)
             if fault:
                 shown = " ".join(map(str, value)) if isinstance(value, list) else value
                 raise UserError(f"{flag(f.name)} {fault}, not {shown}.")
@@ -195,13 +200,13 @@ def _config_files(config: str | None, dataset: str, published: str | None) -> li
     folder = PAPER / published
     name = config.removeprefix("paper").removeprefix("/")
     own = folder / f"{name or sample_folder(Path(dataset)).name.removesuffix('.h5ad')}.yaml"
-    if name and not own.exists():
+    if name and not os.path.isfile(own):
         known = sorted(path.stem for path in folder.glob("*.yaml"))
         raise UserError(
             f"There are no published settings for {name!r}{did_you_mean(name, known)}; "
             f"there are some for {', '.join(known)}."
         )
-    return list(dict.fromkeys([folder / "any.yaml", *([own] if own.exists() else [])]))
+    return list(dict.fromkeys([folder / "any.yaml", *([own] if os.path.isfile(own) else [])]))
 
 
 HD_BINS = ("square_008um", "square_016um", "square_002um")  # in the order that 10x recommends

@@ -13,6 +13,7 @@ import pandas as pd
 from scrcl import readers
 from scrcl.commands import results
 from scrcl.commands.results import Run
+from scrcl.commands.script import task_command
 from scrcl.contents import places
 from scrcl.contents.labels import as_text
 from scrcl.contents.labels import find_labels as known_labels
@@ -23,7 +24,7 @@ from scrcl.genes.naming import gene_names
 from scrcl.genes.ranking import GROUP
 from scrcl.genes.settings import MarkerSettings
 from scrcl.keys import LABELS_OF_CELLS, LABELS_OF_SPOTS, OURS, PCS, SPATIAL, UMAP
-from scrcl.messages import UserError, log, natural_order
+from scrcl.messages import UserError, log, natural_order, without_home
 from scrcl.plot.layout import add_umap
 from scrcl.prepare import genes
 from scrcl.prepare.prepared import preprocessing
@@ -151,7 +152,7 @@ def find_run(settings: MarkerSettings) -> Run | None:
     UserError
         When a setting has no effect on a finished run, and when no data set is named and there is no run.
     """
-    given = Path(settings.dataset).expanduser()
+    given = Path(settings.dataset)
     beside = Path(settings.labels).resolve().parent  # the folder of the run, if the labels are a run's labels.csv
     if not settings.dataset and os.path.isfile(settings.labels) and results.is_finished(beside):
         run = results.read_run(beside)
@@ -170,7 +171,7 @@ def find_run(settings: MarkerSettings) -> Run | None:
 
 def _is_of(run: Run, settings: MarkerSettings) -> bool:
     """Return whether a run is of the file that the settings mean, if they mean one, and not only of the same name."""
-    given, of_run = Path(settings.dataset).expanduser(), Path(run.settings["dataset"]).expanduser()
+    given, of_run = Path(settings.dataset), Path(run.settings["dataset"]).expanduser()
     if given.resolve() == of_run or (given.name == settings.dataset and not os.path.exists(given)):
         return True
     path = readers.source(settings.dataset, settings.task).path
@@ -249,11 +250,11 @@ def find_labels(obs: pd.DataFrame, settings: MarkerSettings, run: Run | None) ->
         labels, origin = as_text(obs[OURS.labels]), _in_obs(OURS.labels)
     elif given == "auto":
         raise UserError(
-            f"There is no finished run of {settings.dataset}; run `{results.COMMANDS[settings.task]} --dataset "
+            f"There is no finished run of {settings.dataset}; run `{task_command(settings.task)} --dataset "
             f"{settings.dataset}` first, or name labels by --labels (a table with barcodes, or an obs column)."
         )
     elif is_file:
-        labels, origin = read_labels(Path(given), settings.label_column, obs.index), given
+        labels, origin = read_labels(Path(given), settings.label_column, obs.index), without_home(given)
     elif given in obs:
         labels, origin = as_text(obs[given]), _in_obs(given)
     else:

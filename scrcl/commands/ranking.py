@@ -21,7 +21,7 @@ from scrcl.genes import naming, ranking
 from scrcl.genes.labelled import Labelled
 from scrcl.genes.ranking import GROUP, Markers
 from scrcl.genes.settings import MarkerSettings
-from scrcl.messages import UserError, format_table, log, progress, without_home
+from scrcl.messages import UserError, format_table, log, progress, whole_path
 from scrcl.plot import style
 from scrcl.plot.genes import GeneScene
 from scrcl.readers.marker_genes import read_marker_genes
@@ -68,7 +68,7 @@ def output_folder(cells: Labelled, of_run: Run | None, settings: MarkerSettings)
         The settings of the ranking, with output.
     """
     if settings.output != "auto":
-        return Path(settings.output).expanduser()
+        return Path(settings.output)
     place = of_run.folder if of_run else home.results(cells.task) / cells.name
     name = "".join(sign if sign.isprintable() and sign not in "/\\" else "_" for sign in cells.label_name)
     return place if cells.own else place.with_name(f"{place.name}_by_{name}")
@@ -100,7 +100,7 @@ def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, fold
     given = [Path(name) for name in (settings.labels, settings.marker_genes) if os.path.isfile(name)]
     refuse_to_overwrite([*given, *cells.files], folder, files.OF_GENES)
     known_markers = _known_markers(cells, settings)
-    found = _ranked(cells, settings)
+    found = ranking.rank(cells.cells, **settings.of_ranking)
     named = naming.name_clusters(cells.cells, known_markers) if known_markers else None
     types = None if cells.known is None else largest_overlaps(cells.cells.obs[GROUP], cells.known)
     overview = summarise(cells, found, types, named)
@@ -114,12 +114,6 @@ def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, fold
         page = report.page(cells, of_run, overview, found.listed(settings.n_genes), _draw(scene, stage), facts)
         (stage / files.REPORT).write_text(page, encoding="utf-8")
     print(f"\n{_as_text(overview)}\nResults: {folder}")
-
-
-def _ranked(cells: Labelled, settings: MarkerSettings) -> Markers:
-    """Rank the genes of the cells as the settings say."""
-    names = ("groups", "method", "n_genes", "min_in_group_fraction", "max_out_group_fraction", "min_fold_change")
-    return ranking.rank(cells.cells, **{name: getattr(settings, name) for name in names})
 
 
 def _known_markers(cells: Labelled, settings: MarkerSettings) -> dict[str, list[str]] | None:
@@ -213,28 +207,25 @@ def provenance(cells: Labelled, of_run: Run | None, settings: MarkerSettings) ->
     asked = dataclasses.asdict(settings) | {"task": cells.task}
     given = [name for name in ("labels", "marker_genes") if os.path.isfile(asked[name])]
     files = [*cells.files, *(Path(asked[name]) for name in given)]
-    asked |= {name: _whole(Path(asked[name])) for name in given}
+    asked |= {name: whole_path(Path(asked[name])) for name in given}
+    if asked["output"] != "auto":
+        asked["output"] = whole_path(Path(asked["output"]))
     if of_run is not None:
-        asked["dataset"] = _whole(of_run.folder)
-    elif os.path.exists(Path(asked["dataset"]).expanduser()):
-        asked["dataset"] = _whole(Path(asked["dataset"]).expanduser())
+        asked["dataset"] = whole_path(of_run.folder)
+    elif os.path.exists(asked["dataset"]):
+        asked["dataset"] = whole_path(Path(asked["dataset"]))
     return {
         "settings": asked,
         "provenance": {
             "command": command_line(),
             "dataset": cells.name,
-            "labels": without_home(cells.labels_from),
+            "labels": cells.labels_from,
             "values": cells.values,
             "umap": cells.umap_from,
-            "sha256": {_whole(path): sha256(path) for path in dict.fromkeys(files)},
+            "sha256": {whole_path(path): sha256(path) for path in dict.fromkeys(files)},
             "versions": versions(),
         },
     }
-
-
-def _whole(path: Path) -> str:
-    """Return the absolute path, with `~` for the home folder."""
-    return without_home(str(path.resolve()))
 
 
 def _draw(scene: GeneScene, folder: Path) -> list[report.Picture]:

@@ -16,11 +16,11 @@ import h5py
 import torch
 import yaml
 
-from scrcl.commands.script import command_line
+from scrcl.commands.script import command_line, task_command
 from scrcl.disk import home
 from scrcl.disk.folders import complete_for_reading
 from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS, SPATIAL, SPATIAL_PCS, UMAP
-from scrcl.messages import UserError, log, one_line, without_home
+from scrcl.messages import UserError, log, one_line, whole_path, without_home
 from scrcl.result import Result, facts, metrics
 
 
@@ -94,14 +94,14 @@ def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | 
     settings = dataclasses.asdict(result.settings) | {"resume": False}
     for name in ("annotation", "output"):
         if settings.get(name, "auto") not in ("auto", "none"):
-            settings[name] = without_home(str(Path(settings[name]).expanduser().resolve()))
+            settings[name] = whole_path(Path(settings[name]))
     origin: dict[str, Any]
     if source is None:
         origin = {"file": result.settings.dataset}
     else:
-        asked, found = Path(result.settings.dataset).expanduser().resolve(), source.resolve()
+        asked, found = Path(result.settings.dataset).resolve(), source.resolve()
         # A folder keeps its own name, not that of the folder found within it.
-        settings["dataset"] = without_home(str(asked if found.is_relative_to(asked) else found))
+        settings["dataset"] = whole_path(asked if found.is_relative_to(asked) else found)
         origin = {"file": without_home(str(source)), "sha256": dict(hashes or {})}
     return {"settings": settings, "provenance": {"command": command_line(), "input": origin, **facts(result)}}
 
@@ -183,12 +183,9 @@ def latest_run(task: Literal["SC", "ST"]) -> Run:
     finished = [path.parent for path in folder.glob("*/labels.csv") if is_finished(path.parent)]
     if not finished:
         raise UserError(
-            f"There is no finished run in {folder}; run `{COMMANDS[task]}` first, or name data by --dataset and labels "
-            "by --labels."
+            f"There is no finished run in {folder}; run `{task_command(task)}` first, "
+            "or name data by --dataset and labels by --labels."
         )
     run = read_run(max(finished, key=lambda place: (place / "labels.csv").stat().st_mtime))
     assert run is not None  # since is_finished was true
     return run
-
-
-COMMANDS = {"SC": "python runSC.py", "ST": "python runST.py"}

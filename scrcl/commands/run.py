@@ -62,7 +62,7 @@ def output_folder(settings: CellSettings | TissueSettings, source: Source) -> Pa
         When the results would overwrite the input.
     """
     task, asked = settings.task, settings.output
-    folder = home.results(task) / source.name if asked == "auto" else Path(asked).expanduser()
+    folder = home.results(task) / source.name if asked == "auto" else Path(asked)
     refuse_to_overwrite(source.files, folder, files.of_run(task))
     return folder
 

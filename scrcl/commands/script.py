@@ -91,6 +91,13 @@ def command_line() -> str:
     return without_home(shlex.join(_invocation))
 
 
+def task_command(task: str) -> str:
+    """Return how the analysis of cells (SC) or tissue (ST) is started, in the way this process was."""
+    by_script = {"SC": "python runSC.py", "ST": "python runST.py"}
+    by_console = {"SC": "scrcl cells", "ST": "scrcl tissue"}
+    return (by_console if _invocation[:1] == ["scrcl"] else by_script)[task]
+
+
 def guarded(main: Callable[[], None]) -> int:
     """Run main with messages on stderr, signals handled, and an exit code in place of a traceback on bad input."""
     if not logging.getLogger().handlers:

@@ -53,7 +53,7 @@ def coordinates(adata: ad.AnnData) -> np.ndarray:
         else:
             raise UserError(
                 "The data have no coordinates: no obsm['spatial'], and no columns x and y (or the like) in obs; "
-                "add adata.obsm['spatial'], or use runSC.py for data without positions."
+                "add adata.obsm['spatial'], or analyse them as cells, which need no positions."
             )
     except (TypeError, ValueError) as error:
         raise UserError(f"The coordinates are not numbers ({one_line(error)}).") from error

@@ -17,7 +17,7 @@ from scrcl.messages import UserError, log
 GROUP = "cluster"  # obs column of the clusters
 
 
-@dataclass
+@dataclass(repr=False)
 class Markers:
     """The genes of every cluster, ranked.
 
@@ -42,6 +42,10 @@ class Markers:
     top: dict[str, list[str]]
     specific: dict[str, list[str]]
     untested: list[str]
+
+    def __repr__(self) -> str:
+        first = [f"{name}: {', '.join((self.top[name] or self.specific[name])[:5])}" for name in self.specific]
+        return "\n".join([f"Markers of {len(first)} clusters; the first top genes of each are", *first])
 
     def drawn(self, n_genes: int) -> dict[str, list[str]]:
         """Return the genes that figures show, per tested cluster.
@@ -130,7 +134,7 @@ def rank(
     if empty:
         some = ", ".join(empty[:5]) + (" and others" if len(empty) > 5 else "")
         log.info(
-            "No gene passes the filter in %d clusters (%s): the figures show top genes, or the first ones.",
+            "No gene passes the filter in %d clusters (%s): their top genes take the place, or else the first by score.",
             len(empty),
             some,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from scrcl.messages import UserError
 from scrcl.settings import Field, Settings, list_of
@@ -11,9 +11,13 @@ from scrcl.settings import Field, Settings, list_of
 FIELDS = {
     "task": Field("data", "runs and data sets of cells (SC) or of tissue (ST)"),
     "dataset": Field(
-        "data", "a finished run, by name or folder; or any data set, by name or path (default: the latest run)"
+        "data",
+        "a finished run, by name or folder; or any data set, by name or path (default: the latest run)",
+        is_path=True,
     ),
-    "labels": Field("data", "table with barcodes, or obs column; auto is the run's final labels, or obs column scrcl"),
+    "labels": Field(
+        "data", "table with barcodes, or obs column; auto is the run's final labels, or obs column scrcl", is_path=True
+    ),
     "label_column": Field("data", "column of that table; auto is scrcl or another usual name"),
     "label_key": Field(
         "data", "obs column with known types to compare with, 'none' for none, 'auto' for the usual names"
@@ -22,7 +26,7 @@ FIELDS = {
     "gene_key": Field(
         "data", "var column with the names of genes, 'none' for var_names; auto looks for symbols beside ids"
     ),
-    "marker_genes": Field("data", "csv of known markers, columns type and gene, to name clusters by"),
+    "marker_genes": Field("data", "csv of known markers, columns type and gene, to name clusters by", is_path=True),
     "method": Field("ranking", "scanpy's test for ranking genes"),
     "groups": Field("ranking", "clusters to test, each against all other cells"),
     "n_genes": Field("ranking", "genes listed per cluster", above=0),
@@ -38,7 +42,7 @@ FIELDS = {
     "threads": Field(
         "run", "CPU threads, 0 for all; runs at the same time should not share cores", at_least=0, at_most=1024
     ),
-    "output": Field("run", "folder of the results; auto is that of the run, or results/TASK/DATASET"),
+    "output": Field("run", "folder of the results; auto is that of the run, or results/TASK/DATASET", is_path=True),
 }
 
 
@@ -73,6 +77,12 @@ class MarkerSettings(Settings):
     # Run
     threads: int = 0
     output: str = "auto"
+
+    @property
+    def of_ranking(self) -> dict[str, Any]:
+        """What `ranking.rank` takes of these settings."""
+        names = ("groups", "method", "n_genes", "min_in_group_fraction", "max_out_group_fraction", "min_fold_change")
+        return {name: getattr(self, name) for name in names}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from scrcl.messages import in_notebook
+
 if TYPE_CHECKING:
     from scrcl.plot.cells import confusion, losses, umap
     from scrcl.plot.tissue import domains, paga, paga_compare
@@ -69,8 +71,24 @@ def gene_figure(name: str) -> Any:
     return getattr(import_module(f"scrcl.plot.{GENE_FIGURES[name].module}"), name)
 
 
+def show_in_notebooks() -> None:
+    """Let a Figure that ends a cell be shown, also before pyplot has set that up."""
+    if not in_notebook():
+        return
+    from IPython import get_ipython
+    from IPython.core.pylabtools import print_figure
+    from matplotlib.figure import Figure
+
+    formatter = get_ipython().display_formatter.formatters["image/png"]
+    try:
+        formatter.lookup_by_type(Figure)
+    except KeyError:
+        formatter.for_type(Figure, lambda figure: print_figure(figure, "png", base64=True))
+
+
 def __getattr__(name: str) -> Any:
     if name in FIGURES:
+        show_in_notebooks()
         return getattr(import_module(f"scrcl.plot.{FIGURES[name].module}"), name)
     raise AttributeError(f"there is no figure {name!r}; there are {', '.join(FIGURES)}")
 

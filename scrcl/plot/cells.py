@@ -113,6 +113,7 @@ def confusion(adata: AnnData, key: str = "scrcl") -> Figure | None:
         if value >= 0.005:
             colour = "white" if value > 0.55 else "black"
             axes.text(j, i, f"{value:.0%}".rstrip("%"), ha="center", va="center", fontsize=7, color=colour)
+    axes.grid(False)  # scanpy's own style draws one
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), [f"{name} ({table.loc[name].sum()})" for name in rows])
     axes.set(xlabel="scRCL cluster", ylabel=f"given: {known.name} (number)")

@@ -25,6 +25,8 @@ def add_umap(cells: ad.AnnData, use_rep: str = OURS.embedding) -> None:
     use_rep
         The key of obsm to lay out.
     """
+    if OURS.parameters in cells.uns:
+        cells.uns[OURS.parameters]["umap"] = UMAP
     if cells.n_obs <= UMAP_ON:
         sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=0)
         sc.tl.umap(cells, random_state=0)

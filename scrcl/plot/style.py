@@ -98,9 +98,9 @@ class Scene:
     @property
     def umap(self) -> np.ndarray:
         """The UMAP of the run, [N, 2]."""
-        place = self.facts.get("umap", UMAP)
+        place = self.facts.get("umap")
         if place not in self.adata.obsm:
-            raise UserError(f"There is no obsm[{place!r}] to draw; run with umap=True, or scanpy's sc.tl.umap first.")
+            raise UserError(f"The run under {self.key!r} has made no UMAP; run it with umap=True.")
         return self.adata.obsm[place]
 
     def panels(self) -> dict[str, pd.Series]:

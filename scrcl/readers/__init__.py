@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scrcl.messages import UserError, log
+from scrcl.messages import UserError, log, show_messages
 from scrcl.readers.formats import Task
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def read(dataset: str | Path, *, annotation: str | Path = "auto") -> ad.AnnData:
     UserError
         When there is no such data set, or it cannot be read.
     """
+    show_messages()
     try:  # tissue first, since that task reads every format
         found = source(str(dataset), "ST", str(annotation))
     except UserError:

@@ -106,7 +106,7 @@ def test_files_that_no_run_has_written_are_never_touched(capsys, tmp_path, count
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "labels.csv").write_text("the user's own")
     code, _, err = run("cells", capsys, *argv, tmp_path / "sub")
-    assert code == 2 and "not of an earlier run" in err
+    assert code == 2 and "contains labels.csv, which no earlier run has written" in err
     assert (tmp_path / "result.h5ad").read_bytes() == before and len(list((tmp_path / "sub").iterdir())) == 1
 
 
@@ -161,7 +161,7 @@ def test_labels_survive_annotations_that_h5ad_cannot_hold(tmp_path, counts, fast
 def test_the_bundled_set_is_real_and_labelled():
     adata = scrcl.read(BUNDLED)
     assert adata.shape == (700, 765) and find_labels(adata.obs).nunique() == 10
-    assert find_expression(adata).source == ".raw"
+    assert find_expression(adata).slot == ".raw"
 
 
 def test_a_folder_with_the_name_of_a_data_set_is_not_taken_for_it(monkeypatch, capsys, tmp_path, counts):

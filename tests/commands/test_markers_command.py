@@ -247,7 +247,7 @@ def test_labels_in_an_annotated_file(cli, caplog, tmp_path):
 @pytest.mark.parametrize(
     "argv, says",
     [
-        (["--task", "ST"], "no finished run in .*; run `python runST.py` first"),
+        (["--task", "ST"], "no finished run in .*; run `scrcl tissue` first"),
         (["--dataset", "nothing"], "no data set 'nothing'"),
         (["--dataset", "{place}/new.h5ad"], "no finished run of .*new.h5ad; run `python runSC.py --dataset"),
         (["--labels", "nowhere.csv"], "neither a file nor an obs column; the columns are cell_type1"),
