@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from scrcl.keys import OURS, UMAP, UNSMOOTHED, Keys
+from scrcl.keys import OURS, SPATIAL, UMAP, UNSMOOTHED, Keys
 from scrcl.messages import log
 from scrcl.result import Result, parameters
 
@@ -47,22 +47,38 @@ def annotate(adata: ad.AnnData, result: Result, keys: Keys) -> None:
     """
     cells = result.cells
     where = adata.obs_names.get_indexer(cells.obs_names)
-    before = adata.uns.get(keys.parameters)
-    had_ours = isinstance(before, dict) and before.get("umap") == UMAP
+    remove_layout(adata, keys)
     write_labels(adata, result.labels, result.confidence, keys)
     adata.obsm[keys.embedding] = rows_among(cells.obsm[OURS.embedding], where, adata.n_obs)
     adata.obsp[keys.graph] = graph_among(cells.obsp[OURS.graph], where, adata.n_obs)
     adata.uns[keys.parameters] = dict(cells.uns[OURS.parameters])
+    if SPATIAL in cells.obsm and SPATIAL not in adata.obsm:  # where squidpy looks for them
+        adata.obsm[SPATIAL] = rows_among(cells.obsm[SPATIAL], where, adata.n_obs)
     if UMAP in cells.obsm:
-        umap = keys.umap if UMAP in adata.obsm and not had_ours else UMAP
-        adata.obsm[umap] = rows_among(cells.obsm[UMAP], where, adata.n_obs)
-        adata.uns[keys.parameters] |= {"umap": umap, "neighbors": keys.neighbors}
-        adata.uns[keys.neighbors] = {"params": cells.uns["neighbors"]["params"]}
+        write_layout(adata, cells, where, keys)
+
+
+def remove_layout(adata: ad.AnnData, keys: Keys) -> None:
+    """Remove the UMAP and the neighbours of an earlier run of this name, as its labels are."""
+    before = adata.uns.get(keys.parameters)
+    if isinstance(before, dict) and "umap" in before:
+        adata.obsm.pop(str(before["umap"]), None)
+        adata.uns.pop(keys.neighbors, None)
         for name in NEIGHBORS:
-            adata.obsp[f"{keys.neighbors}_{name}"] = graph_among(cells.obsp[name], where, adata.n_obs)
-            adata.uns[keys.neighbors][f"{name}_key"] = f"{keys.neighbors}_{name}"
-        if umap != UMAP:
-            log.info("The data had a UMAP, which stays: that of this run is obsm[%r].", umap)
+            adata.obsp.pop(f"{keys.neighbors}_{name}", None)
+
+
+def write_layout(adata: ad.AnnData, cells: ad.AnnData, where: np.ndarray, keys: Keys) -> None:
+    """Write the UMAP of the run's cells, and scanpy's neighbours of the embedding. where: [cells], their places."""
+    umap = keys.umap if UMAP in adata.obsm else UMAP
+    adata.obsm[umap] = rows_among(cells.obsm[UMAP], where, adata.n_obs)
+    adata.uns[keys.parameters] |= {"umap": umap, "neighbors": keys.neighbors}
+    adata.uns[keys.neighbors] = {"params": cells.uns["neighbors"]["params"]}
+    for name in NEIGHBORS:
+        adata.obsp[f"{keys.neighbors}_{name}"] = graph_among(cells.obsp[name], where, adata.n_obs)
+        adata.uns[keys.neighbors][f"{name}_key"] = f"{keys.neighbors}_{name}"
+    if umap != UMAP:
+        log.info("The data had a UMAP, which stays: that of this run is obsm[%r].", umap)
 
 
 def write_labels(adata: ad.AnnData, labels: pd.DataFrame, confidence: pd.Series, keys: Keys) -> None:
@@ -89,7 +105,7 @@ def rows_among(points: np.ndarray, where: np.ndarray, n: int) -> np.ndarray:
     """Rows of points at these places of n rows, NaN elsewhere; points itself where they fill all."""
     if len(where) == n and np.array_equal(where, np.arange(n)):
         return points
-    among = np.full((n, points.shape[1]), np.nan, dtype=np.float32)
+    among = np.full((n, points.shape[1]), np.nan, dtype=points.dtype)
     among[where] = points
     return among
 

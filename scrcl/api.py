@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import numbers
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -126,7 +127,7 @@ def find_cell_types(
     AAAI 2026, arXiv 2512.10640.
     """
     with in_words_of_functions():
-        recipe = _recipe(CellSettings, n_clusters, random_state, n_seeds, settings)
+        recipe = _recipe(CellSettings, n_clusters, random_state, n_seeds, adata.n_obs, settings)
         return _find(adata, recipe, Keys(key_added), umap, copy)
 
 
@@ -181,7 +182,7 @@ def find_domains(
         For a name that is no setting, with the nearest one that is.
     """
     with in_words_of_functions():
-        recipe = _recipe(TissueSettings, n_clusters, random_state, n_seeds, settings)
+        recipe = _recipe(TissueSettings, n_clusters, random_state, n_seeds, adata.n_obs, settings)
         return _find(adata, recipe, Keys(key_added), umap, copy)
 
 
@@ -190,10 +191,11 @@ def _recipe(
     n_clusters: int | None,
     random_state: int,
     n_seeds: int | None,
+    n_cells: int,
     settings: dict[str, Any],
 ) -> CellSettings | TissueSettings:
     """The settings of a call, with errors in the words of a function."""
-    usual = settings_class.fields.keys() - ELSEWHERE
+    usual = {f.name for f in dataclasses.fields(settings_class)} - {*ELSEWHERE}
     for name in settings:
         if name not in usual:
             near = did_you_mean(name, {*usual, "n_clusters", "key_added", "random_state", "n_seeds", "umap", "copy"})
@@ -201,10 +203,12 @@ def _recipe(
     given = dict(settings)
     if n_clusters is not None:
         given["n_clusters"] = n_clusters
-    if n_seeds is not None and n_seeds < 1:
-        raise UserError(f"n_seeds must be at least 1, not {n_seeds}.")
-    if n_seeds is not None or random_state != FIRST_SEED:
-        given["seeds"] = first_seeds(5 if n_seeds is None else n_seeds, random_state)
+    if n_seeds is not None and (not isinstance(n_seeds, numbers.Integral) or n_seeds < 1):
+        raise UserError(f"n_seeds must be a whole number of at least 1, not {n_seeds!r}.")
+    if n_seeds is None and random_state != FIRST_SEED:
+        n_seeds = len(settings_class().with_seeds(n_cells).seeds)
+    if n_seeds is not None:
+        given["seeds"] = first_seeds(int(n_seeds), random_state)
     return settings_class(**given)
 
 
@@ -285,7 +289,7 @@ def rank_markers(
 
 
 def _cells_by(adata: ad.AnnData, groupby: str, layer: str) -> tuple[ad.AnnData, str]:
-    """Return the cells that have a label, log-normalised and with a categorical of labels, and the slot of the values."""
+    """Return the labelled cells, log-normalised and with a categorical of labels, and the slot of the values."""
     if groupby not in adata.obs:
         near = did_you_mean(groupby, map(str, adata.obs))
         raise UserError(f"There is no obs column {groupby!r} to rank genes by{near}.")

@@ -32,7 +32,7 @@ def own_home(tmp_path_factory) -> Iterator[Path]:
 
 
 def run(command: str, capsys: Any, *argv: object, at: Path | None = None) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `scrcl COMMAND argv`. at: the folder of datasets/ and results/."""
+    """Exit code, standard output and standard error of `scrcl COMMAND argv`, with datasets/ and results/ in `at`."""
     if at is not None:
         home.set_home(at)
     return script.run(command, [str(word) for word in argv], f"scrcl {command}"), *capsys.readouterr()

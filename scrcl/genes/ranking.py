@@ -134,7 +134,7 @@ def rank(
     if empty:
         some = ", ".join(empty[:5]) + (" and others" if len(empty) > 5 else "")
         log.info(
-            "No gene passes the filter in %d clusters (%s): their top genes take the place, or else the first by score.",
+            "No gene passes the filter in %d clusters (%s): top genes take their place, or else the first.",
             len(empty),
             some,
         )

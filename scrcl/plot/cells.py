@@ -67,7 +67,8 @@ def losses(adata: AnnData, key: str = "scrcl") -> Figure:
         When there is no run under this key.
     """
     history = pd.DataFrame(Scene(adata, key).facts["losses"])
-    names = {name: TERMS.get(name, name) for name in history if name not in ("seed", "epoch")}
+    further = {name: name for name in history if name not in (*TERMS, "seed", "epoch")}
+    names = {name: title for name, title in (TERMS | further).items() if name in history}
     figure = Figure(figsize=(15, 3.2), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, len(names)), names.items()):
         for seed, run in history.groupby("seed"):

@@ -18,6 +18,7 @@ from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
 from scrcl.annotate import NEIGHBORS
+from scrcl.contents.places import coordinates
 from scrcl.keys import SPATIAL, UMAP
 from scrcl.messages import log, natural_order
 from scrcl.plot.style import MISSING, Scene, bare_copy, colours
@@ -35,8 +36,8 @@ def domains(adata: ad.AnnData, key: str = "scrcl") -> Figure:
     Parameters
     ----------
     adata
-        Annotated by a run; obs[key], obsm['spatial'] (of three coordinates the first two are drawn) and uns['spatial']
-        as squidpy keeps it are read.
+        Annotated by a run; obs[key], the positions (of three coordinates the first two are drawn) and uns['spatial']
+        as squidpy keeps it are read. Spots without a position are left out.
     key
         The run's `key_added`.
 
@@ -46,8 +47,13 @@ def domains(adata: ad.AnnData, key: str = "scrcl") -> Figure:
         When there is no run under this key.
     """
     scene = Scene(adata, key)
-    shown = scene.panels()
-    return labels_figure(adata, shown, colours(shown), scene.sections)
+    places = coordinates(adata)
+    placed = ~np.isnan(places).any(axis=1)
+    spots = ad.AnnData(obs=adata.obs[[]], obsm={SPATIAL: places})[placed].copy()
+    spots.uns = adata.uns
+    shown = {title: labels[placed] for title, labels in scene.panels().items()}
+    sections = scene.sections
+    return labels_figure(spots, shown, colours(shown), None if sections is None else sections[placed])
 
 
 def labels_figure(
