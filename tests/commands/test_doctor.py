@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from importlib import metadata
-from pathlib import Path
 
 import pytest
 from conftest import run, simulate
@@ -65,7 +64,7 @@ def test_folders_that_cannot_be_written(capsys, tmp_path):
 
 @pytest.mark.parametrize("there", [True, False])
 def test_folders_are_shown_without_the_users_name(monkeypatch, tmp_path, there):
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(doctor.home, "home", lambda: tmp_path / "cells")
     if there:
         (tmp_path / "cells" / "results").mkdir(parents=True)

@@ -249,7 +249,7 @@ def test_labels_in_an_annotated_file(cli, caplog, tmp_path):
     [
         (["--task", "ST"], "no finished run in .*; run `scrcl tissue` first"),
         (["--dataset", "nothing"], "no data set 'nothing'"),
-        (["--dataset", "{place}/new.h5ad"], "no finished run of .*new.h5ad; run `python runSC.py --dataset"),
+        (["--dataset", "{place}/new.h5ad"], "no finished run of .*new.h5ad; run `scrcl cells --dataset"),
         (["--labels", "nowhere.csv"], "neither a file nor an obs column; the columns are cell_type1"),
         (["--labels", "{place}/other.csv"], "of the 3 rows of .*other.csv.* the 120 cells .'x' there, 'cell-0' here"),
         (["--labels", "{place}/wide.csv"], "does not say which column holds the labels; name one of a, b"),

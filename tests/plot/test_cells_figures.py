@@ -86,6 +86,7 @@ def test_cells_without_a_place_are_not_drawn():
     places = np.arange(8.0).reshape(4, 2)
     places[1] = np.nan
     cells = annotated(["0", "1", "0", "1"], X_umap=places)
+    cells.uns["scrcl"]["umap"] = "X_umap"
     bare = style.bare_copy(Scene(cells))
     assert list(bare.obs_names) == ["cell-0", "cell-2", "cell-3"]
     assert list(bare.uns["scRCL_colors"]) == list(style.PALETTE[:2])
@@ -108,7 +109,7 @@ def test_data_without_a_run_say_what_to_do(key):
 
 
 def test_a_umap_that_is_not_there():
-    with pytest.raises(UserError, match=r"no obsm\['X_umap'\]"):
+    with pytest.raises(UserError, match="has made no UMAP; run it with umap=True"):
         plot.umap(annotated(["0", "1"]))
 
 
