@@ -22,7 +22,7 @@ Forward pass                                                        scrcl.method
     6. refinement   Z1, Z2 = P(H1) Q, P(H2) Q in rows of unit length; P is Linear, H to G
                                                                     scrcl.method.network.ScRCL.refine
 
-Loss  L = HEA + lambda1 NDC + lambda2 CVC                           scrcl.method.losses.Losses.total
+Loss  L = HEA + lambda1 NDC + lambda2 CVC                           scrcl.method.losses.Objective.total
     p_i, q_i = softmax(E1_i / t), softmax(E2_i / t);  D_ij = KL(p_i || q_j) + KL(q_j || p_i)
                                                                     scrcl.method.kernels.row_products
     7. HEA  distribution alignment: 1/2 mean_i D_ii, and the same over all N x H entries at once

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -118,10 +118,7 @@ def train_and_cluster(
     settings = settings.with_seeds(prepared.cells.n_obs)
     watch, checkpoints = watch or Stopwatch(), checkpoints or Checkpoints()
     with watch("graphs"):
-        genes = graphs.gene_graph(prepared.inputs, settings.gene_neighbors)
-        inputs = graph_inputs(
-            prepared.inputs, prepared.graph_in_training, genes, settings.hops, device, block=prepared.block
-        )
+        inputs = inputs_of(prepared, settings, device)
     release_memory()
     if checkpoints.wanted:
         checkpoints.open(fingerprint(prepared, n_clusters.n, settings, device))
@@ -132,16 +129,11 @@ def train_and_cluster(
     }
     with watch("cluster"):
         labels, confidence, chosen = agree({seed: own.labels for seed, own in found.items()}, prepared, n_clusters.n)
-    if labels[OURS.labels].nunique() != n_clusters.n:
-        log.info(
-            "The final labels have %d clusters where %d were asked for.", labels[OURS.labels].nunique(), n_clusters.n
-        )
-    model = training.restored_model(found[chosen].model, inputs, architecture_of(settings, n_clusters.n))
     # Embedded once more, since keeping the embeddings of all seeds could fill the memory.
+    model = training.restored_model(found[chosen].model, inputs, architecture_of(settings, n_clusters.n))
     points = embedding(training.embed(model, inputs), prepared.pcs, settings.embedding, prepared.order)
     with watch("score"):
-        known = prepared.known
-        of_labels = {} if known is None else {name: scores.score(labels[name], known) for name in labels}
+        of_labels = {} if prepared.known is None else {n: scores.score(labels[n], prepared.known) for n in labels}
     result = Result(
         settings=settings,
         prepared=prepared,
@@ -161,6 +153,13 @@ def train_and_cluster(
     )
     write_cells(result, points)
     return result
+
+
+def inputs_of(prepared: Prepared, settings: CellSettings | TissueSettings, device: torch.device) -> GraphInputs:
+    """Return what stays constant over training, on the device: both views, and the graphs of cells and genes."""
+    genes = graphs.gene_graph(prepared.inputs, settings.gene_neighbors)
+    graph = prepared.graph_in_training
+    return graph_inputs(prepared.inputs, graph, genes, settings.hops, device, block=prepared.block)
 
 
 class SeedResult(NamedTuple):
@@ -210,7 +209,7 @@ def run_seed(
         As for `analyse`.
     """
     architecture = architecture_of(settings, n_clusters)
-    how = _fields_of(Objective, settings), _fields_of(Schedule, settings)
+    how = objective_of(settings), schedule_of(settings)
     with watch("train"):
         fitted = training.fit(inputs, architecture, *how, seed=seed, on_epoch=on_epoch, checkpoints=checkpoints)
     with watch("cluster"):
@@ -236,9 +235,14 @@ def architecture_of(settings: CellSettings | TissueSettings, n_clusters: int) ->
     return Architecture(settings.hidden, settings.refined_width or n_clusters, settings.dropout)
 
 
-def _fields_of(kind: Any, settings: CellSettings | TissueSettings) -> Any:
-    """Return a NamedTuple of the settings that its fields name."""
-    return kind(**{name: getattr(settings, name) for name in kind._fields})
+def objective_of(settings: CellSettings | TissueSettings) -> Objective:
+    """Return what is minimised, by the settings that the fields name."""
+    return Objective(**{name: getattr(settings, name) for name in Objective._fields})
+
+
+def schedule_of(settings: CellSettings | TissueSettings) -> Schedule:
+    """Return how long and how fast to train, by the settings that the fields name."""
+    return Schedule(**{name: getattr(settings, name) for name in Schedule._fields})
 
 
 def partition(
@@ -313,4 +317,6 @@ def agree(found: dict[int, np.ndarray], prepared: Prepared, n_clusters: int) -> 
     barcodes = prepared.cells.obs_names
     confidence = pd.Series(share, index=barcodes, name=OURS.confidence)
     nearest = list(found)[consensus.nearest(of_seeds, final)]
+    if len(np.unique(final)) != n_clusters:
+        log.info("The final labels have %d clusters where %d were asked for.", len(np.unique(final)), n_clusters)
     return pd.DataFrame(columns, index=barcodes).astype(str), confidence, nearest

@@ -5,8 +5,8 @@
 Shapes: N cells (or spots), H hidden units, K' refined dimensions. `tests/dense_reference.py` computes the same losses
 as the paper writes them, with N x N matrices.
 
-To add a term, write a function here, add a field to `Losses` and a line to `Losses.total`, and add its weight as a
-field of `Objective` and a setting of the same name in `scrcl/recipes.py`.
+To add a term, write a function here, add a field to `Losses` and a summand to `Objective.total`, and add its weight
+as a field of `Objective` and a setting of the same name in `scrcl/recipes.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,15 @@ from torch import Tensor
 
 from scrcl.method.kernels import RowProducts, fixed_sum, mean, row_products, symmetric_product
 from scrcl.method.network import Embeddings
+
+
+class Losses(NamedTuple):
+    """The loss terms before they are weighted, each a scalar."""
+
+    hea_global: Tensor
+    hea_cell: Tensor
+    ndc: Tensor
+    cvc: Tensor
 
 
 class Objective(NamedTuple):
@@ -38,18 +47,9 @@ class Objective(NamedTuple):
     lambda2: float
     consistency: str = "published"
 
-
-class Losses(NamedTuple):
-    """The loss terms before they are weighted, each a scalar."""
-
-    hea_global: Tensor
-    hea_cell: Tensor
-    ndc: Tensor
-    cvc: Tensor
-
-    def total(self, objective: Objective) -> Tensor:
+    def total(self, terms: Losses) -> Tensor:
         """Return L = HEA + lambda1 NDC + lambda2 CVC."""
-        return self.hea_global + self.hea_cell + objective.lambda1 * self.ndc + objective.lambda2 * self.cvc
+        return terms.hea_global + terms.hea_cell + self.lambda1 * terms.ndc + self.lambda2 * terms.cvc
 
 
 def losses(embeddings: Embeddings, neighbourhood: Tensor, objective: Objective, block: int = 0) -> Losses:

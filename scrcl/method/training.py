@@ -225,7 +225,7 @@ def update(model: ScRCL, inputs: GraphInputs, optimizer: torch.optim.Optimizer, 
     model.train()
     optimizer.zero_grad(set_to_none=True)
     terms = losses(model(inputs), inputs.neighbourhood, objective, inputs.block)
-    total = terms.total(objective)
+    total = objective.total(terms)
     total.backward()
     _step_in_one_thread(optimizer)
     return torch.stack([*terms, total]).detach()

@@ -46,7 +46,7 @@ def gradients(inputs, temperature: float, consistency: str = "published") -> dic
     model = training.new_model(inputs, SMALL)
     objective = Objective(temperature, 100, 1, consistency)
     terms = losses(model(inputs), inputs.neighbourhood, objective, inputs.block)
-    terms.total(objective).backward()
+    objective.total(terms).backward()
     found = {name: p.grad for name, p in model.named_parameters()}
     return found | dict(terms._asdict())
 
@@ -102,7 +102,7 @@ def test_dropout_of_a_block_is_the_same_when_it_is_made_again():
 
     def total() -> torch.Tensor:
         torch.manual_seed(1)
-        return losses(model(inputs), inputs.neighbourhood, objective, inputs.block).total(objective)
+        return objective.total(losses(model(inputs), inputs.neighbourhood, objective, inputs.block))
 
     weight = model.graph_encoder.out.weight
     (slope,) = torch.autograd.grad(total(), weight)

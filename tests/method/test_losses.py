@@ -133,7 +133,7 @@ def test_extreme_temperatures_zero_rows_and_isolated_cells_stay_finite(temperatu
     with torch.no_grad():
         model.expression_encoder.bias.fill_(-100.0)  # ReLU gives nothing but zeros: every row of E1 is zero
     wanted = objective(temperature)
-    total = losses(model(inputs), inputs.neighbourhood, wanted).total(wanted)
+    total = wanted.total(losses(model(inputs), inputs.neighbourhood, wanted))
     total.backward()
     assert torch.isfinite(total)
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
@@ -152,5 +152,5 @@ def test_identical_cells_give_a_small_loss_not_a_ratio_of_rounding_errors(dtype,
 
 def test_the_total_is_weighted_as_the_objective_says():
     terms = Losses(*map(torch.tensor, (1.0, 2.0, 3.0, 4.0)))
-    assert terms.total(Objective(0.5, 10, 100)) == 1 + 2 + 30 + 400
-    assert terms.total(Objective(0.5, 0, 0)) == 3
+    assert Objective(0.5, 10, 100).total(terms) == 1 + 2 + 30 + 400
+    assert Objective(0.5, 0, 0).total(terms) == 3

@@ -76,7 +76,7 @@ def test_golden_step(dtype, temperature):
     embeddings = model(inputs)
     objective = Objective(temperature, *LAMBDAS)
     terms = losses(embeddings, inputs.neighbourhood, objective)
-    total = terms.total(objective)
+    total = objective.total(terms)
     total.backward()
     for name, value in embeddings._asdict().items():
         assert close(value, GOLDEN[f"forward/{name}"], dtype), name
