@@ -85,6 +85,15 @@ def write_labels(adata: ad.AnnData, labels: pd.DataFrame, confidence: pd.Series,
     """Write every column of labels to obs, as a categorical of strings in numeric order, and the confidence.
 
     Those of an earlier run are removed.
+
+    Parameters
+    ----------
+    adata
+        Written are obs['scrcl'], obs['scrcl_seed_S'], obs['scrcl_confidence'] and, of spots, obs['scrcl_unsmoothed'].
+    labels, confidence
+        By barcode, as in `Result`.
+    keys
+        The names to write under.
     """
     earlier = [name for name in adata.obs if str(name).startswith((keys.seed, keys.unsmoothed))]
     adata.obs = adata.obs.drop(columns=earlier)

@@ -17,7 +17,18 @@ from scrcl.runtime import versions
 def fingerprint(
     prepared: Prepared, n_clusters: int, settings: CellSettings | TissueSettings, device: torch.device
 ) -> dict[str, Any]:
-    """Settings, versions, machine, and a hash of the prepared data, by names that people can compare."""
+    """Return settings, versions, machine, and a hash of the prepared data, by names that people can compare.
+
+    Parameters
+    ----------
+    prepared, n_clusters, settings, device
+        All that decides what a seed gives.
+
+    Returns
+    -------
+    Values that JSON can hold. The seeds are left out, since each has a checkpoint of its own, and so is what only decides
+    where results go.
+    """
     content = hashlib.sha256("\n".join(prepared.cells.obs_names).encode())
     inputs, graph = prepared.inputs, prepared.graph
     if isinstance(inputs, Features):

@@ -86,7 +86,13 @@ def parse(
 def build_parser(
     settings_class: type[Settings], prog: str, description: str | None, words: dict[str, str] | None = None
 ) -> Parser:
-    """One flag per setting; a flag not given is absent from the namespace."""
+    """Return a parser with one flag per setting; a flag that is not given is absent from the namespace.
+
+    Parameters
+    ----------
+    settings_class, prog, description, words
+        As for `parse`.
+    """
     parser = Parser(prog, description, argument_default=argparse.SUPPRESS)
     parser.add_argument("dataset_alone", nargs="?", metavar="DATASET", help="the same as --dataset")
     parser.add_argument(
