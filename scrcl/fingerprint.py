@@ -26,8 +26,8 @@ def fingerprint(
 
     Returns
     -------
-    Values that JSON can hold. The seeds are left out, since each has a checkpoint of its own, and so is what only decides
-    where results go.
+    Values that JSON can hold. The seeds are left out, since each has a checkpoint of its own, and so is what only
+    decides where results go.
     """
     content = hashlib.sha256("\n".join(prepared.cells.obs_names).encode())
     inputs, graph = prepared.inputs, prepared.graph

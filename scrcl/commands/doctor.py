@@ -11,6 +11,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +23,7 @@ from scrcl.messages import UserError, format_table, one_line, without_home
 from scrcl.published import registry
 from scrcl.version import VERSION
 
-REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"  # there in a checkout alone
+PROJECT = Path(__file__).parents[2] / "pyproject.toml"  # there in a checkout alone
 LITTLE_MEMORY, LITTLE_DISK = 4.0, 1.0  # GiB free, below which large data will not fit
 
 
@@ -100,7 +101,7 @@ def packages() -> Iterator[Finding]:
     """Whether the packages that this software needs are installed, of a version that it allows."""
     from packaging.requirements import Requirement
 
-    advice = f"pip install {'-r requirements.txt' if REQUIREMENTS.exists() else '--upgrade scrcl'}"
+    advice = f"pip install {'-r requirements.txt' if PROJECT.exists() else '--upgrade scrcl'}"
     for line in _required():
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
@@ -115,10 +116,9 @@ def packages() -> Iterator[Finding]:
 
 
 def _required() -> list[str]:
-    """Lines of requirements.txt in a checkout, and else what the installed package requires."""
-    if REQUIREMENTS.exists():
-        lines = [line.partition("#")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()]
-        return [line for line in lines if line]
+    """What pyproject.toml requires in a checkout, and else what the installed package does."""
+    if PROJECT.exists():
+        return tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
     try:
         return metadata.requires("scrcl") or []
     except metadata.PackageNotFoundError:

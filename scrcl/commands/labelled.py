@@ -17,7 +17,7 @@ from scrcl.commands.script import task_command
 from scrcl.contents import places
 from scrcl.contents.labels import as_text
 from scrcl.contents.labels import find_labels as known_labels
-from scrcl.contents.values import find_expression
+from scrcl.contents.values import find_expression, layers_of
 from scrcl.disk import home
 from scrcl.genes.labelled import Labelled
 from scrcl.genes.naming import gene_names
@@ -128,7 +128,8 @@ def _with_groups(cells: ad.AnnData, labels: pd.Series) -> ad.AnnData:
     there = labels.notna().to_numpy()
     if not there.all():
         log.info("%d of %d cells have no label: left out.", (~there).sum(), len(there))
-    cells.layers.clear()
+    for name in layers_of(cells):
+        del cells.layers[name]
     cells = cells if there.all() else cells[there].copy()
     cells.obs_names.name = None  # it may have the same name as the column below
     names = labels[there].astype(str)

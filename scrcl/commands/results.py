@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from scrcl.commands.script import command_line, task_command
+from scrcl.contents.values import layers_of
 from scrcl.disk import home
 from scrcl.disk.folders import complete_for_reading
 from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS, SPATIAL, SPATIAL_PCS, UMAP
@@ -62,7 +63,7 @@ def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
         log.warning("result.h5ad leaves out the input's own annotations, which cannot be stored: %s", error)
         ours = cells.obs[[name for name in cells.obs if str(name).startswith(OURS.name)]]
         uns = {OURS.parameters: cells.uns[OURS.parameters]}
-        bare = ad.AnnData(cells.X, obs=ours, var=cells.var[[HIGHLY_VARIABLE]], layers=cells.layers, uns=uns)
+        bare = ad.AnnData(cells.X, obs=ours, var=cells.var[[HIGHLY_VARIABLE]], layers=layers_of(cells), uns=uns)
         for key in (SPATIAL, PCS, SPATIAL_PCS, OURS.embedding, UMAP):
             if key in cells.obsm:
                 bare.obsm[key] = cells.obsm[key]

@@ -104,7 +104,9 @@ def placed(adata: ad.AnnData) -> ad.AnnData:
         log.info("%d of %d spots have no position: left out, without a label.", (~there).sum(), adata.n_obs)
     if there.sum() < 3:
         raise UserError(f"Only {there.sum()} of {adata.n_obs} spots have a position; at least 3 are needed.")
-    shallow = ad.AnnData(adata.X, obs=adata.obs, var=adata.var, layers=adata.layers, raw=adata.raw, obsm=adata.obsm)
+    shallow = ad.AnnData(
+        adata.X, obs=adata.obs, var=adata.var, layers=values.layers_of(adata), raw=adata.raw, obsm=adata.obsm
+    )
     shallow.obsm[SPATIAL] = points
     return shallow[there]
 

@@ -120,6 +120,11 @@ def storable(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(strings, object))
 
 
+def layers_of(adata: ad.AnnData) -> dict[str, Any]:
+    """Return the layers by name; from anndata 0.13 on `adata.layers` holds X as well, under None."""
+    return {name: values for name, values in adata.layers.items() if name is not None}
+
+
 def slots_of(adata: ad.AnnData, layer: str) -> list[str]:
     """Return where to look for values: 'X', '.raw', or a layer in the form layers['NAME'].
 
@@ -145,7 +150,7 @@ def slots_of(adata: ad.AnnData, layer: str) -> list[str]:
         if layer in (slot, slot.removeprefix(".")):
             return [slot]
     if layer not in adata.layers:
-        there = ", ".join([*slots, *(f"the layer {name}" for name in adata.layers)]) or "no values at all"
+        there = ", ".join([*slots, *(f"the layer {name}" for name in layers_of(adata))]) or "no values at all"
         raise UserError(f"--layer {layer} is not in the data, which have {there}.")
     return [f"layers['{layer}']"]
 
@@ -216,7 +221,7 @@ def require_sound_indices(adata: ad.AnnData) -> None:
         return
     parts: dict[str, Any] = {"X": adata.X, ".raw": adata.raw.X if has_raw(adata) else None}
     for slot in ("layers", "obsm", "varm", "obsp", "varp"):
-        parts |= {f"{slot}[{key!r}]": values for key, values in getattr(adata, slot).items()}
+        parts |= {f"{slot}[{key!r}]": values for key, values in getattr(adata, slot).items() if key is not None}
     for slot, values in parts.items():
         if sparse.issparse(values):
             try:

@@ -154,7 +154,8 @@ def blown_up(cells: ad.AnnData) -> bool:
 def _choose_genes(cells: ad.AnnData, n_top_genes: int, flavor: str, min_cells: int) -> None:
     """Write var['highly_variable'], chosen among the genes seen often enough."""
     candidates = seen_often(cells.X.getnnz(axis=0), cells.n_obs, min_cells)
-    part = ad.AnnData(cells.X, var=cells.var[[]], uns=cells.uns, layers=cells.layers if flavor == "seurat_v3" else None)
+    layers = {COUNTS: cells.layers[COUNTS]} if flavor == "seurat_v3" and COUNTS in cells.layers else None
+    part = ad.AnnData(cells.X, var=cells.var[[]], uns=cells.uns, layers=layers)
     if not candidates.all():
         part = part[:, candidates].copy()
     mark_highly_variable(part, n_top_genes, flavor)

@@ -40,9 +40,9 @@ def test_damaged_data_sets(capsys, tmp_path):
 
 
 def test_packages_of_a_checkout(tmp_path, monkeypatch):
-    path = tmp_path / "requirements.txt"
-    path.write_text("# a comment\nnumpy<1  # too new\nno-such-package\nscipy\n")
-    monkeypatch.setattr(doctor, "REQUIREMENTS", path)
+    path = tmp_path / "pyproject.toml"
+    path.write_text('[project]\ndependencies = ["numpy<1", "no-such-package", "scipy"]\n')
+    monkeypatch.setattr(doctor, "PROJECT", path)
     numpy, absent, scipy = doctor.packages()
     assert numpy.wrong == "<1 is needed: pip install -r requirements.txt" and not scipy.wrong
     assert absent.found == "not installed" and absent.wrong == "pip install -r requirements.txt"
@@ -50,7 +50,7 @@ def test_packages_of_a_checkout(tmp_path, monkeypatch):
 
 def test_packages_of_an_installed_copy(tmp_path, monkeypatch):
     needs = ["numpy<1", "scipy", "no-such-package; extra == 'report'", "no-such-package; sys_platform == 'another'"]
-    monkeypatch.setattr(doctor, "REQUIREMENTS", tmp_path / "requirements.txt")
+    monkeypatch.setattr(doctor, "PROJECT", tmp_path / "pyproject.toml")
     monkeypatch.setattr(metadata, "requires", lambda name: {"scrcl": needs}[name])
     numpy, scipy = doctor.packages()
     assert numpy.wrong == "<1 is needed: pip install --upgrade scrcl" and not scipy.wrong
