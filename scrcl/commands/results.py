@@ -50,7 +50,7 @@ def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in result.history))
     model = io.BytesIO()  # as in _h5ad: only plain writing turns a full disk into an OSError
     torch.save(result.state_dict, model)
-    (folder / "model.pt").write_bytes(model.getbuffer())
+    (folder / "model.pt").write_bytes(model.getvalue())
 
 
 def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
@@ -72,13 +72,13 @@ def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
     path.write_bytes(content)
 
 
-def _h5ad(cells: ad.AnnData) -> memoryview:
+def _h5ad(cells: ad.AnnData) -> bytes:
     """Return the bytes of an h5ad file, made in memory because HDF5 crashes Python when the disk fills up."""
     cells.strings_to_categoricals()
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         ad.io.write_elem(file, "/", cells, dataset_kwargs={"compression": "gzip"})
-    return buffer.getbuffer()
+    return buffer.getvalue()
 
 
 def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | None = None) -> dict:

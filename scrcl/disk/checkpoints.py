@@ -169,7 +169,7 @@ class Checkpoints:
         if self.every:
             buffer = io.BytesIO()
             torch.save(dict(content), buffer)
-            write_safely(self.folder / name, buffer.getbuffer())
+            write_safely(self.folder / name, buffer.getvalue())
 
     def _unreadable(self, name: str, error: Exception) -> UserError:
         """Return the error for a file that cannot be read."""

@@ -221,7 +221,7 @@ def complete_for_reading(folder: Path) -> None:
             complete(folder)
 
 
-def write_safely(path: Path, content: bytes | memoryview) -> None:
+def write_safely(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: first under another name, which is then renamed."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}")  # no mkstemp, whose files only their owner can read
     try:
