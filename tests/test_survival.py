@@ -140,6 +140,12 @@ def test_kill_9_at_random_moments(server, tmp_path, counts):
     undisturbed = start(server, "cells", *asked, "--output", tmp_path / "undisturbed", log=log)
     undisturbed.join()
     duration = time.perf_counter() - started
+    in_training = start(server, "cells", *asked, "--output", out, log=log)  # one kill that is sure to be in training
+    while not (out / "checkpoint" / "training.pt").exists():
+        time.sleep(0.001)
+    in_training.kill()
+    in_training.join()
+    assert read_consistent(out)["seeds"] == [99]
     moments, n_killed, finished = random.Random(0), 0, False
     while n_killed < N_KILLS or not finished:
         if finished:  # too fast: once more from the start
