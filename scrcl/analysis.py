@@ -14,7 +14,6 @@ from scrcl.annotate import write_cells
 from scrcl.cluster import consensus, number, scores
 from scrcl.cluster.agreement import agreement_with_graph
 from scrcl.cluster.embedding import embedding
-from scrcl.cluster.methods import METHODS
 from scrcl.cluster.number import Number
 from scrcl.disk.checkpoints import Checkpoints
 from scrcl.fingerprint import fingerprint
@@ -25,6 +24,7 @@ from scrcl.method.inputs import GraphInputs, graph_inputs
 from scrcl.method.losses import Objective
 from scrcl.method.network import Architecture
 from scrcl.method.training import Embedded, Schedule
+from scrcl.methods import METHODS
 from scrcl.prepare import cells, graphs, tissue
 from scrcl.prepare.prepared import Prepared
 from scrcl.recipes import CellSettings, TissueSettings

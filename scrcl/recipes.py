@@ -12,9 +12,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from scrcl.cluster.methods import METHODS
 from scrcl.keys import LABELS_OF_CELLS, LABELS_OF_SPOTS
 from scrcl.messages import UserError, log
+from scrcl.methods import METHODS
 from scrcl.settings import Field, Settings, flag, list_of
 
 BUNDLED = "pbmc68k_reduced"  # real cells with labels, part of the scanpy package

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # The steps of the data, in order, after what all may use
-REGISTRIES = ("scrcl.cluster.methods", "scrcl.readers.formats")  # names of what there is; they load it when it is used
+REGISTRIES = ("scrcl.methods", "scrcl.readers.formats")  # names of what there is; they load it when it is used
 ROOMS = (
     *("scrcl.version", "scrcl.messages", "scrcl.keys", "scrcl.runtime", "scrcl.settings"),
     *("scrcl.recipes", "scrcl.disk", "scrcl.published", "scrcl.contents", "scrcl.readers", "scrcl.prepare"),

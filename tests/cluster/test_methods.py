@@ -9,8 +9,9 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from scrcl.cluster import partition
-from scrcl.cluster.methods import METHODS, kmeans, mixture
+from scrcl.cluster.methods import kmeans, mixture
 from scrcl.messages import UserError
+from scrcl.methods import METHODS
 from scrcl.recipes import FIELDS, RECIPES
 
 
