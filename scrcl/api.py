@@ -53,7 +53,12 @@ def with_settings(settings_class: type[CellSettings] | type[TissueSettings]) -> 
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(f"{text[0].upper()}{text[1:]}.", 100)
+    return textwrap.fill(f"{text[0].upper()}{_without_flags(text[1:])}.", 100)
+
+
+def _without_flags(text: str) -> str:
+    """Name parameters where a text names flags."""
+    return re.sub(r"--(?:no-)?([a-z][a-z0-9-]*)", lambda flag: flag[1].replace("-", "_"), text)
 
 
 @with_settings(CellSettings)
@@ -308,8 +313,7 @@ def in_words_of_functions() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        text = re.sub(r"--(?:no-)?([a-z][a-z0-9-]*)", lambda flag: flag[1].replace("-", "_"), str(error))
-        raise UserError(text) from error
+        raise UserError(_without_flags(str(error))) from error
 
 
 def _as_scanpy_keeps_it(found: Markers, groupby: str, method: str, use_raw: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -431,3 +432,10 @@ def test_what_the_package_offers():
     assert set(scrcl.__all__) <= set(dir(scrcl)) and all(getattr(scrcl, name) for name in scrcl.__all__)
     with pytest.raises(AttributeError, match="find_celltypes"):
         scrcl.find_celltypes  # noqa: B018
+
+
+@pytest.mark.parametrize("function", [scrcl.find_cell_types, scrcl.find_domains])
+def test_the_help_of_a_function_names_every_parameter_and_no_flag(function):
+    text = inspect.getdoc(function)
+    assert not re.search(r"--[a-z]", text)
+    assert all(f"\n{name}\n    " in text for name in inspect.signature(function).parameters)
