@@ -261,27 +261,3 @@ def read_yaml(path: Path, settings_class: type[Settings]) -> dict[str, Any]:
             f"The settings file {path} has an unknown setting {unknown[0]!r}{near}; --help lists all of them."
         )
     return content
-
-
-def replaced(settings: S, changes: dict[str, Any]) -> S:
-    """Return the settings with some of them changed.
-
-    Parameters
-    ----------
-    settings
-        The settings.
-    changes
-        New values by name.
-
-    Raises
-    ------
-    TypeError
-        When a name is not a setting; the message names the nearest setting.
-    UserError
-        When a new value is wrong.
-    """
-    for name in changes:
-        if name not in type(settings).fields:
-            near = did_you_mean(name, type(settings).fields)
-            raise TypeError(f"{type(settings).__name__} has no setting {name!r}{near}")
-    return dataclasses.replace(settings, **changes)

@@ -14,7 +14,7 @@ from scrcl.commands import flags
 from scrcl.genes.settings import MarkerSettings
 from scrcl.messages import UserError, log
 from scrcl.recipes import FIELDS, RECIPES, RUN_ONLY, CellSettings, TissueSettings
-from scrcl.settings import PAPER, Settings, load, read_yaml, replaced
+from scrcl.settings import PAPER, Settings, load, read_yaml
 
 PUBLISHED = sorted((path.parent.name, path.stem) for path in PAPER.glob("*/*.yaml"))
 WORDS = {"formats": "a file", "drawings": "some"}  # what the commands fill in beside a recipe's own words
@@ -381,15 +381,6 @@ def test_the_settings_of_an_earlier_run(tmp_path):
     assert read_yaml(path, CellSettings) == {"epochs": 7, "dataset": "mine"}
     assert parse("--config", str(path), "yours") == CellSettings(epochs=7, dataset="yours")
     assert parse("--config", str(path)).dataset == "mine"
-
-
-def test_settings_changed_by_name():
-    changed = replaced(CellSettings(epochs=7), {"seeds": 2, "n_clusters": 8})
-    assert (changed.epochs, changed.seeds, changed.n_clusters) == (7, [5, 15], "8")
-    with pytest.raises(TypeError, match=r"CellSettings has no setting 'epoch'\W+did you mean epochs\?"):
-        replaced(CellSettings(), {"epoch": 3})
-    with pytest.raises(UserError, match="--epochs must be above 0, not 0"):
-        replaced(CellSettings(), {"epochs": 0})
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -14,7 +14,6 @@ from scrcl.recipes import BUNDLED
 from scrcl.settings import sample_folder
 
 DEMO = "demo"  # the simulated tissue
-SCRIPTS = {"SC": "runSC.py", "ST": "runST.py"}
 WITHOUT_FILE = {"SC": BUNDLED, "ST": DEMO}  # data sets that need no file
 DLPFC = "DLPFC"  # the folder of the twelve DLPFC slices
 
@@ -42,7 +41,8 @@ def find(dataset: str, task: Task) -> Located | None:
     if (dataset, task) == (DEMO, "ST"):
         return None  # whatever else has that name
     if not dataset:
-        raise UserError(f"{_how_to(folder)}\n{_in_words(folder)}")
+        how_to = _how_to(folder) if task == "ST" else f"No data set was named; name an h5ad file, or one in {folder}."
+        raise UserError(f"{how_to}\n{_in_words(folder)}")
     places = [Path(dataset).expanduser(), folder / dataset, folder / f"{dataset.removesuffix('.h5ad')}.h5ad"]
     if task == "ST":
         places.append(folder / DLPFC / dataset)
@@ -109,7 +109,7 @@ def _how_to(folder: Path) -> str:
   the 12 DLPFC      {folder}/DLPFC/151673/ and so on; known layers in metadata.tsv (barcode, layer_guess);
                     `{registry.command("151673")}` fetches one
   an h5ad file      {folder}/NAME.h5ad with obsm['spatial'], or x and y in obs
-Both can also be given as a path: python runST.py PATH. Without any data: python runST.py --demo"""
+Both can also be given as a path. Without any data, --demo runs on a simulated tissue."""
 
 
 def dataset_name(dataset: str) -> str:

@@ -164,3 +164,9 @@ def test_reading_is_of_cells_or_of_tissue(cells, tissues):
     shutil.rmtree(tissues / "DLPFC" / "151673" / "spatial")
     with pytest.raises(UserError):
         scrcl.read("151673")
+
+
+def test_no_name_for_cells_speaks_of_cells():
+    with pytest.raises(UserError, match="name an h5ad file, or one in .*scdata") as caught:
+        find("", "SC")
+    assert "runST" not in str(caught.value) and "Visium" not in str(caught.value)
