@@ -199,7 +199,7 @@ def _config_files(config: str | None, dataset: str, published: str | None) -> li
         return [Path(config)]
     folder = PAPER / published
     name = config.removeprefix("paper").removeprefix("/")
-    own = folder / f"{name or sample_folder(Path(dataset)).name.removesuffix('.h5ad')}.yaml"
+    own = folder / f"{name or sample_name(Path(dataset))}.yaml"
     if name and not os.path.isfile(own):
         known = sorted(path.stem for path in folder.glob("*.yaml"))
         raise UserError(
@@ -210,19 +210,33 @@ def _config_files(config: str | None, dataset: str, published: str | None) -> li
 
 
 HD_BINS = ("square_008um", "square_016um", "square_002um")  # in the order that 10x recommends
-SPACE_RANGER = ("outs", "binned_outputs", *HD_BINS)  # folder names that say nothing about the sample
+SPACE_RANGER = ("outs", "binned_outputs", "segmented_outputs", *HD_BINS)  # folders that say nothing about the sample
+MATRICES = ("filtered_feature_bc_matrix", "raw_feature_bc_matrix", "filtered_gene_bc_matrices", "raw_gene_bc_matrices")
+SAY_NOTHING = (*SPACE_RANGER, *MATRICES, "filtered_gene_bc_matrices_h5", "cell_feature_matrix", "filtered_matrix")
+ENDINGS = (
+    *(".h5ad", ".h5mu", ".h5", ".hdf5", ".loom", ".zarr", ".gef", ".mtx", ".csv", ".tsv", ".txt", ".tab"),
+    *(".gz", ".zip"),
+)
 
 
-def sample_folder(path: Path) -> Path:
-    """Return the file or folder named after the sample, which is the path or a folder around it.
+def sample_name(path: Path) -> str:
+    """Return the name of the sample, which is that of the path, or of a folder around it, without an ending.
 
-    Space Ranger's own folders, such as outs/, are skipped.
+    Names that 10x's software gives to every sample, such as outs/ and filtered_feature_bc_matrix.h5, are skipped. A
+    link keeps its own name.
     """
-    if os.path.isdir(path):  # unlike Path.is_dir, no error for an impossible name
-        path = path.resolve()  # gives `.` a name too
-    while path.name in SPACE_RANGER:
+    if os.path.exists(path):  # unlike Path.exists, no error for an impossible name
+        path = Path(os.path.abspath(path))  # gives `.` a name too
+    while (without_ending(path.name) in SAY_NOTHING or path.parent.name in MATRICES) and path.parent != path:
         path = path.parent
-    return path
+    return without_ending(path.name)
+
+
+def without_ending(name: str) -> str:
+    """Return a file's name without the endings of its format and its packing."""
+    while (ending := next((end for end in ENDINGS if name.lower().endswith(end)), None)) and len(name) > len(ending):
+        name = name[: -len(ending)]
+    return name
 
 
 def read_yaml(path: Path, settings_class: type[Settings]) -> dict[str, Any]:

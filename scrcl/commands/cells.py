@@ -19,7 +19,7 @@ USAGE = """Find cell types in scRNA-seq data.
 
 def main(argv: Sequence[str], prog: str) -> None:
     """Read the flags, find the data, and run."""
-    words = {"formats": formats.in_words("SC"), "drawings": ", ".join(plot.names("SC"))}
+    words = {"formats": formats.in_words(), "drawings": ", ".join(plot.names("SC"))}
     settings = parse(CellSettings, argv, prog, USAGE.format(prog=prog), words)
     source = readers.source(settings.dataset, "SC", max_memory=settings.max_memory)
     from scrcl.commands.run import run  # loads torch and scanpy, which wrong flags and missing files need not wait for

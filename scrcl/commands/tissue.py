@@ -20,7 +20,7 @@ USAGE = """Find spatial domains in tissue.
 
 def main(argv: Sequence[str], prog: str) -> None:
     """Read the flags, find the data, and run."""
-    words = {"formats": formats.in_words("ST"), "drawings": ", ".join(plot.names("ST"))}
+    words = {"formats": formats.in_words(), "drawings": ", ".join(plot.names("ST"))}
     demo = "run on a small simulated tissue; needs no data"
     settings = parse(TissueSettings, argv, prog, USAGE.format(prog=prog), words, demo=demo)
     source = readers.source(settings.dataset, "ST", settings.annotation)

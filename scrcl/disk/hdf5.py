@@ -13,6 +13,7 @@ import logging
 import signal
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
@@ -34,6 +35,24 @@ def damage(path: Path) -> str | None:
     -------
     A phrase; None for a file that can be read, or whose damage HDF5 itself reports.
     """
+    state = path.stat()
+    return _damage(path, state.st_size, state.st_mtime_ns)
+
+
+def names(path: Path) -> frozenset[str]:
+    """Return the names at the top of an HDF5 file, by which formats are told; none for any other or damaged file."""
+    if not path.is_file() or not h5py.is_hdf5(path) or damage(path):
+        return frozenset()
+    try:
+        with h5py.File(path) as file:
+            return frozenset(file)
+    except (OSError, RuntimeError):
+        return frozenset()
+
+
+@lru_cache(maxsize=16)
+def _damage(path: Path, size: int, changed: int) -> str | None:
+    """Return `damage` of a file of this size and time of change."""
     command = [sys.executable or "", "-P", __file__, str(path), str(SECONDS)]
     try:
         code = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE).returncode

@@ -42,8 +42,9 @@ def read(dataset: str | Path, *, annotation: str | Path = "auto") -> ad.AnnData:
     Parameters
     ----------
     dataset
-        A path (an h5ad file; a Visium or Visium HD folder), a name in `datasets/scdata` or `datasets/stdata` of the
-        working folder, 'pbmc68k_reduced' (700 real cells that come with scanpy) or 'demo' (a simulated tissue).
+        A path (a file or folder of any format that docs/INPUT.md lists), a name in `datasets/scdata` or
+        `datasets/stdata` of the working folder, 'pbmc68k_reduced' (700 real cells that come with scanpy) or 'demo' (a
+        simulated tissue).
     annotation
         For spots: a table of known labels, joined by barcode; 'auto' is metadata.tsv or metadata.csv in a Visium
         folder, 'none' is no table.

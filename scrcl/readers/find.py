@@ -8,10 +8,10 @@ from pathlib import Path
 from scrcl.disk import home
 from scrcl.messages import UserError, did_you_mean
 from scrcl.published import registry
-from scrcl.readers import formats
+from scrcl.readers import foreign, formats
 from scrcl.readers.formats import Located, Task
 from scrcl.recipes import BUNDLED
-from scrcl.settings import sample_folder
+from scrcl.settings import sample_name
 
 DEMO = "demo"  # the simulated tissue
 WITHOUT_FILE = {"SC": BUNDLED, "ST": DEMO}  # data sets that need no file
@@ -41,20 +41,26 @@ def find(dataset: str, task: Task) -> Located | None:
     if (dataset, task) == (DEMO, "ST"):
         return None  # whatever else has that name
     if not dataset:
-        how_to = _how_to(folder) if task == "ST" else f"No data set was named; name an h5ad file, or one in {folder}."
+        how_to = _how_to(folder) if task == "ST" else f"No data set was named; name a file, or one in {folder}."
         raise UserError(f"{how_to}\n{_in_words(folder)}")
     places = [Path(dataset).expanduser(), folder / dataset, folder / f"{dataset.removesuffix('.h5ad')}.h5ad"]
+    places += [path for path in _there(folder) if dataset_name(str(path)) == dataset]
     if task == "ST":
         places.append(folder / DLPFC / dataset)
     there = [place for place in places if readable(place)]
-    found = next((found for place in there if (found := formats.locate(place, task))), None)
+    found = next((found for place in there if (found := formats.locate(place))), None)
     if found is None and dataset == WITHOUT_FILE[task]:
         return None
     if found is None and there:
-        raise UserError(f"{there[0]} cannot be read: it is not {formats.in_words(task)}.")
+        raise UserError(foreign.what_it_is(there[0]))
     if found is None:
         raise UserError(_not_there(dataset, task, folder))
     return found
+
+
+def _there(folder: Path) -> list[Path]:
+    """Return the files and folders in a folder, sorted."""
+    return sorted(path for path in folder.glob("*") if not path.name.startswith("."))
 
 
 def _not_there(dataset: str, task: Task, folder: Path) -> str:
@@ -87,12 +93,8 @@ def readable(path: Path) -> bool:
 
 def _names(folder: Path) -> list[str]:
     """Return the names of the data sets in a task's folder."""
-    return sorted(
-        path.name.removesuffix(".h5ad")
-        for place in (folder, folder / DLPFC)
-        for path in place.glob("*")
-        if path.suffix == ".h5ad" or (path.is_dir() and path.name != DLPFC)
-    )
+    paths = [path for place in (folder, folder / DLPFC) for path in _there(place)]
+    return sorted(dataset_name(str(path)) for path in paths if path.name not in (DLPFC, "README.md"))
 
 
 def _in_words(folder: Path) -> str:
@@ -109,7 +111,8 @@ def _how_to(folder: Path) -> str:
   the 12 DLPFC      {folder}/DLPFC/151673/ and so on; known layers in metadata.tsv (barcode, layer_guess);
                     `{registry.command("151673")}` fetches one
   an h5ad file      {folder}/NAME.h5ad with obsm['spatial'], or x and y in obs
-Both can also be given as a path. Without any data, --demo runs on a simulated tissue."""
+  another platform  the folder that it wrote; docs/INPUT.md lists all formats
+All can also be given as a path. Without any data, --demo runs on a simulated tissue."""
 
 
 def dataset_name(dataset: str) -> str:
@@ -122,7 +125,8 @@ def dataset_name(dataset: str) -> str:
 
     Returns
     -------
-    A file's name without .h5ad, or a folder's name, ignoring Space Ranger's own folders such as outs/.
+    A file's name without its ending, or a folder's name. Names that say nothing about the sample are ignored, such as
+    outs/ and filtered_feature_bc_matrix.h5: then the folder around gives the name.
     """
-    name = sample_folder(Path(dataset)).name.removesuffix(".h5ad")
+    name = sample_name(Path(dataset))
     return "dataset" if name in ("", ".", "..") else name

@@ -2,12 +2,15 @@
 
 The module of a format has three functions.
 
-- `locate(path)` returns the file or folder to read when path has the format, else None.
+- `locate(path)` returns the file or folder to read when path has the format, else None. It looks at what is there, not
+  at names, and raises nothing.
 - `read(path, name, max_memory)` reads the AnnData at what `locate` returned; `name` is the library of its images. A
   format that can leave large values on disk decides by `max_memory`, see `h5ad.read`.
-- `files(path)` returns the files that decide what is read, whose hashes a run records.
+- `files(path)` returns the files or folders that decide what is read, whose hashes a run records.
 
-Modules are loaded when there is a path to read, so that --help and the errors that list formats take no time.
+Formats are tried in this order. Both tasks take all of them: the cells of an imaging platform are spots for one task
+and cells for the other. Modules are loaded when there is a path to read, so that --help and the errors that list
+formats take no time.
 """
 
 from __future__ import annotations
@@ -27,14 +30,11 @@ class Format(NamedTuple):
     ----------
     what
         What it is, in the words of --help and of errors.
-    tasks
-        The tasks that take it.
     module
         The module in `scrcl.readers` that reads it.
     """
 
     what: str
-    tasks: tuple[Task, ...]
     module: str
 
     @property
@@ -44,16 +44,15 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    "visium": Format(
-        "a Visium or Visium HD folder (spatial/ in it, in outs/ or in binned_outputs/)", ("ST",), "visium"
-    ),
-    "h5ad": Format("an h5ad file, or a folder with one", ("SC", "ST"), "h5ad"),
+    "visium": Format("Visium and Visium HD folders", "visium"),
+    "h5ad": Format("h5ad", "h5ad"),
 }
 
 
-def in_words(task: Task) -> str:
-    """Return a phrase that lists the formats a task takes."""
-    return " or ".join(entry.what for entry in FORMATS.values() if task in entry.tasks)
+def in_words() -> str:
+    """Return a phrase that lists all formats."""
+    *most, last = (entry.what for entry in FORMATS.values())
+    return f"{', '.join(most)} and {last}"
 
 
 class Located(NamedTuple):
@@ -63,21 +62,19 @@ class Located(NamedTuple):
     reader: ModuleType
 
 
-def locate(path: Path, task: Task) -> Located | None:
-    """Return what to read at a path, or None when the path has none of the task's formats.
+def locate(path: Path) -> Located | None:
+    """Return what to read at a path, or None when the path has none of the formats.
 
     Parameters
     ----------
     path
         A file or folder.
-    task
-        SC for cells, ST for spots.
 
     Returns
     -------
     The file or folder to read, and the reader of the first format that fits.
     """
     for entry in FORMATS.values():
-        if task in entry.tasks and (found := entry.reader.locate(path)) is not None:
+        if (found := entry.reader.locate(path)) is not None:
             return Located(found, entry.reader)
     return None
