@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 # Read and written: the field's usual names
 COUNTS = "counts"  # layers: raw counts
+LOG1P = "log1p"  # uns: scanpy's note on the base of logarithms
 HIGHLY_VARIABLE = "highly_variable"  # var: whether a gene is highly variable
 PCS = "X_pca"  # obsm: principal components of the scaled highly variable genes
 UMAP = "X_umap"  # obsm
 SPATIAL = "spatial"  # obsm: positions; uns: images and scale factors, as squidpy keeps them
 LIBRARY = "library_id"  # obs: squidpy's name for the section of a spot
+IN_TISSUE = "in_tissue"  # obs: 1 for spots on the tissue, as Space Ranger tells them
 SPOT_GRID = ("in_tissue", "array_row", "array_col")  # obs: as squidpy keeps Space Ranger's positions
 
 # Written by a run beside those of `Keys`
@@ -20,7 +22,7 @@ SPATIAL_WEIGHT = "spatial_weight"  # var: how much of a gene neighbours share (p
 # Read: usual names, in the order in which they are looked for
 LABELS_OF_CELLS = ("cell_type1", "celltype", "cell_type")  # obs: known cell types
 LABELS_OF_SPOTS = ("layer_guess", "ground_truth", "annotation")  # obs: known domains
-COUNT_LAYERS = ("counts", "count", "raw_counts", "raw")  # layers
+COUNT_LAYERS = ("counts", "count", "raw_counts", "raw_count", "rawcounts", "raw", "umi", "umis")  # layers, any case
 POSITIONS = ("spatial", "X_spatial", "spatial_fov")  # obsm
 POSITION_COLUMNS = (  # obs, in the habits of Stereo-seq, Xenium, MERFISH, CosMx, stLearn and Visium
     ("x", "y"),
@@ -33,9 +35,15 @@ POSITION_COLUMNS = (  # obs, in the habits of Stereo-seq, Xenium, MERFISH, CosMx
     ("array_col", "array_row"),
     ("col", "row"),
 )
-GENE_SYMBOLS = (  # var
-    *("gene_symbols", "gene_symbol", "feature_name", "gene_name", "gene_short_name", "symbol", "Symbol", "name"),
+SECTION_COLUMNS = (  # obs, in lower case and letters alone
+    *("libraryid", "library", "section", "sectionid", "slice", "sliceid", "slide", "slideid", "slidename"),
+    *("sample", "sampleid", "samplename", "puck", "puckid", "chip", "bregma", "batch", "origident", "donor", "patient"),
 )
+GENE_SYMBOLS = (  # var, without case, separators and plural
+    *("genesymbol", "symbol", "featurename", "genename", "externalgenename", "hgncsymbol", "mgisymbol"),
+    *("geneshortname", "hugosymbol", "geneid", "gene", "feature", "name"),
+)
+FEATURE_TYPES = ("feature_types", "feature_type", "feature_biotype")  # var, by 10x, muon and cellxgene
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ ONE_SEED_BEYOND = 50_000  # cells, beyond which one seed is the default
 
 Task = Literal["SC", "ST"]
 EncoderInput = Literal["scaled", "uncentred", "lognorm", "counts"]
+Values = Literal["auto", "counts", "lognorm", "log2", "log10"]
 Embedding = Literal["joint-or-pcs", "joint", "joint-refined", "encoder", "refined", "pcs"]
 
 FIELDS = {
@@ -32,13 +33,26 @@ FIELDS = {
         "data", "obs column with known labels, 'none' to ignore labels, 'auto' to look for the usual names"
     ),
     "layer": Field("data", "where the expression is: 'X', 'raw', a layer's name, or 'auto'"),
+    "values": Field(
+        "data",
+        "what the values are: counts (whole or not), lognorm (natural logarithms), log2, log10, or auto for what they "
+        "look like",
+    ),
+    "features": Field(
+        "data", "genes alone, or all that the matrix holds: antibodies, hashtags, guides and controls too"
+    ),
     "annotation": Field(
         "data",
         "table of known domains, joined by barcode; 'auto' is metadata.tsv or .csv in a Visium folder",
         is_path=True,
     ),
     "section_key": Field(
-        "data", "obs column that tells sections apart, which no edge joins; auto is library_id, if there"
+        "data", "obs column that tells sections apart, which no edge joins; none for one section; auto looks for one"
+    ),
+    "min_counts": Field("preprocessing", "a {one} with fewer counts is left out", at_least=0),
+    "min_genes": Field("preprocessing", "a {one} with fewer genes is left out", at_least=0),
+    "max_mito": Field(
+        "preprocessing", "a {one} with a larger percentage of mitochondrial counts is left out", at_least=0, at_most=100
     ),
     "target_sum": Field(
         "preprocessing",
@@ -249,7 +263,12 @@ class CellSettings(Recipe):
     dataset: str = BUNDLED
     label_key: str = "auto"
     layer: str = "auto"
+    values: Values = "auto"
+    features: Literal["genes", "all"] = "genes"
     # Preprocessing
+    min_counts: float = 0.0
+    min_genes: int = 0
+    max_mito: float = 100.0
     target_sum: str = "auto"
     n_top_genes: int = 2000
     hvg_flavor: Literal["seurat", "seurat_v3"] = "seurat"
@@ -323,8 +342,13 @@ class TissueSettings(Recipe):
     annotation: str = "auto"
     label_key: str = "auto"
     layer: str = "auto"
+    values: Values = "auto"
+    features: Literal["genes", "all"] = "genes"
     section_key: str = "auto"
     # Preprocessing
+    min_counts: float = 0.0
+    min_genes: int = 0
+    max_mito: float = 100.0
     target_sum: str = "10000"
     n_top_genes: int = 3000
     hvg_flavor: Literal["seurat", "seurat_v3"] = "seurat"

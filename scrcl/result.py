@@ -110,6 +110,7 @@ def parameters(result: Result) -> dict[str, Any]:
         **facts(result),
         "params": settings,
         "label_key": "" if known is None else str(known.name),
+        "section_key": result.prepared.section_key,
         "scores": {name: {metric: own[metric] for metric in METRICS} for name, own in result.scores.items()},
         "losses": {name: column.to_numpy() for name, column in pd.DataFrame(result.history).items()},
     }

@@ -15,12 +15,13 @@ from scrcl.commands import results
 from scrcl.commands.results import Run
 from scrcl.commands.script import task_command
 from scrcl.contents import places
+from scrcl.contents.gene_names import gene_names
 from scrcl.contents.labels import as_text
 from scrcl.contents.labels import find_labels as known_labels
+from scrcl.contents.several import section_key
 from scrcl.contents.values import find_expression, layers_of
 from scrcl.disk import home
 from scrcl.genes.labelled import Labelled
-from scrcl.genes.naming import gene_names
 from scrcl.genes.ranking import GROUP
 from scrcl.genes.settings import MarkerSettings
 from scrcl.keys import LABELS_OF_CELLS, LABELS_OF_SPOTS, OURS, PCS, SPATIAL, UMAP
@@ -51,7 +52,7 @@ def of_result(result: Result, run: Run) -> Labelled:
         What it has written.
     """
     cells = ad.AnnData(result.cells.X, obs=result.cells.obs, var=result.cells.var, obsm=result.cells.obsm)
-    cells.uns |= {key: result.cells.uns[key] for key in (SPATIAL,) if key in result.cells.uns}
+    cells.uns |= {key: result.cells.uns[key] for key in (SPATIAL, OURS.parameters) if key in result.cells.uns}
     labels = (cells.obs[OURS.labels], "the final labels of the run", True)
     return _labelled(cells, labels, MarkerSettings(), run, run.task, run.provenance["values"], EMBEDDING, _files(run))
 
@@ -110,8 +111,7 @@ def _labelled(
     labels, labels_from, own = found
     label_key = run.settings["label_key"] if run and settings.label_key == "auto" else settings.label_key
     known = known_labels(cells.obs, label_key, RECIPES[task].usual_labels)
-    section_key = run.settings.get("section_key", "auto") if run else "auto"
-    sections = places.sections(cells.obs, section_key) if task == "ST" else None
+    sections = places.sections(cells.obs, _section_key(cells, run)) if task == "ST" else None
     cells.var_names = gene_names(cells.var, settings.gene_key)
     cells = _with_groups(cells, labels)
     known = None if known is None else known.loc[cells.obs_names]
@@ -121,6 +121,13 @@ def _labelled(
     name = dataset_name(run.settings["dataset"] if run else settings.dataset)
     label_name = str(labels.name)
     return Labelled(name, task, cells, known, sections, labels_from, values, umap_from, label_name, own, files)
+
+
+def _section_key(cells: ad.AnnData, run: Run | None) -> str:
+    """Return the obs column that tells sections apart: that of the run, or what the data themselves tell."""
+    if run is None:
+        return section_key(cells, "auto")
+    return str(cells.uns.get(OURS.parameters, {}).get("section_key", run.settings.get("section_key", "auto")))
 
 
 def _with_groups(cells: ad.AnnData, labels: pd.Series) -> ad.AnnData:

@@ -13,7 +13,10 @@ from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
 from scrcl.contents import values as contents
-from scrcl.contents.values import PREFERENCE, ValueKind
+from scrcl.contents.features import Features, are_genes
+from scrcl.contents.gene_names import are_mitochondrial
+from scrcl.contents.kinds import BASES, Evidence, Kind, ValueKind, counts_of
+from scrcl.contents.values import PREFERENCE, Conversion, Values
 from scrcl.messages import UserError, log, one_line, progress
 
 CELLS = 10_000  # most cells in a block
@@ -37,13 +40,15 @@ class Blocks:
         [N, G], cells x genes: an HDF5 data set, a sparse matrix on disk, or a matrix in memory.
     slot
         Where the values come from, as named in messages.
+    genes
+        [G] booleans, the columns that are read; None for all.
 
     Attributes
     ----------
     bounds
         For every block, its first cell and the one after its last.
     shape
-        (N, G).
+        (N, G), with the genes that are read.
     slot
         As given.
 
@@ -53,7 +58,7 @@ class Blocks:
         When the values cannot be read or are not numbers, and when they are stored by genes (CSC).
     """
 
-    def __init__(self, values: Any, slot: str) -> None:
+    def __init__(self, values: Any, slot: str, genes: np.ndarray | None = None) -> None:
         if isinstance(values, CSCDataset):
             raise UserError(
                 f"The matrix in {slot} is stored by genes (CSC), which cannot be read in blocks of cells; save it by "
@@ -61,8 +66,9 @@ class Blocks:
             )
         self.slot = slot
         self._values = values.tocsr() if sparse.issparse(values) else values
-        self.shape: tuple[int, int] = values.shape
-        n_cells, n_genes = values.shape
+        n_cells, n_genes = self._stored_shape = values.shape
+        self._genes = None if genes is None or genes.all() else genes
+        self.shape: tuple[int, int] = (n_cells, n_genes if self._genes is None else int(self._genes.sum()))
         stored = n_cells * n_genes
         if isinstance(values, CSRDataset):
             self._reading(self._open)
@@ -113,7 +119,7 @@ class Blocks:
         pointers = self._pointers[start : stop + 1]
         part = slice(int(pointers[0]), int(pointers[-1]))
         block = sparse.csr_matrix(
-            (self._data[part], self._indices[part], pointers - pointers[0]), shape=(stop - start, self.shape[1])
+            (self._data[part], self._indices[part], pointers - pointers[0]), shape=(stop - start, self._stored_shape[1])
         )
         block.check_format(full_check=True)  # scipy crashes on indices outside the matrix
         return block
@@ -134,9 +140,10 @@ class Blocks:
         values = self._reading(self._slice, *self.bounds[block])
         try:
             # A block read from disk belongs to nobody else, so it needs no copy.
-            return contents.as_matrix(values, copy=not isinstance(self._values, CSRDataset))
+            matrix = contents.as_matrix(values, copy=not isinstance(self._values, CSRDataset))
         except (TypeError, ValueError) as error:
             raise UserError(f"The values in {self.slot} are not numbers ({one_line(error)}).") from error
+        return matrix if self._genes is None else matrix[:, self._genes]
 
 
 class Overview(NamedTuple):
@@ -145,73 +152,60 @@ class Overview(NamedTuple):
     Attributes
     ----------
     kind
-        What the values are, as `values.value_kind` names it.
+        What the values are, as `kinds.Evidence` tells it.
     filled
         [N] booleans, whether a cell has any value.
     totals
-        [N], the sum of each cell's values. Where a block holds logarithms of counts, the sum of the counts.
+        [N], the sum of each cell's values. Where they are logarithms of counts, the sum of the counts.
+    n_genes
+        [N], how many values each cell has.
+    mito
+        [N], the sum of the mitochondrial genes' values, as `totals`.
     n_cells
         [G], in how many cells each gene has a value.
     """
 
-    kind: ValueKind
+    kind: Kind
     filled: np.ndarray
     totals: np.ndarray
+    n_genes: np.ndarray
+    mito: np.ndarray
     n_cells: np.ndarray
 
 
-def overview(blocks: Blocks) -> Overview:
+def overview(blocks: Blocks, mitochondrial: np.ndarray | None = None) -> Overview:
     """Go through all blocks once, and return their `Overview`.
 
     Parameters
     ----------
     blocks
         The values of one slot.
+    mitochondrial
+        [G] booleans; None for no such gene.
 
     Raises
     ------
     UserError
         When a block cannot be read.
     """
-    kinds: set[ValueKind] = set()
-    largest = 0.0
-    filled = np.zeros(blocks.shape[0], dtype=bool)
-    totals = np.zeros(blocks.shape[0])
-    n_cells = np.zeros(blocks.shape[1], dtype=np.int64)
+    n_cells, n_genes = blocks.shape
+    mito = np.zeros(n_genes) if mitochondrial is None else mitochondrial.astype(np.float64)
+    evidence = Evidence(n_cells)
+    sums = {how: np.zeros((n_cells, 2)) for how in (None, *BASES)}  # as they are, and of counts by their logarithm
+    n_genes_of, n_cells_of = np.zeros(n_cells, dtype=np.int64), np.zeros(n_genes, dtype=np.int64)
     for i, (start, stop) in enumerate(progress(blocks.bounds, desc=f"values in {blocks.slot}", unit="block")):
         matrix = blocks.read(i)
-        kind = contents.value_kind(matrix)
-        kinds.add(kind)
-        largest = max(largest, matrix.data.max(initial=0))
-        filled[start:stop] = np.diff(matrix.indptr) > 0
-        n_cells += np.bincount(matrix.indices, minlength=blocks.shape[1])
-        if kind == "log1p of counts":
-            matrix.data = contents.counts_of(matrix.data)
-        totals[start:stop] = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
-    return Overview(kind_of_all(kinds, largest), filled, totals, n_cells)
-
-
-def kind_of_all(kinds: set[ValueKind], largest: float) -> ValueKind:
-    """Return what `values.value_kind` would say of the whole matrix, given what it says of each block.
-
-    The answer is exact. log1p of a count is never itself a whole number to the precision that `value_kind` asks for, so
-    a matrix with one block of counts and one block of log1p of counts is neither.
-
-    Parameters
-    ----------
-    kinds
-        The kinds of the blocks.
-    largest
-        The largest value in the matrix.
-    """
-    kinds = kinds - {"empty"}
-    if "not finite" in kinds:
-        return "not finite"
-    if "scaled" in kinds:
-        return "scaled"
-    if len(kinds) < 2 and "non-negative" not in kinds:
-        return next(iter(kinds), "empty")
-    return "non-negative" if largest > 25 else "log-normalised"
+        evidence.add(matrix, start)
+        n_genes_of[start:stop] = np.diff(matrix.indptr)
+        n_cells_of += np.bincount(matrix.indices, minlength=n_genes)
+        stored = matrix.data
+        for how in evidence.still_possible():
+            matrix.data = stored if how is None else counts_of(stored, how)
+            sums[how][start:stop, 0] = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+            sums[how][start:stop, 1] = matrix @ mito
+    kind = evidence.kind()
+    totals, mito_totals = sums[kind.base if kind.name == "log1p of counts" else None].T
+    return Overview(kind, n_genes_of > 0, totals, n_genes_of, mito_totals, n_cells_of)
 
 
 class ExpressionOnDisk(NamedTuple):
@@ -225,34 +219,36 @@ class ExpressionOnDisk(NamedTuple):
         Their genes.
     seen
         What one pass over them showed.
-    is_log1p
-        Whether they are log1p of counts, which is turned back into counts.
+    how
+        What is done to each block before it is used.
     """
 
     blocks: Blocks
     var: pd.DataFrame
     seen: Overview
-    is_log1p: bool
+    how: Conversion
 
     @property
     def kind(self) -> ValueKind:
-        """What the values are, once log1p of counts is turned back."""
-        return "counts" if self.is_log1p else self.seen.kind
+        """What the values are, once converted."""
+        return self.how.kind
 
     @property
     def slot(self) -> str:
         """Where the values were found, for people to read."""
-        return self.blocks.slot + ", turned back from log1p" * self.is_log1p
+        return self.blocks.slot + self.how.in_words
 
 
-def find_values(adata: ad.AnnData, layer: str) -> ExpressionOnDisk:
+def find_values(
+    adata: ad.AnnData, layer: str, values: Values = "auto", features: Features = "genes"
+) -> ExpressionOnDisk:
     """Find the values to work on when they are on disk.
 
     Parameters
     ----------
     adata
         Cells or spots x genes, with values on disk.
-    layer
+    layer, values, features
         As for `values.find_expression`.
 
     Returns
@@ -265,17 +261,22 @@ def find_values(adata: ad.AnnData, layer: str) -> ExpressionOnDisk:
         As `values.find_expression` does, and when the values cannot be read.
     """
     contents.require_content(adata)
-    best: ExpressionOnDisk | None = None
-    for slot in contents.slots_of(adata, layer):
-        values, var = contents.values_at(adata, slot)
-        blocks = Blocks(values, slot)
-        seen = overview(blocks)
-        if best is None or PREFERENCE[seen.kind] < PREFERENCE[best.seen.kind]:
-            best = ExpressionOnDisk(blocks, var, seen, seen.kind == "log1p of counts")
-        if PREFERENCE[seen.kind] == 0:
+    best: tuple[Blocks, pd.DataFrame, Overview] | None = None
+    for candidate in contents.candidates(adata, layer, values):
+        if best is not None and contents.is_needless(candidate, best[0].slot, best[2].kind):
+            break
+        matrix, var = contents.values_at(adata, candidate.slot)
+        genes = are_genes(var, features)
+        blocks, var = Blocks(matrix, candidate.slot, genes), var[genes]
+        seen = overview(blocks, are_mitochondrial(var))
+        if best is None or PREFERENCE[seen.kind.name] < PREFERENCE[best[2].kind.name]:
+            best = (blocks, var, seen)
+        if PREFERENCE[seen.kind.name] == 0:
             break
     assert best is not None  # slots_of gives at least one, or raises
-    contents.refuse_unusable(best.seen.kind, best.slot)
-    contents.require_names(best.var.index, "gene name", "var_names_make_unique")
-    log.info("Values: %s, in %s.", best.kind, best.slot)
-    return best
+    blocks, var, seen = best
+    contents.refuse_unusable(seen.kind.name, blocks.slot, adata)
+    contents.require_names(var.index, "gene name", "var_names_make_unique")
+    found = ExpressionOnDisk(blocks, var, seen, contents.conversion(seen.kind, values, adata))
+    log.info("Values: %s, in %s.", found.kind, found.slot)
+    return found

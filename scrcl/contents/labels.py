@@ -8,13 +8,24 @@ from __future__ import annotations
 import pandas as pd
 
 from scrcl.keys import LABELS_OF_CELLS
-from scrcl.messages import UserError
+from scrcl.messages import UserError, log
+
+# Words for a label that is not known, or a cell that is none, in lower case and letters alone
+NO_LABEL = (
+    *("na", "nan", "none", "null", "nil", "missing", "unknown", "unk", "unkown", "unassigned", "notassigned"),
+    *("unlabeled", "unlabelled", "unannotated", "notannotated", "unclassified", "undefined", "undetermined"),
+    *("uncertain", "ambiguous", "unspecified", "notavailable", "notapplicable", "notdetermined", "nd", "filtered"),
+    *("doublet", "doublets", "multiplet", "multiplets", "lowquality", "lowqualitycells", "debris", "emptydroplet"),
+)
 
 
 def find_labels(
     obs: pd.DataFrame, label_key: str = "auto", usual: tuple[str, ...] = LABELS_OF_CELLS
 ) -> pd.Series | None:
     """Return the known labels of the cells as strings, or None where there are none.
+
+    Words such as NA, unknown, unassigned and doublet are no labels. Labels of a single type are none either, since they
+    tell nothing apart.
 
     Parameters
     ----------
@@ -27,7 +38,7 @@ def find_labels(
 
     Returns
     -------
-    [N] strings, missing where a label is unknown. None where label_key is 'none' or no column holds a label.
+    [N] strings, missing where a label is unknown. None where label_key is 'none' or no column holds labels.
 
     Raises
     ------
@@ -42,7 +53,37 @@ def find_labels(
             f"the columns are {', '.join(map(str, obs.columns)) or 'none'}."
         )
     keys = [label_key] if label_key != "auto" else [name for name in usual if name in obs]
-    return next((labels for labels in (as_text(obs[key]) for key in keys) if labels.notna().any()), None)
+    return next((labels for key in keys if (labels := _known(obs[key])) is not None), None)
+
+
+def _known(column: pd.Series) -> pd.Series | None:
+    """Return the labels in a column, or None where they tell nothing apart. Log what is not taken for a label."""
+    labels = as_text(column)
+    words = labels.dropna().unique()
+    unknown = [word for word in words if _plain(word) in NO_LABEL or not _plain(word) and not _has_digit(word)]
+    if unknown:
+        missing = labels.isin(unknown)
+        said = ", ".join(map(repr, unknown[:5]))
+        log.info("obs[%r]: %d of %d labels say %s: taken as missing.", column.name, missing.sum(), len(labels), said)
+        labels = labels.where(~missing, None)
+    n_types = labels.nunique()
+    if n_types == 1:
+        log.info(
+            "obs[%r] has the single label %r, which tells no cells apart: not used.",
+            column.name,
+            labels.dropna().iloc[0],
+        )
+    return labels if n_types > 1 else None
+
+
+def _plain(label: str) -> str:
+    """Return a label in lower case and without anything but letters."""
+    return "".join(letter for letter in label.lower() if letter.isalpha()) if not _has_digit(label) else label
+
+
+def _has_digit(label: str) -> bool:
+    """Return whether a label has a digit, as numbered clusters do."""
+    return any(letter.isdigit() for letter in label)
 
 
 def as_text(column: pd.Series) -> pd.Series:

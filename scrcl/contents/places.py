@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 
 from scrcl.contents import values
-from scrcl.keys import LIBRARY, POSITION_COLUMNS, POSITIONS, SPATIAL
+from scrcl.keys import IN_TISSUE, LIBRARY, LOG1P, POSITION_COLUMNS, POSITIONS, SPATIAL
 from scrcl.messages import UserError, log, one_line
 
 # Distance between neighbouring columns and between neighbouring rows of Visium's grid, in units of the distance
@@ -36,9 +38,7 @@ def coordinates(adata: ad.AnnData) -> np.ndarray:
     """
     pair = next((pair for pair in POSITION_COLUMNS if set(pair) <= set(adata.obs)), None)
     try:
-        places: dict[str, np.ndarray] = {
-            key: np.asarray(adata.obsm[key], dtype=np.float64) for key in POSITIONS if key in adata.obsm
-        }
+        places: dict[str, np.ndarray] = {key: _numbers(adata.obsm[key]) for key in POSITIONS if key in adata.obsm}
         if places:
             # CosMx readers keep two sets: positions within a field of view and positions on the slide. The slide is
             # wider.
@@ -56,14 +56,54 @@ def coordinates(adata: ad.AnnData) -> np.ndarray:
                 "add adata.obsm['spatial'], or analyse them as cells, which need no positions."
             )
     except (TypeError, ValueError) as error:
-        raise UserError(f"The coordinates are not numbers ({one_line(error)}).") from error
+        raise UserError(
+            f"The coordinates are not numbers ({one_line(error)}); correct adata.obsm['spatial'], or x and y in obs."
+        ) from error
     if points.ndim != 2 or points.shape[1] not in (2, 3):
         raise UserError(f"The coordinates in {key} have the shape {points.shape}; two or three columns are needed.")
+    points = _flat(points, key)
     points = np.where(np.isfinite(points), points, np.nan)
     if (np.abs(points) > FARTHEST).any():
         raise UserError(
             f"The coordinates in {key} are beyond {FARTHEST:g}, too large to compute distances; correct them."
         )
+    return points
+
+
+def _numbers(places: Any) -> np.ndarray:
+    """Return positions as float64; of a table, the columns of numbers, and x, y and z alone where it has them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When they are not numbers.
+    """
+    if isinstance(places, pd.DataFrame):
+        by_lower = {str(name).lower(): name for name in reversed(list(places))}
+        named = [by_lower[name] for name in "xyz" if name in by_lower]
+        numeric = list(places.select_dtypes("number"))
+        left_out = [str(name) for name in places if name not in (named if len(named) > 1 else numeric)]
+        if left_out and len(numeric) > 1:
+            places = places[named if len(named) > 1 else numeric]
+            log.info("The columns %s of the positions are no coordinates: left out.", ", ".join(left_out))
+        return places.to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.asarray(places, dtype=np.float64)
+
+
+def _flat(points: np.ndarray, key: str) -> np.ndarray:
+    """Return the positions without a third column that is no coordinate, and say so where there is one or it is kept.
+
+    A column that is the same everywhere, missing, or a running number from spot to spot is no coordinate.
+    """
+    if points.shape[1] == 2:
+        return points
+    third = points[:, 2]
+    known = third[np.isfinite(third)]
+    steps = np.diff(third)
+    if known.size == 0 or np.ptp(known) == 0 or (len(steps) > 2 and (steps == steps[0]).all()):
+        log.info("The third column of %s is no coordinate: left out.", key)
+        return points[:, :2]
+    log.info("Positions have three coordinates, from %s.", key)
     return points
 
 
@@ -102,13 +142,28 @@ def placed(adata: ad.AnnData) -> ad.AnnData:
     there = ~np.isnan(points).any(axis=1)
     if not there.all():
         log.info("%d of %d spots have no position: left out, without a label.", (~there).sum(), adata.n_obs)
-    if there.sum() < 3:
-        raise UserError(f"Only {there.sum()} of {adata.n_obs} spots have a position; at least 3 are needed.")
+    inside = on_tissue(adata.obs)
+    if not inside.all():
+        log.info("%d of %d spots are outside the tissue: left out, without a label.", (~inside).sum(), adata.n_obs)
+    used = there & inside
+    if used.sum() < 3:
+        raise UserError(
+            f"Only {used.sum()} of {adata.n_obs} spots have a position on the tissue; at least 3 are needed."
+        )
     shallow = ad.AnnData(
         adata.X, obs=adata.obs, var=adata.var, layers=values.layers_of(adata), raw=adata.raw, obsm=adata.obsm
     )
+    if LOG1P in adata.uns:
+        shallow.uns[LOG1P] = adata.uns[LOG1P]
     shallow.obsm[SPATIAL] = points
-    return shallow[there]
+    return shallow[used]
+
+
+def on_tissue(obs: pd.DataFrame) -> np.ndarray:
+    """Return which spots are on the tissue, as [N] booleans: those for which obs['in_tissue'], if there, is not 0."""
+    if IN_TISSUE not in obs:
+        return np.ones(len(obs), dtype=bool)
+    return ~obs[IN_TISSUE].astype(str).str.lower().isin(["0", "0.0", "false", "no"]).to_numpy()
 
 
 def sections(obs: pd.DataFrame, section_key: str) -> pd.Series | None:

@@ -1,60 +1,12 @@
-"""Name genes as people read them, and name clusters by the known markers that are highest in them."""
+"""Name clusters by the known markers that are highest in them."""
 
 from __future__ import annotations
-
-import re
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 
 from scrcl.genes.ranking import GROUP, bare_copy, statistics
-from scrcl.keys import GENE_SYMBOLS
-from scrcl.messages import UserError, log
-
-_ID = re.compile(r"ENS[A-Z]*G\d+(\.\d+)?|FBgn\d+|WBGene\d+|\d+")
-_NUMBERED = re.compile(r"(g|gene|feature|var|v|x)?[ ._-]*\d+", re.IGNORECASE)
-
-
-def gene_names(var: pd.DataFrame, gene_key: str = "auto") -> pd.Index:
-    """Return the names of the genes as people read them, made unique.
-
-    A warning says so when genes have numbers for names.
-
-    Parameters
-    ----------
-    var
-        The table of the genes.
-    gene_key
-        A column of var, 'none' for var's own names, or 'auto'. When var's own names are ids or numbers, 'auto' is the
-        first usual column of gene symbols, if there is one; otherwise it is var's own names.
-
-    Raises
-    ------
-    UserError
-        When gene_key names a column that is not in var.
-    """
-    if gene_key not in ("auto", "none", *var.columns):
-        raise UserError(
-            f"There is no var column {gene_key!r}; the columns are {', '.join(map(str, var.columns)) or 'none'}."
-        )
-    names = var.index.astype(str)
-    keys = [gene_key] if gene_key not in ("auto", "none") else []
-    if gene_key == "auto" and _share(names, _ID) > 0.5:
-        keys = [key for key in GENE_SYMBOLS if key in var and not pd.api.types.is_numeric_dtype(var[key])]
-    if keys:
-        symbols = var[keys[0]].astype(object)
-        known = symbols.notna() & (symbols.astype(str).str.strip() != "")
-        log.info("Gene names: var[%r]; %d genes without one keep their id.", keys[0], (~known).sum())
-        names = pd.Index(symbols.astype(str).where(known, names))
-    if _share(names, _NUMBERED) > 0.9:
-        log.warning("The genes have numbers such as %s instead of names; markers are listed by number.", names[0])
-    return ad.utils.make_index_unique(pd.Index(names, name=None))
-
-
-def _share(names: pd.Index, pattern: re.Pattern[str]) -> float:
-    """Return the share of the names that match a pattern as a whole."""
-    return float(np.mean([pattern.fullmatch(name) is not None for name in names]))
 
 
 def name_clusters(cells: ad.AnnData, known: dict[str, list[str]], groupby: str = GROUP) -> pd.DataFrame:

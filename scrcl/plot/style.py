@@ -93,7 +93,7 @@ class Scene:
     @property
     def sections(self) -> pd.Series | None:
         """The section of every spot, or None if all are in one section."""
-        return sections(self.adata.obs, self.facts["params"].get("section_key", "none"))
+        return sections(self.adata.obs, self.facts.get("section_key", "none"))
 
     @property
     def umap(self) -> np.ndarray:

@@ -11,12 +11,16 @@ import scanpy as sc
 from scipy import linalg, sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
-from scrcl.contents.values import Expression, ValueKind
+from scrcl.contents.gene_names import are_mitochondrial
+from scrcl.contents.kinds import ValueKind
+from scrcl.contents.values import Expression
 from scrcl.keys import COUNTS, HIGHLY_VARIABLE, OURS, PCS
 from scrcl.messages import UserError, log, one_line
 from scrcl.prepare.features import Features
+from scrcl.prepare.filters import Filter
 from scrcl.runtime import limited_threads
 
+NO_FILTER = Filter()
 PUBLISHED_SUM = 1e4  # sum of a cell's values after normalisation
 FEWEST_FOR_A_CURVE = 20  # genes that vary, which seurat_v3 needs for its curve
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped
@@ -24,7 +28,7 @@ MAX_SCALED = 10  # standard deviations at which scaled values are clipped
 
 @limited_threads(1)  # so that the order of sums does not depend on the number of threads
 def preprocess(
-    expression: Expression, target_sum: str, n_top_genes: int, hvg_flavor: str, min_cells: int
+    expression: Expression, target_sum: str, n_top_genes: int, hvg_flavor: str, min_cells: int, keep: Filter = NO_FILTER
 ) -> ad.AnnData:
     """Drop empty cells and genes, log-normalise, and choose highly variable genes.
 
@@ -39,6 +43,8 @@ def preprocess(
         published for spots.
     min_cells
         HVGs are chosen among the genes seen in so many cells (`seen_often`).
+    keep
+        What a cell needs in order to be used.
 
     Returns
     -------
@@ -50,18 +56,18 @@ def preprocess(
         When fewer than 3 cells or 2 genes have a value, when the cells do not differ, and when target_sum would have no
         effect.
     """
-    cells = log_normalised(expression, target_sum)
+    cells = log_normalised(expression, target_sum, keep)
     _require_differences(cells.X)
     _choose_genes(cells, n_top_genes, hvg_flavor, min_cells)
     return cells
 
 
-def log_normalised(expression: Expression, target_sum: str = "auto") -> ad.AnnData:
+def log_normalised(expression: Expression, target_sum: str = "auto", keep: Filter = NO_FILTER) -> ad.AnnData:
     """Drop empty cells and genes, and log-normalise what is left.
 
     Parameters
     ----------
-    expression, target_sum
+    expression, target_sum, keep
         As for `preprocess`.
 
     Returns
@@ -77,11 +83,10 @@ def log_normalised(expression: Expression, target_sum: str = "auto") -> ad.AnnDa
     """
     cells, kind, _ = expression
     require_effect(target_sum, kind)
-    n_all = cells.n_obs
-    cells = cells[cells.X.getnnz(axis=1) > 0].copy()
+    totals = np.asarray(cells.X.sum(axis=1, dtype=np.float64)).ravel()
+    mito = cells.X @ are_mitochondrial(cells.var).astype(np.float64)
+    cells = cells[keep.keep(kind, totals, cells.X.getnnz(axis=1), mito)].copy()
     cells = cells[:, cells.X.getnnz(axis=0) > 0].copy()
-    if n_all > cells.n_obs:
-        log.info("%d of %d cells have no counts at all: left out, without a label.", n_all - cells.n_obs, n_all)
     require_enough_values(*cells.shape)
     if kind == "counts":
         cells.layers[COUNTS] = cells.X.copy()
@@ -133,14 +138,14 @@ def depth_in_first_pc(cells: ad.AnnData) -> float:
     Parameters
     ----------
     cells
-        Cells with obsm['X_pca'], obs['scrcl_total'] and, if they hold counts, layers['counts'].
+        Cells with obsm['X_pca'] and, unless they were logarithms, obs['scrcl_total'].
 
     Returns
     -------
     The share of the variance of the first PC that the logarithm of a cell's counts explains (R^2, 0 to 1); 0 when the
-    values are not counts.
+    values were logarithms.
     """
-    if COUNTS not in cells.layers:
+    if OURS.total not in cells.obs:
         return 0.0
     with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 when all cells have equally many counts
         return float(np.nan_to_num(np.corrcoef(cells.obsm[PCS][:, 0], np.log(cells.obs[OURS.total]))[0, 1]) ** 2)

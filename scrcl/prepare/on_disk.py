@@ -11,10 +11,13 @@ from scipy import sparse
 
 from scrcl.contents import values as contents
 from scrcl.contents.blocks import ExpressionOnDisk, find_values
-from scrcl.contents.values import Expression
+from scrcl.contents.features import Features
+from scrcl.contents.values import Expression, Values
 from scrcl.keys import COUNTS, HIGHLY_VARIABLE, OURS
-from scrcl.messages import UserError, log, progress
+from scrcl.messages import UserError, progress
+from scrcl.prepare.filters import Filter
 from scrcl.prepare.genes import (
+    NO_FILTER,
     mark_among,
     mark_highly_variable,
     normalised_sum,
@@ -71,13 +74,10 @@ class Normalised:
         [block, G] CSR, and its stored values before normalisation, in the order in which the matrix stores them.
         """
         matrix = self.found.blocks.read(block)
-        if self.found.is_log1p:
-            matrix.data = contents.counts_of(matrix.data)
-        filled = self.found.seen.filled[slice(*self.found.blocks.bounds[block])]
-        # An empty cell stores nothing, so dropping its row pointer drops the cell.
-        starts = np.append(matrix.indptr[:-1][filled], matrix.indptr[-1])
+        matrix.data = self.found.how.convert(matrix.data)
+        matrix = matrix[self.found.seen.filled[slice(*self.found.blocks.bounds[block])]]
         matrix = sparse.csr_matrix(
-            (matrix.data, self._column[matrix.indices], starts), shape=(len(starts) - 1, self.n_genes)
+            (matrix.data, self._column[matrix.indices], matrix.indptr), shape=(matrix.shape[0], self.n_genes)
         )
         before = matrix.data.copy()
         if self.found.kind != "log-normalised":
@@ -102,7 +102,15 @@ class Normalised:
 
 @limited_threads(1)  # so that the order of sums does not depend on the number of threads
 def preprocess(
-    adata: ad.AnnData, layer: str, target_sum: str, n_top_genes: int, hvg_flavor: str, min_cells: int
+    adata: ad.AnnData,
+    layer: str,
+    target_sum: str,
+    n_top_genes: int,
+    hvg_flavor: str,
+    min_cells: int,
+    keep: Filter = NO_FILTER,
+    values: Values = "auto",
+    features: Features = "genes",
 ) -> tuple[ad.AnnData, str]:
     """Find values on disk, log-normalise them, and keep the highly variable genes.
 
@@ -114,9 +122,9 @@ def preprocess(
     ----------
     adata
         Cells or spots x genes, with some or all values on disk.
-    layer
+    layer, values, features
         As for `values.find_expression`.
-    target_sum, n_top_genes, hvg_flavor, min_cells
+    target_sum, n_top_genes, hvg_flavor, min_cells, keep
         As for `genes.preprocess`; hvg_flavor cannot be 'seurat_v3'.
 
     Returns
@@ -133,24 +141,36 @@ def preprocess(
         raise UserError(
             "seurat_v3 needs all values in memory at once, and these are read in blocks; add --hvg-flavor seurat."
         )
-    found = find_values(adata, layer)
+    found = _filtered(find_values(adata, layer, values, features), keep)
     require_effect(target_sum, found.kind)
     cells = _without_values(adata, found)
-    values = Normalised(found, target_sum)
+    normalised = Normalised(found, target_sum)
     seen = found.seen.n_cells[found.seen.n_cells > 0]
     candidates = seen_often(seen, cells.n_obs, min_cells)
     part = ad.AnnData(obs=cells.obs[[]], var=cells.var.loc[candidates, []], uns=cells.uns)
     if part.n_vars > n_top_genes:
-        _choose_genes(part, values, candidates, n_top_genes, hvg_flavor)
-        values.require_differences()
+        _choose_genes(part, normalised, candidates, n_top_genes, hvg_flavor)
+        normalised.require_differences()
     else:
         mark_highly_variable(part, n_top_genes, hvg_flavor)  # marks all, for which it needs no values
     mark_among(cells, candidates, part)
     chosen = cells.var[HIGHLY_VARIABLE].to_numpy()
     cells = cells[:, chosen].copy()
-    _gather(cells, chosen, values)
-    values.require_differences()
+    _gather(cells, chosen, normalised)
+    normalised.require_differences()
     return cells, Expression(cells, found.kind, found.slot).in_words()
+
+
+def _filtered(found: ExpressionOnDisk, keep: Filter) -> ExpressionOnDisk:
+    """Return the values with only those cells taken for filled that are to be used."""
+    seen = found.seen
+    kept = keep.keep(found.kind, seen.totals, seen.n_genes, seen.mito)
+    if (kept == seen.filled).all():
+        return found
+    n_cells = np.zeros_like(seen.n_cells)
+    for block, (start, stop) in enumerate(progress(found.blocks.bounds, desc="cells that are kept", unit="block")):
+        n_cells += found.blocks.read(block)[kept[start:stop]].getnnz(axis=0)
+    return found._replace(seen=seen._replace(filled=kept, n_cells=n_cells))
 
 
 def _without_values(adata: ad.AnnData, found: ExpressionOnDisk) -> ad.AnnData:
@@ -158,8 +178,6 @@ def _without_values(adata: ad.AnnData, found: ExpressionOnDisk) -> ad.AnnData:
     filled, genes = found.seen.filled, found.seen.n_cells > 0
     cells = ad.AnnData(obs=contents.storable(adata.obs), var=contents.storable(found.var), obsm=contents.foreign(adata))
     cells = cells[filled, genes].copy()
-    if not filled.all():
-        log.info("%d of %d cells have no counts at all: left out, without a label.", (~filled).sum(), len(filled))
     require_enough_values(*cells.shape)
     if found.kind != "log-normalised":
         cells.obs[OURS.total] = found.seen.totals[filled]

@@ -17,6 +17,7 @@ from scrcl.contents.values import find_expression
 from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS
 from scrcl.prepare import genes, graphs, on_disk, plan
 from scrcl.prepare.features import Features
+from scrcl.prepare.filters import Filter
 from scrcl.recipes import CellSettings, TissueSettings
 
 Matrix = np.ndarray | Features  # [N, G], dense, or sparse where cells are worked on in blocks
@@ -47,6 +48,8 @@ class Prepared:
     order
         [N], the order in which training takes the cells and in which `inputs` holds them; None for the order of
         `cells`.
+    section_key
+        The obs column that tells sections apart, or 'none'.
     """
 
     cells: ad.AnnData
@@ -57,6 +60,7 @@ class Prepared:
     smoothing_graph: sparse.csr_matrix | None = None
     block: int = 0
     order: np.ndarray | None = None
+    section_key: str = "none"
 
     @property
     def graph(self) -> sparse.csr_matrix:
@@ -71,7 +75,8 @@ class Prepared:
 
 def preprocessing(settings: CellSettings | TissueSettings) -> dict[str, Any]:
     """Return the settings that `genes.preprocess` and `on_disk.preprocess` take, by name."""
-    return {name: getattr(settings, name) for name in ("target_sum", "n_top_genes", "hvg_flavor", "min_cells")}
+    own = {name: getattr(settings, name) for name in ("target_sum", "n_top_genes", "hvg_flavor", "min_cells")}
+    return own | {"keep": Filter(settings.min_counts, settings.min_genes, settings.max_mito)}
 
 
 def preprocessed(adata: ad.AnnData, settings: CellSettings | TissueSettings) -> tuple[ad.AnnData, str]:
@@ -94,10 +99,11 @@ def preprocessed(adata: ad.AnnData, settings: CellSettings | TissueSettings) -> 
     UserError
         When the values cannot be used.
     """
+    find: dict[str, Any] = {name: getattr(settings, name) for name in ("layer", "values", "features")}
     how = preprocessing(settings)
     if blocks.is_backed(adata):
-        return on_disk.preprocess(adata, settings.layer, **how)
-    expression = find_expression(adata, settings.layer)
+        return on_disk.preprocess(adata, **find, **how)
+    expression = find_expression(adata, **find)
     return genes.preprocess(expression, **how), expression.in_words()
 
 
@@ -170,7 +176,7 @@ def in_training_order(inputs: Matrix, graph: sparse.csr_matrix) -> tuple[Matrix,
 
 
 def known_labels(obs: pd.DataFrame, settings: CellSettings | TissueSettings, cells: ad.AnnData) -> pd.Series | None:
-    """Return the known labels of these cells, or None if none of them has one.
+    """Return the known labels of these cells, or None if they do not have two different ones.
 
     Parameters
     ----------
@@ -187,4 +193,4 @@ def known_labels(obs: pd.DataFrame, settings: CellSettings | TissueSettings, cel
         When label_key names a column that is not in obs.
     """
     known = find_labels(obs, settings.label_key, settings.usual_labels)
-    return None if known is None or known.loc[cells.obs_names].isna().all() else known.loc[cells.obs_names]
+    return None if known is None or known.loc[cells.obs_names].nunique() < 2 else known.loc[cells.obs_names]

@@ -8,6 +8,7 @@ import scanpy as sc
 from scipy import sparse
 
 from scrcl.contents.places import placed, section_members, sections
+from scrcl.contents.several import section_key
 from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS, SPATIAL, SPATIAL_PCS, SPATIAL_WEIGHT
 from scrcl.messages import log
 from scrcl.prepare import graphs
@@ -56,7 +57,8 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
         if SPATIAL in adata.uns:  # squidpy's images and scale factors
             cells.uns[SPATIAL] = adata.uns[SPATIAL]
     with watch("graphs"):
-        members, places = sections(cells.obs, settings.section_key), cells.obsm[SPATIAL]
+        key = section_key(cells, settings.section_key)
+        members, places = sections(cells.obs, key), cells.obsm[SPATIAL]
         graph = graphs.spatial_graph(places, settings.graph, settings.n_neighbors, settings.radius, members)
         cells.obsp[OURS.graph] = graph
         n_voters = settings.refine_neighbors
@@ -76,7 +78,8 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
         inputs = pcs_and_inputs(cells, settings, planned, **weighing)
         cells.obsm[SPATIAL_PCS] = graphs.neighbour_mean(cells.obsm[PCS], graph)
         inputs, order = in_training_order(inputs, graph)
-    return Prepared(cells, inputs, cells.obsm[SPATIAL_PCS], known, values, smoothing_graph, planned.block, order)
+    joined = cells.obsm[SPATIAL_PCS]
+    return Prepared(cells, inputs, joined, known, values, smoothing_graph, planned.block, order, key)
 
 
 def spatial_weights(

@@ -93,15 +93,23 @@ def source(dataset: str, task: Task, annotation: str = "auto", max_memory: float
             raise UserError("The simulated tissue has its own annotation; leave --annotation out.")
         return Source(name, None, (), _bundled if task == "SC" else _demo)
     path, reader = found
+
+    def read_cells() -> ad.AnnData:
+        from scrcl.contents.plain import make_plain
+
+        adata = reader.read(path, name, max_memory)
+        make_plain(adata)
+        return adata
+
     if task == "SC":
-        return Source(name, path, tuple(reader.files(path)), lambda: reader.read(path, name, max_memory))
+        return Source(name, path, tuple(reader.files(path)), read_cells)
     from scrcl.readers.annotation import annotate, annotation_table
 
     table = annotation_table(path, annotation)
     files = tuple(file for file in [*reader.files(path), table] if file is not None and file.is_file())
 
     def read_spots() -> ad.AnnData:
-        adata = reader.read(path, name, max_memory)
+        adata = read_cells()
         annotate(adata, path, annotation)
         return adata
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from scrcl.contents import blocks
-from scrcl.contents.values import ValueKind, find_expression, value_kind
+from scrcl.contents.kinds import Evidence, ValueKind
+from scrcl.contents.values import find_expression
 from scrcl.messages import UserError
 from scrcl.readers.h5ad import open_in_place
 
@@ -103,14 +104,10 @@ PARTS = {
 def test_the_kind_of_all_blocks_is_that_of_the_whole(names, seed):
     rng = np.random.default_rng(seed)
     parts = [sparse.csr_matrix(PARTS[name](rng), dtype=np.float32) for name in names]
-    kinds = {value_kind(part) for part in parts}
-    largest = max(part.data.max(initial=0) for part in parts)
-    assert kinds <= set(get_args(ValueKind))
-    assert blocks.kind_of_all(kinds, largest) == value_kind(sparse.vstack(parts, format="csr"))
-
-
-def test_no_whole_number_is_the_logarithm_of_a_count():
-    """What kind_of_all rests on: counts beside logarithms of counts are neither."""
-    for whole in range(1, 26):
-        values = sparse.csr_matrix(np.array([[whole, np.log(2)]], dtype=np.float32))
-        assert value_kind(values) == "log-normalised"
+    whole = sparse.vstack(parts, format="csr")
+    evidence = Evidence(whole.shape[0])
+    for i, part in enumerate(parts):
+        evidence.add(part, 3 * i)
+    together = Evidence(whole.shape[0])
+    together.add(whole)
+    assert evidence.kind() == together.kind() and evidence.kind().name in get_args(ValueKind)

@@ -15,7 +15,8 @@ from scrcl.messages import UserError
     ("column", "expected"),
     [
         (["B", "T", None], ["B", "T", None]),
-        (["B", "", "nan"], ["B", None, None]),
+        (["B", "", "T"], ["B", None, "T"]),
+        (["B", "nan", "T"], ["B", None, "T"]),
         ([1, 2, 10], ["1", "2", "10"]),
         ([1.0, np.nan, 2.0], ["1", None, "2"]),
         ([0.5, np.nan, 2.0], ["0.5", None, "2.0"]),
@@ -41,6 +42,32 @@ def test_label_columns():
 
 
 def test_usual_names_of_domains():
-    obs = pd.DataFrame({"cell_type": ["a", "b"], "annotation": ["x", "y"], "layer_guess": ["L1", None]})
+    obs = pd.DataFrame({"cell_type": ["a", "b"], "annotation": ["x", "y"], "layer_guess": ["L1", "L2"]})
     assert find_labels(obs, usual=LABELS_OF_SPOTS).name == "layer_guess"
     assert find_labels(obs[["cell_type"]], usual=LABELS_OF_SPOTS) is None
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["NA", "n/a", "None", "NULL", "unknown", "Unknown", "Unassigned", "not assigned", "Doublet", "low quality", "?", "-"],
+)
+def test_words_that_are_no_label(word, caplog):
+    caplog.set_level("INFO")
+    obs = pd.DataFrame({"cell_type": pd.Categorical(["B", word, "T", word, "T"])})
+    labels = find_labels(obs)
+    assert list(labels.dropna()) == ["B", "T", "T"] and labels.isna().sum() == 2
+    assert f"obs['cell_type']: 2 of 5 labels say {word!r}: taken as missing." in caplog.text
+
+
+@pytest.mark.parametrize("word", ["Other", "NK", "D1", "0", "unknown 2", "Doublecortin+"])
+def test_words_that_are_a_label(word):
+    assert find_labels(pd.DataFrame({"cell_type": ["B", word]})).nunique() == 2
+
+
+@pytest.mark.parametrize("column", [["T cell"] * 4, ["T cell", "unknown", None, "T cell"]])
+def test_a_single_type_tells_nothing_apart(column, caplog):
+    caplog.set_level("INFO")
+    obs = pd.DataFrame({"cell_type1": column, "cell_type": list("abcd")})
+    assert find_labels(obs, "cell_type1") is None
+    assert "obs['cell_type1'] has the single label 'T cell', which tells no cells apart: not used." in caplog.text
+    assert find_labels(obs).name == "cell_type"

@@ -21,27 +21,6 @@ COUNTS = simulate(20, 12).X.toarray()
 
 
 @pytest.mark.parametrize(
-    ("values", "kind"),
-    [
-        (COUNTS, "counts"),
-        (COUNTS * 1.7 + 30, "non-negative"),
-        (lognorm(COUNTS), "log-normalised"),
-        (np.log1p(COUNTS), "log1p of counts"),
-        (COUNTS - COUNTS.mean(0), "scaled"),
-    ],
-)
-def test_value_kind(values, kind):
-    assert contents.value_kind(sparse.csr_matrix(values, dtype=np.float32)) == kind
-
-
-def test_large_fractions_are_not_taken_for_logarithms_of_counts():
-    values = np.random.default_rng(0).uniform(11, 24, (50, 20))
-    assert contents.value_kind(sparse.csr_matrix(values, dtype=np.float32)) == "log-normalised"
-    mixed = np.vstack([np.log1p(COUNTS), lognorm(COUNTS)])
-    assert contents.value_kind(sparse.csr_matrix(mixed, dtype=np.float32)) == "log-normalised"
-
-
-@pytest.mark.parametrize(
     "make", [np.asarray, sparse.csr_matrix, sparse.csc_matrix, lambda x: x.astype(np.int64), np.asfortranarray]
 )
 def test_counts_are_found_in_any_storage(make):
@@ -62,6 +41,83 @@ def test_raw_is_used_with_its_own_genes_when_x_is_scaled():
     adata.X = adata.X - adata.X.mean(0)
     found = contents.find_expression(adata)
     assert (found.kind, found.slot, found.cells.n_vars) == ("log-normalised", ".raw", COUNTS.shape[1])
+
+
+def scaled_with(**layers: np.ndarray) -> ad.AnnData:
+    return ad.AnnData(COUNTS - COUNTS.mean(0), layers=layers)
+
+
+def test_any_layer_before_a_refusal_and_counts_before_logarithms():
+    assert contents.find_expression(scaled_with(lognorm=lognorm(COUNTS))).slot == "layers['lognorm']"
+    both = scaled_with(logcounts=lognorm(COUNTS), mine=COUNTS)
+    assert (found := contents.find_expression(both)).slot == "layers['mine']" and found.kind == "counts"
+    without_x = ad.AnnData(obs=both.obs, var=both.var, layers={"scale.data": both.X, "data": lognorm(COUNTS)})
+    assert contents.find_expression(without_x).slot == "layers['data']"
+
+
+def test_layers_of_other_names_do_not_go_before_a_usable_x():
+    adata = ad.AnnData(lognorm(COUNTS), layers={"spliced": COUNTS})
+    assert contents.find_expression(adata).slot == "X"
+    adata.layers["Raw.Counts"] = COUNTS
+    assert contents.find_expression(adata).slot == "layers['Raw.Counts']"
+
+
+def test_a_refusal_lists_what_was_looked_at():
+    with pytest.raises(UserError, match=r"looked at: X, layers\['also'\]\), so save the file with raw counts"):
+        contents.find_expression(scaled_with(also=-lognorm(COUNTS)))
+
+
+@pytest.mark.parametrize("base", [2, 10])
+def test_other_logarithms_are_brought_to_the_natural_base(base):
+    adata = ad.AnnData(lognorm(COUNTS) / np.log(base))
+    found = contents.find_expression(adata)
+    assert found.slot == f"X, brought from log{base} to natural logarithms"
+    assert np.allclose(found.cells.X.toarray(), lognorm(COUNTS), rtol=1e-6)
+    turned_back = contents.find_expression(ad.AnnData(np.log1p(COUNTS) / np.log(base)))
+    assert np.array_equal(turned_back.cells.X.toarray(), COUNTS)
+
+
+def test_the_base_that_scanpy_noted_counts_where_values_do_not_tell():
+    smooth = np.random.default_rng(0).uniform(1, 9, (30, 20))
+    adata = ad.AnnData(smooth, uns={"log1p": {"base": 2}})
+    assert np.allclose(contents.find_expression(adata).cells.X.toarray(), smooth * np.log(2), rtol=1e-6)
+    adata.uns["log1p"]["base"] = None
+    assert np.allclose(contents.find_expression(adata).cells.X.toarray(), smooth, rtol=1e-6)
+
+
+def test_what_a_user_says_that_values_are():
+    adata = ad.AnnData(lognorm(COUNTS), layers={"counts": COUNTS})
+    assert contents.find_expression(adata, values="counts").in_words() == "fractional amounts, in X"
+    assert contents.find_expression(adata, "counts", "lognorm").kind == "log-normalised"
+    assert contents.find_expression(adata, "counts", "counts").kind == "counts"
+    assert np.allclose(
+        contents.find_expression(adata, values="log2").cells.X.toarray(), lognorm(COUNTS) * np.log(2), rtol=1e-6
+    )
+
+
+def test_half_precision_as_some_zarr_stores_have_it():
+    half = sparse.csr_matrix(COUNTS)
+    half.data = half.data.astype(np.float16)
+    for values in (half, COUNTS.astype(np.float16)):
+        adata = ad.AnnData(COUNTS, layers={"half": values})
+        assert np.array_equal(contents.find_expression(adata, "half").cells.X.toarray(), COUNTS)
+
+
+def with_ids(names: list[str], **columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(columns, index=names)
+
+
+def test_raw_takes_symbols_and_feature_types_from_var_by_id():
+    ids, symbols = [f"ENSG{i}" for i in range(12)], [f"SYM{i}" for i in range(12)]
+    adata = ad.AnnData(COUNTS, var=with_ids(ids))
+    adata.raw = adata
+    adata = adata[:, ::-2].copy()
+    adata.X = adata.X - adata.X.mean(0)
+    adata.var["feature_name"] = symbols[::-2]
+    adata.var["feature_types"] = ["Antibody Capture"] + ["Gene Expression"] * 5
+    found = contents.find_expression(adata)
+    assert found.slot == ".raw" and found.cells.n_vars == 11 and "ENSG11" not in found.cells.var_names
+    assert found.cells.var["feature_name"].dropna().to_dict() == {f"ENSG{i}": f"SYM{i}" for i in range(1, 11, 2)}
 
 
 def test_log1p_of_counts_is_turned_back():

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from grouped import grouped
 
-from scrcl.genes.naming import gene_names, name_clusters
+from scrcl.contents.gene_names import gene_names
+from scrcl.genes.naming import name_clusters
 from scrcl.messages import UserError
 
 
