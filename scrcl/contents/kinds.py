@@ -21,6 +21,7 @@ LARGEST_RATIO = 50
 SAME_SUM = 0.05  # sd of the logarithms of the cells' sums, up to which they are taken for equal
 CLEARLY_LESS = 3  # the factor by which sums must differ less with one base than with the others
 THREEFOLD = float(np.log(3))
+FEW_COUNTS = 2  # the most that amounts of single counts typically are
 
 
 class Kind(NamedTuple):
@@ -63,7 +64,8 @@ class Evidence:
     - all cells have the same sum, as after normalisation.
 
     Without these signs, as for a selection of genes from TPM, normalised cells would still differ little in their sums,
-    and have less of each gene the more genes they have. Amounts that were not normalised are the other way round.
+    and have less of each gene the more genes they have. Amounts that were not normalised are the other way round; and
+    where none is above 25, most of them are about one count.
 
     Parameters
     ----------
@@ -135,7 +137,8 @@ class Evidence:
     def _amounts_or_logarithms(self) -> Kind:
         """Tell fractions up to 25."""
         cells = np.array(self._cells)
-        n_genes, sums, undone_sums, multiples = cells[:, 0], cells[:, 1], cells[:, 2:5], cells[:, 5:]
+        n_genes, sums, typical = cells[:, :3].T
+        undone_sums, multiples = cells[:, 3:6], cells[:, 6:]
         shares = np.nan_to_num([_mean(multiples[:, i]) for i in range(len(BASES))])
         if shares.max() > 0.5:
             return Kind("log-normalised", BASES[int(shares.argmax())])
@@ -145,8 +148,10 @@ class Evidence:
             return Kind("log-normalised", BASES[int(np.argmin(spreads))])
         if spread < 1e-3 and len(cells) > 1:  # shares of a cell
             return Kind("fractional amounts")
+        few_counts = np.median(typical) <= FEW_COUNTS
         more_with_more_genes = _correlation(n_genes, sums / n_genes) > 0
-        return Kind("fractional amounts" if more_with_more_genes or spreads[0] > THREEFOLD else "log-normalised")
+        amounts = few_counts and (more_with_more_genes or spreads[0] > THREEFOLD)
+        return Kind("fractional amounts" if amounts else "log-normalised")
 
 
 def undone(logarithms: np.ndarray, base: float) -> np.ndarray:
@@ -168,11 +173,11 @@ def _are_whole(values: np.ndarray) -> bool:
 def _look_at(values: np.ndarray) -> np.ndarray:
     """Return what one cell's values tell.
 
-    They are the number of values, their sum, and for every base their sum without the logarithm and whether all are
+    They are the number of values, their sum and median, and for every base their sum without the logarithm and whether all are
     multiples of the smallest without it (NaN where there are too few to tell).
     """
     without = [np.expm1(values * np.log(base)) for base in BASES]
-    return np.array([values.size, values.sum(), *(own.sum() for own in without), *map(_are_multiples, without)])
+    return np.array([values.size, values.sum(), np.median(values), *(own.sum() for own in without), *map(_are_multiples, without)])
 
 
 def _are_multiples(values: np.ndarray) -> float:
