@@ -16,8 +16,9 @@ import numpy as np
 
 from scrcl.analysis import analyse
 from scrcl.annotate import annotate
+from scrcl.contents.features import Features
 from scrcl.contents.labels import as_text
-from scrcl.contents.values import find_expression
+from scrcl.contents.values import Values, find_expression
 from scrcl.genes import ranking
 from scrcl.genes.ranking import Markers
 from scrcl.genes.settings import MarkerSettings
@@ -238,6 +239,8 @@ def rank_markers(
     *,
     key_added: str = "rank_genes_groups",
     layer: str = "auto",
+    values: Values = "auto",
+    features: Features = "genes",
     groups: str | Sequence[str] = "all",
     method: str = "wilcoxon",
     n_genes: int = 20,
@@ -257,6 +260,10 @@ def rank_markers(
         The uns key of scanpy's own table of the ranking, for sc.pl.rank_genes_groups_dotplot and the like.
     layer
         Where the values are: 'X', 'raw', a layer's name, or 'auto'.
+    values
+        What they are: 'counts', 'lognorm' (natural logarithms), 'log2', 'log10', or 'auto' for what they look like.
+    features
+        'genes', or 'all' for antibodies, hashtags, guides and controls too.
     groups
         Clusters to test, or 'all' (as in scanpy).
     method
@@ -279,7 +286,7 @@ def rank_markers(
     """
     show_messages()
     with in_words_of_functions():
-        cells, slot = _cells_by(adata, groupby, layer)
+        cells, slot = _cells_by(adata, groupby, layer, values, features)
         how = MarkerSettings(
             groups=[groups] if isinstance(groups, str) else [str(name) for name in groups],
             method=method,  # type: ignore[arg-type]  # what it takes is checked there
@@ -293,7 +300,9 @@ def rank_markers(
     return found
 
 
-def _cells_by(adata: ad.AnnData, groupby: str, layer: str) -> tuple[ad.AnnData, str]:
+def _cells_by(
+    adata: ad.AnnData, groupby: str, layer: str, values: Values, features: Features
+) -> tuple[ad.AnnData, str]:
     """Return the labelled cells, log-normalised and with a categorical of labels, and the slot of the values."""
     if groupby not in adata.obs:
         near = did_you_mean(groupby, map(str, adata.obs))
@@ -301,7 +310,7 @@ def _cells_by(adata: ad.AnnData, groupby: str, layer: str) -> tuple[ad.AnnData, 
     labels = as_text(adata.obs[groupby])
     if labels.isna().all():
         raise UserError(f"None of the {adata.n_obs} cells has a label in obs[{groupby!r}].")
-    expression = find_expression(adata[labels.notna().to_numpy()], layer)
+    expression = find_expression(adata[labels.notna().to_numpy()], layer, values, features)
     cells = genes.log_normalised(expression)
     cells.obs[groupby] = style.as_categorical(labels[cells.obs_names])
     return cells, expression.slot

@@ -139,6 +139,7 @@ FIELDS = {
         "run", "CPU threads, 0 for all; runs at the same time should not share cores", at_least=0, at_most=1024
     ),
     "output": Field("run", "folder of this run's results; auto is results/{task}/DATASET", is_path=True),
+    "overwrite": Field("run", "replace results of other data that are in the folder of this run's results"),
     "max_memory": Field(
         "run",
         "GiB that training may take, which decides how many {unit} it works on at a time; values of more than a tenth "
@@ -151,7 +152,7 @@ FIELDS = {
     "report": Field("run", "rank marker genes and write report.html too, as draw_DEGs.py does"),
 }
 # Settings of the scripts that have no effect on what is found.
-RUN_ONLY = ("dataset", "annotation", "output", "figures", "report", "checkpoint_every", "resume")
+RUN_ONLY = ("dataset", "annotation", "output", "overwrite", "figures", "report", "checkpoint_every", "resume")
 
 
 def first_seeds(n: int, first: int = FIRST_SEED) -> list[int]:
@@ -306,6 +307,7 @@ class CellSettings(Recipe):
     tf32: bool = False
     threads: int = 0
     output: str = "auto"
+    overwrite: bool = False
     max_memory: float = 0.0
     checkpoint_every: int = 10
     resume: bool = False
@@ -388,6 +390,7 @@ class TissueSettings(Recipe):
     tf32: bool = False
     threads: int = 0
     output: str = "auto"
+    overwrite: bool = False
     max_memory: float = 0.0
     checkpoint_every: int = 10
     resume: bool = False

@@ -172,8 +172,11 @@ def find_run(settings: MarkerSettings) -> Run | None:
         run = results.read_run(home.results(settings.task) / dataset_name(settings.dataset))
         if run is not None and not _is_of(run, settings):
             run = None
-    if run is not None and settings.layer != "auto":
-        raise UserError("--layer has no effect on a finished run, whose values are in its result.h5ad; leave it out.")
+    for name in ("layer", "values", "features"):
+        if run is not None and getattr(settings, name) != getattr(MarkerSettings, name):
+            raise UserError(
+                f"--{name} has no effect on a finished run, whose values are in its result.h5ad; leave it out."
+            )
     return run
 
 
@@ -207,7 +210,8 @@ def read_cells(settings: MarkerSettings, source: readers.Source) -> tuple[ad.Ann
         When the data cannot be read or used.
     """
     adata = source.read()
-    expression = find_expression(places.placed(adata) if settings.task == "ST" else adata, settings.layer)
+    spots = places.placed(adata) if settings.task == "ST" else adata
+    expression = find_expression(spots, settings.layer, settings.values, settings.features)
     recipe = RECIPES[settings.task]()
     cells = genes.preprocess(expression, **preprocessing(recipe))
     if SPATIAL in adata.uns:
@@ -298,16 +302,13 @@ def read_labels(path: Path, label_column: str, barcodes: pd.Index) -> pd.Series:
         When the table is of other cells (with counts), and when it is not clear which column holds the labels.
     """
     table = tables.read_table(path, "table of labels")
-    column = tables.barcode_column(table, barcodes)
-    if column is None:
+    by_barcode = tables.joined(table, barcodes, path)
+    if by_barcode is None:
         raise UserError(
             f"Labels and data do not match: too few of the {len(table)} rows of {path} have the barcode of one "
             f"of the {len(barcodes)} cells ({table.iloc[0, 0]!r} there, {barcodes[0]!r} here)."
         )
-    table = tables.by_barcode(table, column, path)
-    met = int(table.index.isin(barcodes).sum())
-    log.info("%s: %d of its %d barcodes are among the %d cells.", path.name, met, len(table), len(barcodes))
-    return as_text(table[_label_column(table, label_column, path)].reindex(barcodes))
+    return as_text(by_barcode[_label_column(by_barcode, label_column, path)].reindex(barcodes))
 
 
 def _label_column(table: pd.DataFrame, asked: str, path: Path) -> str:

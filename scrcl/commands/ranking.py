@@ -99,6 +99,8 @@ def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, fold
     log.info("%s: %d clusters of %d %s, %s.", cells.name, n_clusters, cells.cells.n_obs, cells.unit, cells.labels_from)
     given = [Path(name) for name in (settings.labels, settings.marker_genes) if os.path.isfile(name)]
     refuse_to_overwrite([*given, *cells.files], folder, files.OF_GENES)
+    if of_run is None and not settings.overwrite:
+        _refuse_other_data(folder, cells, settings)
     known_markers = _known_markers(cells, settings)
     found = ranking.rank(cells.cells, **settings.of_ranking)
     named = naming.name_clusters(cells.cells, known_markers) if known_markers else None
@@ -114,6 +116,20 @@ def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, fold
         page = report.page(cells, of_run, overview, found.listed(settings.n_genes), _draw(scene, stage), facts)
         (stage / files.REPORT).write_text(page, encoding="utf-8")
     print(f"\n{_as_text(overview)}\nResults: {folder}")
+
+
+def _refuse_other_data(folder: Path, cells: Labelled, settings: MarkerSettings) -> None:
+    """Raise UserError when a folder has the markers of other data, which these would replace."""
+    try:
+        before = yaml.safe_load((folder / "markers.yaml").read_text(encoding="utf-8"))
+        known, there = set(before["provenance"]["sha256"].values()), before["settings"]["dataset"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return  # no file of a ranking; whether it may be replaced is decided elsewhere
+    if not {sha256(path) for path in cells.files} <= known:
+        raise UserError(
+            f"{folder} holds the markers of {there}, and these are of {settings.dataset}; add --overwrite to replace "
+            "them, or choose another folder with --output."
+        )
 
 
 def _known_markers(cells: Labelled, settings: MarkerSettings) -> dict[str, list[str]] | None:

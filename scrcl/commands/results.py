@@ -7,12 +7,14 @@ import io
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import anndata as ad
 import h5py
+import pandas as pd
 import torch
 import yaml
 
@@ -22,6 +24,8 @@ from scrcl.disk import home
 from scrcl.disk.folders import complete_for_reading
 from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS, SPATIAL, SPATIAL_PCS, UMAP
 from scrcl.messages import UserError, log, one_line, whole_path, without_home
+from scrcl.readers import Source
+from scrcl.recipes import CellSettings, TissueSettings
 from scrcl.result import Result, facts, metrics
 
 
@@ -39,10 +43,7 @@ def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str
     hashes
         SHA-256 of the input files, by name, as they were read.
     """
-    final = OURS.labels
-    table = result.labels.drop(columns=final)
-    table = table.assign(**{OURS.confidence: result.confidence.round(4), final: result.labels[final]})
-    table.to_csv(folder / "labels.csv", index_label="barcode")
+    labels_table(result).to_csv(folder / "labels.csv", index_label="barcode")
     _write_h5ad(result.cells, folder / "result.h5ad")
     (folder / "metrics.json").write_text(json.dumps(metrics(result), indent=2) + "\n")
     text = yaml.safe_dump(provenance(result, source, hashes), sort_keys=False, allow_unicode=True)
@@ -53,23 +54,90 @@ def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str
     (folder / "model.pt").write_bytes(model.getvalue())
 
 
-def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
-    """Write the result, without the input's own annotations if h5ad cannot hold them."""
+def labels_table(result: Result) -> pd.DataFrame:
+    """Return what labels.csv holds: the labels of every seed, the confidence, and the final labels last."""
+    final = OURS.labels
+    table = result.labels.drop(columns=final)
+    return table.assign(**{OURS.confidence: result.confidence.round(4), final: result.labels[final]})
+
+
+def rescue_labels(result: Result, path: Path) -> None:
+    """Write the labels of a run whose other results cannot be written, if even that can be done."""
+    with suppress(OSError):
+        labels_table(result).to_csv(path, index_label="barcode")
+        log.warning("The labels are kept in %s.", path)
+
+
+def refuse_other_data(
+    folder: Path, settings: CellSettings | TissueSettings, source: Source, hashes: Mapping[str, str]
+) -> None:
+    """Raise UserError when a folder has the results of other data, which this run would replace.
+
+    Data are the same when the content of all their files is, wherever they lie.
+
+    Parameters
+    ----------
+    folder
+        Where the results go.
+    settings
+        With overwrite, which allows it.
+    source, hashes
+        The data of this run, and the SHA-256 of their files.
+
+    Raises
+    ------
+    UserError
+        Naming the data of both.
+    """
+    if settings.overwrite or not (folder / "config.yaml").is_file():
+        return
     try:
-        content = _h5ad(cells)
-    except (MemoryError, OSError):
+        before = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["provenance"]["input"]
+        file, known = str(before["file"]), dict(before.get("sha256", {}))
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return  # no file of a run; whether it may be replaced is decided elsewhere
+    here = without_home(str(source.path)) if source.path else settings.dataset
+    own = {name: hashes[name] for name in source.names_of_data}
+    if own and known and set(own.values()) <= set(known.values()) or not own and not known and file == here:
+        return
+    what = "that file before it changed" if file == here else file
+    raise UserError(
+        f"{folder} holds the results of {what}, and this run is on {here}; add --overwrite to replace them, or choose "
+        "another folder with --output."
+    )
+
+
+def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
+    """Write the result, without the input's own annotations if h5ad cannot hold them, or not at all.
+
+    A run does not fail for it, since the labels are what matters; only a disk that cannot be written ends it.
+    """
+    try:
+        try:
+            content = _h5ad(cells)
+        except (MemoryError, OSError):
+            raise
+        except Exception as error:  # anndata and h5py raise many types
+            log.warning("result.h5ad leaves out the input's own annotations, which cannot be stored: %s", error)
+            content = _h5ad(_bare(cells))
+    except OSError:
         raise
-    except Exception as error:  # anndata and h5py raise many types
-        log.warning("result.h5ad leaves out the input's own annotations, which cannot be stored: %s", error)
-        ours = cells.obs[[name for name in cells.obs if str(name).startswith(OURS.name)]]
-        uns = {OURS.parameters: cells.uns[OURS.parameters]}
-        bare = ad.AnnData(cells.X, obs=ours, var=cells.var[[HIGHLY_VARIABLE]], layers=layers_of(cells), uns=uns)
-        for key in (SPATIAL, PCS, SPATIAL_PCS, OURS.embedding, UMAP):
-            if key in cells.obsm:
-                bare.obsm[key] = cells.obsm[key]
-        bare.obsp[OURS.graph] = cells.obsp[OURS.graph]
-        content = _h5ad(bare)
+    except Exception as error:
+        log.error("result.h5ad cannot be written (%s); labels.csv and all other results are there.", one_line(error))
+        return
     path.write_bytes(content)
+
+
+def _bare(cells: ad.AnnData) -> ad.AnnData:
+    """Return what a run has found, without what the input has brought."""
+    ours = cells.obs[[name for name in cells.obs if str(name).startswith(OURS.name)]]
+    uns = {OURS.parameters: cells.uns[OURS.parameters]}
+    bare = ad.AnnData(cells.X, obs=ours, var=cells.var[[HIGHLY_VARIABLE]], layers=layers_of(cells), uns=uns)
+    for key in (SPATIAL, PCS, SPATIAL_PCS, OURS.embedding, UMAP):
+        if key in cells.obsm:
+            bare.obsm[key] = cells.obsm[key]
+    bare.obsp[OURS.graph] = cells.obsp[OURS.graph]
+    return bare
 
 
 def _h5ad(cells: ad.AnnData) -> bytes:
@@ -92,7 +160,7 @@ def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | 
     result, source, hashes
         As for `write`.
     """
-    settings = dataclasses.asdict(result.settings) | {"resume": False}
+    settings = dataclasses.asdict(result.settings) | {"resume": False, "overwrite": False}
     for name in ("annotation", "output"):
         if settings.get(name, "auto") not in ("auto", "none"):
             settings[name] = whole_path(Path(settings[name]))

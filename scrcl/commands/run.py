@@ -20,7 +20,7 @@ from scrcl.plot.layout import add_umap
 from scrcl.readers import Source
 from scrcl.recipes import CellSettings, TissueSettings
 from scrcl.result import Result, summary
-from scrcl.runtime import Stopwatch, find_device, limited_threads, sha256
+from scrcl.runtime import Stopwatch, find_device, limited_threads
 
 
 def run(settings: CellSettings | TissueSettings, source: Source) -> None:
@@ -72,8 +72,9 @@ def _run(settings: CellSettings | TissueSettings, source: Source, watch: Stopwat
     folder = output_folder(settings, source)
     with locked(folder):
         with watch("read"):
+            hashes = source.hashes()
+            results.refuse_other_data(folder, settings, source, hashes)
             adata = source.read()
-            hashes = {path.name: sha256(path) for path in source.files}
         log.info("%s: %d %s x %d genes.", source.name, adata.n_obs, settings.unit, adata.n_vars)
         result = _analyse(settings, source, hashes, adata, folder, watch)
         if settings.figures:
@@ -117,13 +118,14 @@ def _analyse(
 
     A run that ends early leaves its checkpoint and log; a run that ends well leaves neither.
     """
-    unfinished = folder / "log.unfinished.jsonl"
+    unfinished, rescued = folder / "log.unfinished.jsonl", folder / "labels.unfinished.csv"
     kept = Checkpoints(folder / checkpoints.NAME, settings.checkpoint_every, settings.resume)
 
     def log_epoch(losses: dict[str, float]) -> None:
         with unfinished.open("a") as lines:
             print(json.dumps(losses), file=lines)
 
+    result: Result | None = None
     try:
         with staged(folder, files.of_run(settings.task)) as stage:
             unfinished.unlink(missing_ok=True)
@@ -135,11 +137,14 @@ def _analyse(
             with watch("write"):
                 results.write(result, stage, source.path, hashes)
     except BaseException as error:
+        if result is not None:  # whatever keeps the rest from being written, hours of training must not be lost
+            results.rescue_labels(result, rescued)
         # A repeated run would fail again on a loss that was not finite or on a refused setting, but not after Ctrl-C,
         # SIGTERM or a full disk.
         if kept.is_ours and not (isinstance(error, UserError) and not isinstance(error.__cause__, OSError)):
             log.info("The training so far is saved in %s; repeat the command with --resume to continue.", kept.folder)
         raise
-    unfinished.unlink(missing_ok=True)
+    for left_over in (unfinished, rescued):
+        left_over.unlink(missing_ok=True)
     kept.remove()
     return result

@@ -173,11 +173,13 @@ def _are_whole(values: np.ndarray) -> bool:
 def _look_at(values: np.ndarray) -> np.ndarray:
     """Return what one cell's values tell.
 
-    They are the number of values, their sum and median, and for every base their sum without the logarithm and whether all are
-    multiples of the smallest without it (NaN where there are too few to tell).
+    They are the number of values, their sum and median, and for every base their sum without the logarithm and whether
+    all are multiples of the smallest without it (NaN where there are too few to tell).
     """
     without = [np.expm1(values * np.log(base)) for base in BASES]
-    return np.array([values.size, values.sum(), np.median(values), *(own.sum() for own in without), *map(_are_multiples, without)])
+    return np.array(
+        [values.size, values.sum(), np.median(values), *(own.sum() for own in without), *map(_are_multiples, without)]
+    )
 
 
 def _are_multiples(values: np.ndarray) -> float:

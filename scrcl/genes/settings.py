@@ -23,6 +23,10 @@ FIELDS = {
         "data", "obs column with known types to compare with, 'none' for none, 'auto' for the usual names"
     ),
     "layer": Field("data", "where a data set's expression is: 'X', 'raw', a layer's name, or 'auto'"),
+    "values": Field("data", "what these values are: counts, lognorm, log2, log10, or auto for what they look like"),
+    "features": Field(
+        "data", "genes alone, or all that the matrix holds: antibodies, hashtags, guides and controls too"
+    ),
     "gene_key": Field(
         "data", "var column with the names of genes, 'none' for var_names; auto looks for symbols beside ids"
     ),
@@ -43,6 +47,7 @@ FIELDS = {
         "run", "CPU threads, 0 for all; runs at the same time should not share cores", at_least=0, at_most=1024
     ),
     "output": Field("run", "folder of the results; auto is that of the run, or results/TASK/DATASET", is_path=True),
+    "overwrite": Field("run", "replace markers of other data that are in the folder of the results"),
 }
 
 
@@ -59,6 +64,8 @@ class MarkerSettings(Settings):
     label_column: str = "auto"
     label_key: str = "auto"
     layer: str = "auto"
+    values: Literal["auto", "counts", "lognorm", "log2", "log10"] = "auto"
+    features: Literal["genes", "all"] = "genes"
     gene_key: str = "auto"
     marker_genes: str = ""
     # Ranking
@@ -77,6 +84,7 @@ class MarkerSettings(Settings):
     # Run
     threads: int = 0
     output: str = "auto"
+    overwrite: bool = False
 
     @property
     def of_ranking(self) -> dict[str, Any]:

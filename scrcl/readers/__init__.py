@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from scrcl.messages import UserError, log, show_messages
 from scrcl.readers.formats import Task
+from scrcl.runtime import sha256
 
 if TYPE_CHECKING:
     import anndata as ad
@@ -25,15 +26,32 @@ class Source:
     path
         Its file or folder; None for a data set that needs no file.
     files
-        The files of `path` that decide what is read.
+        The files or folders that decide what is read.
     read
         A function that reads it.
+    table
+        The table of known labels among the files, if any.
     """
 
     name: str
     path: Path | None
     files: tuple[Path, ...]
     read: Callable[[], ad.AnnData]
+    table: Path | None = None
+
+    def name_of(self, file: Path) -> str:
+        """Return the name of one of the files within the data set."""
+        inside = self.path is not None and file != self.path and file.is_relative_to(self.path)
+        return file.relative_to(self.path).as_posix() if inside and self.path else file.name
+
+    def hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of every file, by name."""
+        return {self.name_of(file): sha256(file) for file in self.files}
+
+    @property
+    def names_of_data(self) -> list[str]:
+        """The names of the files of the data themselves, without the table of known labels."""
+        return [self.name_of(file) for file in self.files if file != self.table]
 
 
 def read(dataset: str | Path, *, annotation: str | Path = "auto") -> ad.AnnData:
@@ -106,14 +124,14 @@ def source(dataset: str, task: Task, annotation: str = "auto", max_memory: float
     from scrcl.readers.annotation import annotate, annotation_table
 
     table = annotation_table(path, annotation)
-    files = tuple(file for file in [*reader.files(path), table] if file is not None and file.is_file())
+    files = tuple(file for file in [*reader.files(path), table] if file is not None and file.exists())
 
     def read_spots() -> ad.AnnData:
         adata = read_cells()
         annotate(adata, path, annotation)
         return adata
 
-    return Source(name, path, files, read_spots)
+    return Source(name, path, files, read_spots, table)
 
 
 def _bundled() -> ad.AnnData:

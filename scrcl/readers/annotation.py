@@ -82,15 +82,11 @@ def join_annotation(adata: ad.AnnData, path: Path) -> None:
     table = tables.read_table(path, "annotation")
     if set(table) & set(adata.obs_names):
         raise UserError(f"The annotation {path} has no header; add a first line with the names of its columns.")
-    column = tables.barcode_column(table, adata.obs_names)
-    if column is None:
+    by_barcode = tables.joined(table, adata.obs_names, path)
+    if by_barcode is None:
         _require_row_order(table, adata, path)
-        table = table.set_axis(adata.obs_names)
-    else:
-        table = tables.by_barcode(table, column, path)
-        met = table.index.isin(adata.obs_names).sum()
-        log.info("%s: %d of its %d barcodes are among the %d spots.", path.name, met, len(table), adata.n_obs)
-    for name, values in table.reindex(adata.obs_names).items():
+        by_barcode = table.set_axis(adata.obs_names)
+    for name, values in by_barcode.reindex(adata.obs_names).items():
         if name in adata.obs:
             values = values.astype(object).where(values.notna(), adata.obs[name].astype(object)).infer_objects()
         adata.obs[name] = _storable(values)

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from scrcl.messages import UserError, one_line
+from scrcl.messages import UserError, log, one_line
+from scrcl.readers import text
+
+# Ways in which programs change barcodes, each with its words
+CHANGES: dict[str, Callable[[str], str]] = {
+    "with dots, dashes and underscores taken for the same": lambda name: _dashed(name),
+    "without a number at their end": lambda name: re.sub(r"-\d+$", "", _dashed(name)),
+}
 
 
 def read_table(path: Path, what: str) -> pd.DataFrame:
-    """Read a csv or tab-separated table.
+    """Read a table of text, whatever separates its fields and whatever its encoding and packing.
 
     Row names, which R writes without a header, become a column.
 
     Parameters
     ----------
     path
-        The table. A name with .csv means commas (or, if that gives one column, semicolons); any other name means tabs.
+        The table. Where its lines do not tell, a name with .csv means commas, and any other name tabs.
     what
         What the table is, as named in errors.
 
@@ -26,12 +36,13 @@ def read_table(path: Path, what: str) -> pd.DataFrame:
     UserError
         When the table cannot be read or has no rows.
     """
-    separator = "," if ".csv" in map(str.lower, path.suffixes) else "\t"
+    likely = "," if ".csv" in map(str.lower, path.suffixes) else "\t"
     try:
-        table = pd.read_csv(path, sep=separator, dtype={0: str})
-        if table.shape[1] == 1 and ";" in table.columns[0]:  # Excel writes csv so in some languages
-            table = pd.read_csv(path, sep=";", dtype={0: str})
-    except Exception as error:  # pandas raises many types for missing and damaged files
+        packed = text.unpacked(path)
+        content = packed.decode(text.encoding(packed))
+        separator = text.separator(content[: text.LOOKED_AT].splitlines()[:50], likely)
+        table = pd.read_csv(io.StringIO(content), sep=separator, dtype={0: str})
+    except Exception as error:  # pandas and the unpackers raise many types for missing and damaged files
         raise UserError(f"The {what} {path} cannot be read as a table ({one_line(error)}).") from error
     if isinstance(table.index, pd.MultiIndex):
         raise UserError(f"The rows of {path} have more fields than its header; put labels in quotes.")
@@ -40,6 +51,60 @@ def read_table(path: Path, what: str) -> pd.DataFrame:
     if table.empty:
         raise UserError(f"The {what} {path} has no rows.")
     return table
+
+
+def joined(table: pd.DataFrame, barcodes: pd.Index, path: Path) -> pd.DataFrame | None:
+    """Return the table indexed by the cells' own barcodes, or None when it has no column of them.
+
+    Where no column has the barcodes as they are, changes that programs make to them are tried: R turns dashes into
+    dots, and some programs add or drop -1. A change counts only if it leaves all barcodes different. A message says so.
+
+    Parameters
+    ----------
+    table
+        As `read_table` returns it.
+    barcodes
+        The names of the cells.
+    path
+        Where the table is from, as named in messages.
+
+    Raises
+    ------
+    UserError
+        When a barcode has several rows with different contents.
+    """
+    column = barcode_column(table, barcodes)
+    if column is not None:
+        found = by_barcode(table, column, path)
+        _say_how_many(found, barcodes, path)
+        return found
+    for words, change in CHANGES.items():
+        own = {change(name): name for name in map(str, barcodes)}
+        column = barcode_column(_changed(table, change), pd.Index(list(own))) if len(own) == len(barcodes) else None
+        if column is not None:
+            example = table[column].dropna().iloc[0]
+            names = _changed(table[[column]], change)[column]
+            found = by_barcode(table.assign(**{str(column): names.map(own).fillna(names)}), column, path)
+            _say_how_many(found, barcodes, path)
+            log.info("%s: barcodes are compared %s (%r there, %r here).", path.name, words, example, barcodes[0])
+            return found
+    return None
+
+
+def _changed(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """Return a table with every value as a name, changed."""
+    return table.map(lambda value: change(_as_name(value)), na_action="ignore")
+
+
+def _say_how_many(table: pd.DataFrame, barcodes: pd.Index, path: Path) -> None:
+    """Log how many of the barcodes of a table are those of cells."""
+    met = int(table.index.isin(barcodes).sum())
+    log.info("%s: %d of its %d barcodes are among the %d here.", path.name, met, len(table), len(barcodes))
+
+
+def _dashed(name: str) -> str:
+    """Return a barcode with dashes for dots and underscores, and without the X that R puts before a digit."""
+    return re.sub(r"^X(?=\d)", "", re.sub(r"[._]", "-", name.strip()))
 
 
 def barcode_column(table: pd.DataFrame, barcodes: pd.Index) -> str | None:
