@@ -61,7 +61,8 @@ def are_genes(var: pd.DataFrame, features: Features = "genes") -> np.ndarray:
     if not genes.any():
         return np.ones(len(var), dtype=bool)
     if not genes.all():
-        parts = [f"{n} {name}" for name, n in types[by_type].value_counts().items()]
+        given = var[_key(var)].astype(str) if by_type.any() else types
+        parts = [f"{n} {name}" for name, n in given[by_type].value_counts().items()]
         if named.any():
             parts.append(f"{named.sum()} by name, such as {var.index[named][0]}")
         log.info(
@@ -73,9 +74,14 @@ def are_genes(var: pd.DataFrame, features: Features = "genes") -> np.ndarray:
     return genes
 
 
+def _key(var: pd.DataFrame) -> str | None:
+    """Return the column of feature types, or None."""
+    return next((key for key in FEATURE_TYPES if key in var), None)
+
+
 def _types(var: pd.DataFrame) -> pd.Series:
     """Return the type of every feature in lower case, missing where it is not known."""
-    key = next((key for key in FEATURE_TYPES if key in var), None)
+    key = _key(var)
     if key is None:
         return pd.Series(None, index=var.index, dtype=object)
     return var[key].astype(object).map(lambda value: str(value).strip().lower(), na_action="ignore")

@@ -20,6 +20,7 @@ import h5py
 
 SECONDS = 20  # limit on computing time, which a slow disk does not use up
 REPORTED = 3  # exit code when HDF5 reports damage
+FILTERS = {307: "bzip2", 32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32015: "zstd", 32026: "blosc2"}
 PATIENCE = 1800  # seconds of wall-clock time, for systems that cannot limit computing time
 
 
@@ -48,6 +49,22 @@ def names(path: Path) -> frozenset[str]:
             return frozenset(file)
     except (OSError, RuntimeError):
         return frozenset()
+
+
+def missing_filters(item: h5py.Group | h5py.Dataset) -> list[str]:
+    """Return the names of the compressions in a group or data set that this h5py cannot undo."""
+    found: dict[str, None] = {}
+
+    def look(name: str, part: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(part, h5py.Dataset):
+            how = part.id.get_create_plist()
+            ids = [how.get_filter(i)[0] for i in range(how.get_nfilters())]
+            found.update({FILTERS.get(one, f"filter {one}"): None for one in ids if not h5py.h5z.filter_avail(one)})
+
+    look("", item)
+    if isinstance(item, h5py.Group):
+        item.visititems(look)
+    return list(found)
 
 
 @lru_cache(maxsize=16)

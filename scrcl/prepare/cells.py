@@ -9,7 +9,7 @@ import anndata as ad
 import numpy as np
 
 from scrcl.keys import OURS, PCS
-from scrcl.messages import log
+from scrcl.messages import log, nothing_said_twice
 from scrcl.prepare import genes, graphs
 from scrcl.prepare.plan import Plan
 from scrcl.prepare.prepared import (
@@ -110,7 +110,8 @@ def depth_corrected(adata: ad.AnnData, settings: CellSettings) -> Encoded:
     )
     del found  # before the next is made, since two of them could fill the memory
     release_memory()
-    found = encoded(adata, dataclasses.replace(settings, target_sum="median"))
+    with nothing_said_twice():
+        found = encoded(adata, dataclasses.replace(settings, target_sum="median"))
     return found._replace(values=f"{found.values}, normalised to the median")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from anndata.io import read_elem, sparse_dataset
 
 from scrcl.contents.values import require_sound_indices
 from scrcl.disk import hdf5
-from scrcl.keys import COUNT_LAYERS
-from scrcl.messages import UserError, log, one_line
+from scrcl.disk.hdf5 import missing_filters
+from scrcl.keys import COUNT_LAYERS, LOG1P, SPATIAL
+from scrcl.messages import UserError, log
+from scrcl.readers.elements import from_group, in_words, prepare_filters, read_elements
 
 IN_MEMORY_UP_TO = 2.0  # GiB of values; a run in memory needs up to five times as much
 RESULT = "result.h5ad"  # what a run writes: data only where it is named itself
@@ -64,7 +66,15 @@ def read(path: Path, name: str = "", max_memory: float | None = None) -> ad.AnnD
                 path,
             )
             return open_in_place(path)
-    return _checked(path, ad.read_h5ad)
+    return _checked(path, _read)
+
+
+def _read(path: Path) -> ad.AnnData:
+    """Read all of a file, or all of it that can be read."""
+    try:
+        return ad.read_h5ad(path)
+    except Exception as error:  # h5py and anndata raise many types
+        return read_elements(path, error)
 
 
 def open_in_place(path: Path) -> ad.AnnData:
@@ -85,12 +95,13 @@ def _checked(path: Path, how: Callable[[Path], ad.AnnData]) -> ad.AnnData:
     if not h5py.is_hdf5(path):
         raise UserError(f"{path} is not an h5ad file: it is no HDF5 file at all, or was cut off at its start.")
     require_sound(path)
+    prepare_filters(path)
     try:
         adata = how(path)
+    except UserError:
+        raise
     except Exception as error:  # h5py and anndata raise many types for damaged files
-        raise UserError(
-            f"{path} cannot be read as h5ad ({one_line(error)}); it may be cut off, so download or save it again."
-        ) from error
+        raise UserError(f"{path} {in_words(error)}.") from error
     require_sound_indices(adata)
     return adata
 
@@ -140,24 +151,25 @@ def _opened(path: Path) -> ad.AnnData:
     """Return an h5ad file as an AnnData whose matrices stay on disk."""
     with ExitStack() as on_error:
         file = on_error.enter_context(h5py.File(path))
-        if isinstance(file["obs"], h5py.Dataset) or "raw.X" in file:  # a file from before anndata 0.7
+        if isinstance(file.get("obs"), h5py.Dataset) or "raw.X" in file:  # a file from before anndata 0.7
             return ad.read_h5ad(path, backed="r")  # leaves X on disk, but reads the layers
-        raw = file.get("raw")
-        with_raw = isinstance(raw, h5py.Group)
-        adata = ad.AnnData(
-            X=_lazy(file["X"]) if "X" in file else None,
-            obs=read_elem(file["obs"]),
-            var=read_elem(file["var"]),
-            obsm=read_elem(file["obsm"]) if "obsm" in file else None,
-            layers={name: _lazy(item) for name, item in file["layers"].items()} if "layers" in file else None,
-            raw={"X": _lazy(raw["X"]), "var": read_elem(raw["var"])} if with_raw else None,
-        )
-        on_error.pop_all()  # the AnnData needs the file open from now on  # the AnnData needs the file open from now on
+        adata = from_group(file, path, _lazy, skip=("varm", "obsp", "varp", "uns"))
+        for key in (SPATIAL, LOG1P):
+            with suppress(Exception):  # the run goes on without an image
+                adata.uns[key] = read_elem(file["uns"][key])
+        on_error.pop_all()  # the AnnData needs the file open from now on
         return adata
 
 
 def _lazy(item: h5py.Group | h5py.Dataset) -> Any:
-    """Return a matrix as something that can be sliced on disk, and anything else as read."""
+    """Return a matrix as something that can be sliced on disk, and anything else as read.
+
+    Only the values are large: tables of obsm and images of uns are read.
+    """
+    if not item.name.startswith(("/X", "/layers/", "/raw/")):
+        return read_elem(item)
+    if missing_filters(item):
+        raise OSError("it cannot be unpacked")
     if isinstance(item, h5py.Dataset) and item.ndim == 2:
         return item
     kind = item.attrs.get("encoding-type", item.attrs.get("h5sparse_format"))

@@ -49,7 +49,20 @@ def test_usual_names_of_domains():
 
 @pytest.mark.parametrize(
     "word",
-    ["NA", "n/a", "None", "NULL", "unknown", "Unknown", "Unassigned", "not assigned", "Doublet", "low quality", "?", "-"],
+    [
+        "NA",
+        "n/a",
+        "None",
+        "NULL",
+        "unknown",
+        "Unknown",
+        "Unassigned",
+        "not assigned",
+        "Doublet",
+        "low quality",
+        "?",
+        "-",
+    ],
 )
 def test_words_that_are_no_label(word, caplog):
     caplog.set_level("INFO")

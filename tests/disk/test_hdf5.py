@@ -15,6 +15,7 @@ def test_damage_that_only_a_child_survives(tmp_path, monkeypatch, caplog):
     path = tmp_path / "in.h5ad"
     simulate(20, 5).write_h5ad(path)
     assert hdf5.damage(path) is None
+    hdf5._damage.cache_clear()
     script = tmp_path / "child.py"
     monkeypatch.setattr(hdf5, "__file__", str(script))
     script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
@@ -22,6 +23,8 @@ def test_damage_that_only_a_child_survives(tmp_path, monkeypatch, caplog):
         h5ad.read(path)
     monkeypatch.setattr(hdf5, "PATIENCE", 1)
     script.write_text("while True: pass")
+    hdf5._damage.cache_clear()
     assert hdf5.damage(path) == "reading it never comes to an end"
     script.write_text("import no_such_module")
+    hdf5._damage.cache_clear()
     assert hdf5.damage(path) is None and "could not be found out" in caplog.text
