@@ -5,6 +5,8 @@ Known labels score a finished result and may give its number of clusters. They a
 
 from __future__ import annotations
 
+import logging
+
 import pandas as pd
 
 from scrcl.keys import LABELS_OF_CELLS
@@ -20,7 +22,7 @@ NO_LABEL = (
 
 
 def find_labels(
-    obs: pd.DataFrame, label_key: str = "auto", usual: tuple[str, ...] = LABELS_OF_CELLS
+    obs: pd.DataFrame, label_key: str = "auto", usual: tuple[str, ...] = LABELS_OF_CELLS, say: bool = True
 ) -> pd.Series | None:
     """Return the known labels of the cells as strings, or None where there are none.
 
@@ -35,6 +37,8 @@ def find_labels(
         A column of obs, 'none', or 'auto' for the first of the usual columns that holds any label.
     usual
         The columns that 'auto' looks at, in this order; for cells cell_type1, celltype and cell_type.
+    say
+        Whether to log what is not taken for a label.
 
     Returns
     -------
@@ -53,26 +57,25 @@ def find_labels(
             f"the columns are {', '.join(map(str, obs.columns)) or 'none'}."
         )
     keys = [label_key] if label_key != "auto" else [name for name in usual if name in obs]
-    return next((labels for key in keys if (labels := _known(obs[key])) is not None), None)
+    return next((labels for key in keys if (labels := _known(obs[key], say)) is not None), None)
 
 
-def _known(column: pd.Series) -> pd.Series | None:
-    """Return the labels in a column, or None where they tell nothing apart. Log what is not taken for a label."""
+def _known(column: pd.Series, say: bool) -> pd.Series | None:
+    """Return the labels in a column, or None where they tell nothing apart."""
+    level = logging.INFO if say else logging.DEBUG
     labels = as_text(column)
     words = labels.dropna().unique()
     unknown = [word for word in words if _plain(word) in NO_LABEL or not _plain(word) and not _has_digit(word)]
     if unknown:
         missing = labels.isin(unknown)
         said = ", ".join(map(repr, unknown[:5]))
-        log.info("obs[%r]: %d of %d labels say %s: taken as missing.", column.name, missing.sum(), len(labels), said)
+        told = "obs[%r]: %d of %d labels say %s: taken as missing."
+        log.log(level, told, column.name, missing.sum(), len(labels), said)
         labels = labels.where(~missing, None)
     n_types = labels.nunique()
     if n_types == 1:
-        log.info(
-            "obs[%r] has the single label %r, which tells no cells apart: not used.",
-            column.name,
-            labels.dropna().iloc[0],
-        )
+        told = "obs[%r] has the single label %r, which tells no cells apart: not used."
+        log.log(level, told, column.name, labels.dropna().iloc[0])
     return labels if n_types > 1 else None
 
 

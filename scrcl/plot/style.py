@@ -88,7 +88,7 @@ class Scene:
     def known(self) -> pd.Series | None:
         """The known labels that the run was scored against, or None."""
         key = self.facts["label_key"]
-        return find_labels(self.adata.obs, key) if key and key in self.adata.obs else None
+        return find_labels(self.adata.obs, key, say=False) if key and key in self.adata.obs else None
 
     @property
     def sections(self) -> pd.Series | None:

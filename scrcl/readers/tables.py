@@ -15,7 +15,7 @@ from scrcl.readers import text
 # Ways in which programs change barcodes, each with its words
 CHANGES: dict[str, Callable[[str], str]] = {
     "with dots, dashes and underscores taken for the same": lambda name: _dashed(name),
-    "without a number at their end": lambda name: re.sub(r"-\d+$", "", _dashed(name)),
+    "without a number at their end": lambda name: re.sub(r"(-\d+)+$", "", _dashed(name)),
 }
 
 

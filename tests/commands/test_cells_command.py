@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import FAST, ROOT, run
+from conftest import FAST, ROOT, run, simulate
+from sklearn.metrics import adjusted_rand_score
 
 import scrcl
 from scrcl.analysis import analyse
@@ -129,7 +130,7 @@ def test_one_sentence_and_exit_code_2(capsys, argv, says):
 
 
 @pytest.mark.parametrize("failure", [UserError("no more"), KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_a_run_that_ends_early_leaves_earlier_results_whole(monkeypatch, capsys, tmp_path, counts, failure):
+def test_a_run_that_ends_early_leaves_earlier_results_whole(monkeypatch, capsys, tmp_path, counts, failure, caplog):
     counts.write_h5ad(tmp_path / "in.h5ad")
     out = tmp_path / "out"
     argv = ["--dataset", tmp_path / "in.h5ad", "--output", out, *QUICK]
@@ -146,16 +147,94 @@ def test_a_run_that_ends_early_leaves_earlier_results_whole(monkeypatch, capsys,
     assert "No space left" in err or not isinstance(failure, OSError)
     after = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
     after.pop("log.unfinished.jsonl", None)
+    rescued = after.pop("labels.unfinished.csv", None)
     assert after == before
+    assert (rescued is not None) == isinstance(failure, OSError)  # by then there are labels
+    if rescued is not None:
+        assert f"The labels are kept in {out / 'labels.unfinished.csv'}" in caplog.text
+        monkeypatch.undo()
+        home.set_home(tmp_path)
+        assert run("cells", capsys, *argv, "--seed", 99)[0] == 0
+        assert (out / "labels.csv").read_bytes() == rescued and not (out / "labels.unfinished.csv").exists()
 
 
-def test_labels_survive_annotations_that_h5ad_cannot_hold(tmp_path, counts, fast):
-    counts.obs["odd"] = [{"a": 1}] * counts.n_obs
-    results.write(analyse(counts, CellSettings(**fast)), tmp_path, None)
+def test_labels_survive_annotations_that_h5ad_cannot_hold(monkeypatch, tmp_path, counts, fast, caplog):
+    result = analyse(counts, CellSettings(**fast))
+    result.cells.varm["odd"] = np.array([[{"a": 1}]] * result.cells.n_vars)
+    results.write(result, tmp_path, None)
     assert set(ad.read_h5ad(tmp_path / "result.h5ad").obs) == {
         *("scrcl", "scrcl_seed_5", "scrcl_confidence", "scrcl_total"),
     }
-    assert (tmp_path / "labels.csv").exists()
+    assert (tmp_path / "labels.csv").exists() and "leaves out the input's own annotations" in caplog.text
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), TypeError("no such type")])
+def test_labels_survive_whatever_befalls_the_h5ad(monkeypatch, capsys, tmp_path, counts, failure, caplog):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    out = tmp_path / "out"
+
+    def fail(cells):
+        raise failure
+
+    monkeypatch.setattr(results, "_h5ad", fail)
+    assert run("cells", capsys, "--dataset", tmp_path / "in.h5ad", "--output", out, *QUICK)[0] == 0
+    assert "result.h5ad cannot be written" in caplog.text and "all other results are there" in caplog.text
+    assert {path.name for path in out.iterdir()} == {
+        *("labels.csv", "metrics.json", "config.yaml", "log.jsonl", "model.pt"),
+    }
+
+
+@pytest.mark.parametrize("part", ["obs", "var"])
+def test_pandas_own_strings_as_names(capsys, tmp_path, counts, part):
+    """What anndata 0.14 and pandas 3 write by default."""
+    with ad.settings.override(allow_write_nullable_strings=True):
+        table = getattr(counts, part)
+        setattr(counts, part, table.set_axis(table.index.astype("string")))
+        counts.write_h5ad(tmp_path / "in.h5ad")
+    code, _, err = run("cells", capsys, "--dataset", tmp_path / "in.h5ad", "--output", tmp_path / "out", *QUICK)
+    assert code == 0 and "cannot" not in err
+    written = ad.read_h5ad(tmp_path / "out" / "result.h5ad")
+    assert list(written.obs_names) == [f"cell-{i}" for i in range(120)] and "cell_type1" in written.obs
+    labels = pd.read_csv(tmp_path / "out" / "labels.csv", index_col=0)
+    assert list(labels.index) == list(written.obs_names) and labels["scrcl"].notna().all()
+    assert adjusted_rand_score(labels["scrcl"], counts.obs["cell_type1"]) > 0.9
+
+
+def two_patients(folder: Path) -> list[Path]:
+    """Two files of the same name in two folders."""
+    paths = [folder / patient / "adata.h5ad" for patient in ("patientA", "patientB")]
+    for seed, path in enumerate(paths):
+        path.parent.mkdir()
+        simulate(seed=seed).write_h5ad(path)
+    return paths
+
+
+def test_results_of_other_data_are_replaced_only_when_asked(capsys, tmp_path, own_home):
+    first, second = two_patients(tmp_path)
+    out = own_home / "results" / "SC" / "adata"
+    assert run("cells", capsys, first, *QUICK)[0] == 0
+    labels = (out / "labels.csv").read_bytes()
+    code, _, err = run("cells", capsys, second, *QUICK)
+    assert code == 2 and err.strip().endswith(
+        f"{out} holds the results of {first}, and this run is on {second}; add --overwrite to replace them, or choose "
+        "another folder with --output."
+    )
+    assert (out / "labels.csv").read_bytes() == labels
+    moved = tmp_path / "moved.h5ad"
+    first.rename(moved)  # the same data elsewhere
+    assert run("cells", capsys, moved, *QUICK, "--output", out)[0] == 0
+    assert run("cells", capsys, second, *QUICK, "--overwrite")[0] == 0
+    simulate(seed=7).write_h5ad(second)
+    code, _, err = run("cells", capsys, second, *QUICK)
+    assert code == 2 and "holds the results of that file before it changed" in err
+    assert run("cells", capsys, "--config", out / "config.yaml", *QUICK)[0] == 2  # overwriting is not repeated
+
+
+def test_results_carry_the_given_name_of_a_link(capsys, tmp_path, counts, own_home):
+    counts.write_h5ad(tmp_path / "target.h5ad")
+    (tmp_path / "given.h5ad").symlink_to(tmp_path / "target.h5ad")
+    assert run("cells", capsys, tmp_path / "given.h5ad", *QUICK)[0] == 0
+    assert (own_home / "results" / "SC" / "given" / "labels.csv").exists()
 
 
 def test_the_bundled_set_is_real_and_labelled():

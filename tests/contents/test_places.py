@@ -62,6 +62,51 @@ def test_missing_places_in_pandas_own_integers(tissue):
     assert np.isnan(coordinates(ad.AnnData(tissue.X, obs=places))).sum() == 1
 
 
+def test_spots_off_the_tissue_are_left_out_of_any_file(tissue, caplog):
+    caplog.set_level("INFO")
+    for outside, inside in ((0, 1), ("0", "1"), (False, True), (0.0, 1.0)):
+        tissue.obs["in_tissue"] = [outside] * 7 + [inside] * 53
+        assert list(placed(tissue).obs_names) == list(tissue.obs_names[7:])
+    assert "7 of 60 spots are outside the tissue: left out, without a label." in caplog.text
+    tissue.obs["in_tissue"] = pd.Categorical([0] * 60)
+    with pytest.raises(UserError, match="Only 0 of 60 spots have a position on the tissue"):
+        placed(tissue)
+
+
+@pytest.mark.parametrize("third", [np.zeros(60), np.full(60, np.nan), np.arange(60.0), np.arange(60.0)[::-1] * 3])
+def test_a_third_column_that_is_no_coordinate(tissue, third, caplog):
+    caplog.set_level("INFO")
+    flat = tissue.obsm["spatial"].copy()
+    tissue.obsm["spatial"] = np.column_stack([flat, third])
+    assert np.array_equal(coordinates(tissue), flat)
+    assert "The third column of spatial is no coordinate: left out." in caplog.text
+
+
+def test_a_third_coordinate_is_kept_and_said(tissue, caplog):
+    caplog.set_level("INFO")
+    tissue.obsm["spatial"] = np.column_stack([tissue.obsm["spatial"], np.arange(60) % 3])
+    assert coordinates(tissue).shape == (60, 3) and "have three coordinates, from spatial" in caplog.text
+
+
+def test_a_table_of_positions_with_other_columns(tissue, caplog):
+    caplog.set_level("INFO")
+    x, y = tissue.obsm["spatial"].T
+    table = pd.DataFrame({"fov": "a", "area": 3.0, "Y": y, "X": x}, index=tissue.obs_names)
+    tissue.obsm["spatial"] = table
+    assert np.array_equal(coordinates(tissue), np.column_stack([x, y]))
+    assert "The columns fov, area of the positions are no coordinates: left out." in caplog.text
+    tissue.obsm["spatial"] = table.drop(columns="area").rename(columns={"X": "right", "Y": "up"})
+    assert np.array_equal(coordinates(tissue), np.column_stack([y, x]))
+    tissue.obsm["spatial"] = table[["fov"]].assign(also="b")
+    with pytest.raises(UserError, match="The coordinates are not numbers .*; correct adata.obsm..spatial"):
+        coordinates(tissue)
+
+
+def test_positions_in_half_precision(tissue):
+    tissue.obsm["spatial"] = np.rint(tissue.obsm["spatial"]).clip(max=2000).astype(np.float16)
+    assert coordinates(tissue).dtype == np.float64
+
+
 def test_repeated_spots_are_refused_before_anything_else(tissue):
     tissue.obs_names = ["twice", "twice", *tissue.obs_names[2:]]
     tissue.obsm["spatial"][1] = np.nan
