@@ -119,6 +119,28 @@ def test_all_that_is_found_is_in_the_callers_own_spots(tissue):
 
 
 @pytest.mark.parametrize("task", ["SC", "ST"])
+def test_names_as_pandas_own_strings(task):
+    adata, find, settings = (simulate(), scrcl.find_cell_types, CELLS) if task == "SC" else (
+        (layered_tissue(n_spots=100, n_genes=40), scrcl.find_domains, SPOTS)
+    )  # fmt: skip
+    adata.obs.index, adata.var.index = (names.astype("string") for names in (adata.obs.index, adata.var.index))
+    before = list(adata.obs_names)
+    find(adata, n_seeds=1, **settings)
+    assert adata.obs["scrcl"].notna().all() and list(adata.obs_names) == before
+    assert adata.uns["scrcl"]["scores"]["scrcl"]["ARI"] > 0.1
+    assert len(scrcl.rank_markers(adata, "scrcl").top) == adata.obs["scrcl"].nunique()
+
+
+def test_what_is_no_gene_takes_no_part_unless_it_is_asked_for(counts):
+    counts.var["feature_types"] = ["Antibody Capture"] * 5 + ["Gene Expression"] * (counts.n_vars - 5)
+    scrcl.find_cell_types(counts, n_seeds=1, umap=False, **CELLS)
+    named = {gene for genes in scrcl.rank_markers(counts, "scrcl", n_genes=80).top.values() for gene in genes}
+    assert not named & set(counts.var_names[:5])
+    everything = scrcl.rank_markers(counts, "scrcl", n_genes=80, features="all").top
+    assert {gene for genes in everything.values() for gene in genes} & set(counts.var_names[:5])
+
+
+@pytest.mark.parametrize("task", ["SC", "ST"])
 def test_what_is_written_is_what_the_analysis_finds(task):
     adata, recipe = made(task), {"SC": CellSettings(**CELLS, seeds=2), "ST": TissueSettings(**SPOTS, seeds=2)}[task]
     result = analyse(adata, recipe)

@@ -193,4 +193,7 @@ def known_labels(obs: pd.DataFrame, settings: CellSettings | TissueSettings, cel
         When label_key names a column that is not in obs.
     """
     known = find_labels(obs, settings.label_key, settings.usual_labels)
-    return None if known is None or known.loc[cells.obs_names].nunique() < 2 else known.loc[cells.obs_names]
+    if known is None:
+        return None
+    known = known.loc[cells.obs_names].set_axis(cells.obs_names)  # whose type of text may be another
+    return known if known.nunique() > 1 else None
