@@ -42,7 +42,7 @@ def test_files_of_a_run_on_a_visium_folder(capsys, tmp_path, tissue):
     scores = json.loads((out / "metrics.json").read_text())
     assert set(scores["unsmoothed"]["mean"]) == set(scores["mean"]) == {"ACC", "NMI", "ARI", "F1"}
     recorded = yaml.safe_load((out / "config.yaml").read_text())["provenance"]["input"]["sha256"]
-    assert set(recorded) == {"filtered_feature_bc_matrix.h5", "tissue_positions.csv", "metadata.tsv"}
+    assert set(recorded) == {"filtered_feature_bc_matrix.h5", "spatial/tissue_positions.csv", "metadata.tsv"}
     again = tmp_path / "again"
     assert run("tissue", capsys, "--config", out / "config.yaml", "--output", again, "--no-figures")[0] == 0
     assert (again / "labels.csv").read_bytes() == (out / "labels.csv").read_bytes()
@@ -74,7 +74,7 @@ def test_the_demo_says_that_it_is_simulated(capsys, caplog, argv):
         ([], "Put one of these in place"),
         (["--dataset", "151673"], "fetch 151673` fetches it"),
         (["--dataset", "nowhere"], "There is no data set 'nowhere'"),
-        (["--dataset", Path(__file__).parent], "not a Visium"),
+        (["--dataset", Path(__file__).parent], "cannot be read"),
         (["--demo", "--dataset", "151673"], "both given"),
         (["--demo", "151673"], "both given"),
         (["--demo", "--label-key", "typo"], "no obs column 'typo'"),

@@ -164,6 +164,6 @@ def test_reading_is_of_cells_or_of_tissue(cells, tissues):
 
 
 def test_no_name_for_cells_speaks_of_cells():
-    with pytest.raises(UserError, match="name an h5ad file, or one in .*scdata") as caught:
+    with pytest.raises(UserError, match="name a file, or one in .*scdata") as caught:
         find("", "SC")
     assert "runST" not in str(caught.value) and "Visium" not in str(caught.value)
