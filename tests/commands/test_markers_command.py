@@ -263,6 +263,7 @@ def test_labels_in_an_annotated_file(cli, caplog, tmp_path):
         (["--dataset", "{place}/elsewhere/cells.h5ad"], "no data set"),
         (["--groups", "17"], "no cluster '17' to test; there are 0, 1, 2"),
         (["--layer", "counts"], "--layer has no effect on a finished run"),
+        (["--values", "lognorm"], "--values has no effect on a finished run"),
         (["--marker-genes", "nowhere.csv"], "--marker-genes nowhere.csv is not a file"),
         (["--method", "logreg", "--volcano"], "--volcano draws p-values"),
         (["--method", "anova"], "invalid choice"),
@@ -427,3 +428,46 @@ def test_no_progress_bar_in_a_file(place):
     done = subprocess.run(words, capture_output=True, cwd=place, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0 and b"\r" not in done.stderr and b"figures: " not in done.stderr
     assert (place / "results" / "SC" / "cells" / "report.html").exists()
+
+
+def test_markers_of_other_data_are_replaced_only_when_asked(cli, place):
+    for seed, patient in enumerate("AB"):
+        (place / patient).mkdir()
+        simulate(seed=seed).write_h5ad(place / patient / "adata.h5ad")
+    argv = ("--labels", "cell_type1")
+    assert cli(place / "A" / "adata.h5ad", *argv)[0] == 0
+    out = place / "results" / "SC" / "adata_by_cell_type1"
+    before = (out / "markers.csv").read_bytes()
+    code, _, err = cli(place / "B" / "adata.h5ad", *argv)
+    assert code == 2 and f"and these are of {place / 'B' / 'adata.h5ad'}; add --overwrite" in err
+    assert f"{out} holds the markers of" in err and (out / "markers.csv").read_bytes() == before
+    assert cli(place / "A" / "adata.h5ad", *argv)[0] == 0
+    assert cli(place / "B" / "adata.h5ad", *argv, "--overwrite")[0] == 0
+    assert (out / "markers.csv").read_bytes() != before
+
+
+@pytest.mark.parametrize("base", [2, 10])
+def test_fold_changes_of_any_base_of_logarithms(cli, place, base):
+    adata = simulate()
+    natural = np.log1p(adata.X.toarray() / adata.X.sum(1) * 1e4)
+    tables = []
+    for name, values in (("e", natural), (f"log{base}", natural / np.log(base))):
+        ad.AnnData(np.asarray(values), obs=adata.obs, var=adata.var).write_h5ad(place / f"{name}.h5ad")
+        assert cli(place / f"{name}.h5ad", "--labels", "cell_type1", "--output", place / name)[0] == 0
+        tables.append(pd.read_csv(place / name / "markers.csv").set_index(["group", "names"])["logfoldchanges"])
+    assert np.allclose(tables[0], tables[1][tables[0].index], atol=1e-4)
+
+
+def test_symbols_of_raw_and_a_marker_file(cli, place, caplog):
+    """Counts in .raw, whose var lacks the symbols that var has."""
+    adata = simulate()
+    adata.var_names = [f"ENSG{i:011d}" for i in range(adata.n_vars)]
+    adata.raw = adata.copy()
+    adata.var["hgnc_symbol"] = [f"SYM{chr(65 + i % 26)}{i}" for i in range(adata.n_vars)]
+    adata.X = adata.X.toarray() - 1
+    adata.write_h5ad(place / "ids.h5ad")
+    (place / "known.csv").write_text("type;gene\nfirst;SYMA0\nsecond;symo14\n")
+    argv = ("--labels", "cell_type1", "--marker-genes", place / "known.csv", "--output", place / "out")
+    assert cli(place / "ids.h5ad", *argv)[0] == 0
+    assert "known.csv: 2 of its 2 markers are in the data" in caplog.text
+    assert pd.read_csv(place / "out" / "markers.csv")["names"].str.startswith("SYM").all()

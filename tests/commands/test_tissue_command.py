@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import anndata as ad
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -59,6 +60,41 @@ def test_a_folder_with_one_h5ad_keeps_its_name_when_the_run_is_repeated(monkeypa
     monkeypatch.chdir("/")
     assert run("tissue", capsys, "--config", out / "config.yaml")[0] == 0
     assert (out / "labels.csv").read_bytes() == first
+
+
+def twice(tissue: ad.AnnData) -> ad.AnnData:
+    """The tissue twice at the same places, the second time in another order."""
+    both = ad.concat([tissue, tissue], index_unique="-")
+    order = np.random.default_rng(0).permutation(tissue.n_obs)
+    both.obsm["spatial"] = np.concatenate([tissue.obsm["spatial"], tissue.obsm["spatial"][order]])
+    return both
+
+
+def test_two_sections_at_the_same_place(capsys, tmp_path, tissue, caplog):
+    both = twice(tissue)
+    both.write_h5ad(tmp_path / "none.h5ad")
+    code, _, err = run("tissue", capsys, tmp_path / "none.h5ad", *QUICK)
+    assert code == 2 and "so there are several sections, and nothing tells which spot is in which" in err
+    both.obs["sample"] = ["a"] * tissue.n_obs + ["b"] * tissue.n_obs
+    both.write_h5ad(tmp_path / "sample.h5ad")
+    out = tmp_path / "out"
+    assert run("tissue", capsys, tmp_path / "sample.h5ad", *SMALL, "--output", out)[0] == 0
+    assert "obs['sample'] tells 2 sections apart" in caplog.text
+    saved = ad.read_h5ad(out / "result.h5ad")
+    assert saved.uns["scrcl"]["section_key"] == "sample"
+    edges = saved.obsp["scrcl_graph"].tocoo()
+    sections = saved.obs["sample"].astype(str).to_numpy()
+    assert (sections[edges.row] == sections[edges.col]).all()
+    assert run("markers", capsys, "--task", "ST", out)[0] == 0
+
+
+def test_spots_off_the_tissue_in_an_h5ad(capsys, tmp_path, tissue, caplog):
+    tissue.obs["in_tissue"] = [0] * 40 + [1] * 260
+    tissue.write_h5ad(tmp_path / "x.h5ad")
+    assert run("tissue", capsys, tmp_path / "x.h5ad", *QUICK, "--output", tmp_path / "out")[0] == 0
+    assert "40 of 300 spots are outside the tissue: left out, without a label." in caplog.text
+    labels = pd.read_csv(tmp_path / "out" / "labels.csv", index_col="barcode")["scrcl"]
+    assert labels.isna().tolist() == [True] * 40 + [False] * 260
 
 
 @pytest.mark.parametrize("argv", [["--demo"], ["--dataset", "demo"], ["demo"]])
