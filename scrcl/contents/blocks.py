@@ -118,8 +118,10 @@ class Blocks:
             return self._values[start:stop]
         pointers = self._pointers[start : stop + 1]
         part = slice(int(pointers[0]), int(pointers[-1]))
+        data = self._data[part]
+        data = data.astype(np.float32) if data.dtype == np.float16 else data  # which scipy does not have
         block = sparse.csr_matrix(
-            (self._data[part], self._indices[part], pointers - pointers[0]), shape=(stop - start, self._stored_shape[1])
+            (data, self._indices[part], pointers - pointers[0]), shape=(stop - start, self._stored_shape[1])
         )
         block.check_format(full_check=True)  # scipy crashes on indices outside the matrix
         return block

@@ -14,12 +14,23 @@ import h5py
 import numpy as np
 import pandas as pd
 from anndata.io import read_elem
+from scipy import sparse
 
 from scrcl.disk.hdf5 import missing_filters
 from scrcl.messages import UserError, log, one_line
 
+SPARSE = {"csr_matrix": sparse.csr_matrix, "csc_matrix": sparse.csc_matrix}
 MAPPINGS = ("layers", "obsm", "varm", "obsp", "varp", "uns")
 Read = Callable[[h5py.Group | h5py.Dataset], Any]
+
+
+def read_element(item: h5py.Group | h5py.Dataset) -> Any:
+    """Read one element as anndata does, and sparse matrices of half precision, which scipy does not have, as float32."""
+    form = SPARSE.get(str(item.attrs.get("encoding-type")))
+    if form is None or item["data"].dtype != np.float16:
+        return read_elem(item)
+    parts = (item["data"][()].astype(np.float32), item["indices"][()], item["indptr"][()])
+    return form(parts, shape=tuple(item.attrs["shape"]))
 
 
 def prepare_filters(path: Path) -> None:
@@ -54,7 +65,7 @@ def read_elements(path: Path, error: Exception) -> ad.AnnData:
 def from_group(
     group: h5py.Group,
     path: Path,
-    read: Read = read_elem,
+    read: Read = read_element,
     error: Exception | None = None,
     skip: Collection[str] = (),
 ) -> ad.AnnData:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import simulate
 
+from scrcl.contents.blocks import Blocks
 from scrcl.disk import hdf5
 from scrcl.messages import UserError
 from scrcl.readers import h5ad
@@ -103,3 +104,15 @@ def test_the_package_is_named_that_an_element_needs():
     error = ImportError("cannot import name 'awkward' from 'anndata.compat'", name="anndata.compat")
     assert h5ad.in_words(error) == "needs a package: `pip install awkward`, and run again"
     assert "`pip install zfpy`" in h5ad.in_words(ModuleNotFoundError("No module named 'zfpy'", name="zfpy"))
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_sparse_matrices_of_half_precision(path, on_disk):
+    with h5py.File(path, "r+") as file:
+        values, attributes = file["X/data"][()].astype(np.float16), dict(file["X/data"].attrs)
+        del file["X/data"]
+        file["X/data"] = values
+        file["X/data"].attrs.update(attributes)
+    adata = h5ad.open_in_place(path) if on_disk else h5ad.read(path)
+    read = Blocks(adata.X, "X").read(0) if on_disk else adata.X
+    assert read.dtype == np.float32 and np.array_equal(read.toarray(), simulate().X.toarray())
