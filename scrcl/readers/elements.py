@@ -25,7 +25,7 @@ Read = Callable[[h5py.Group | h5py.Dataset], Any]
 
 
 def read_element(item: h5py.Group | h5py.Dataset) -> Any:
-    """Read one element as anndata does, and sparse matrices of half precision, which scipy does not have, as float32."""
+    """Read one element as anndata does, but sparse matrices of half precision, which scipy lacks, as float32."""
     form = SPARSE.get(str(item.attrs.get("encoding-type")))
     if form is None or item["data"].dtype != np.float16:
         return read_elem(item)
