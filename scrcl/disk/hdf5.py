@@ -46,7 +46,7 @@ def names(path: Path) -> frozenset[str]:
     try:
         with h5py.File(path) as file:
             return frozenset(file)
-    except (OSError, RuntimeError):
+    except Exception:  # h5py raises many types for damaged files
         return frozenset()
 
 

@@ -43,9 +43,11 @@ class Format(NamedTuple):
         return import_module(f"scrcl.readers.{self.module}")
 
 
+# Folders of other platforms hold 10x matrices too, so theirs stand before 10x; h5ad takes what is damaged HDF5.
 FORMATS = {
     "visium": Format("Visium and Visium HD folders", "visium"),
     "h5ad": Format("h5ad", "h5ad"),
+    "10x": Format("10x matrices (HDF5, or mtx with its two lists)", "tenx"),
 }
 
 
