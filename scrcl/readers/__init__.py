@@ -98,7 +98,7 @@ def source(dataset: str, task: Task, annotation: str = "auto", max_memory: float
     from scrcl.readers.annotation import annotate, annotation_table
 
     table = annotation_table(path, annotation)
-    files = tuple(file for file in [*reader.files(path), table] if file is not None and file.is_file())
+    files = tuple(file for file in [*reader.files(path), table] if file is not None and file.exists())
 
     def read_spots() -> ad.AnnData:
         adata = reader.read(path, name, max_memory)
