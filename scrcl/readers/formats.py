@@ -51,6 +51,7 @@ FORMATS = {
     "zarr": Format("AnnData zarr", "anndata_zarr"),
     "h5ad": Format("h5ad", "h5ad"),
     "10x": Format("10x matrices (HDF5, or mtx with its two lists)", "tenx"),
+    "table": Format("tables of numbers (csv, tsv, txt)", "text_matrix"),
 }
 
 
