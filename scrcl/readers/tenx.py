@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anndata as ad
 
+from scrcl.messages import log
 from scrcl.readers.samples import join_samples
 from scrcl.readers.tenx_matrix import Texts, entries, genomes, groups, read_matrix, texts
 from scrcl.settings import sample_name
@@ -15,7 +16,8 @@ from scrcl.settings import sample_name
 KIND = re.compile(
     r"(^|[_.-])(?P<cells>filtered|raw)([_.-](?P<of>feature|gene|probe|peak|tf)_bc)?([_.-]matri(x|ces))?([_.-]h5)?$"
 )
-INNER = ("per_sample_outs", "outs", "count")  # folders that say nothing about the sample; the first is of all samples
+# Folders that say nothing about the sample: Cell Ranger's, of which the first holds all samples, and STARsolo's
+INNER = ("per_sample_outs", "outs", "count", "Solo.out", "Gene", "GeneFull")
 DEPTH = 2  # folders between the one that is named and those that INNER names, or a matrix
 
 
@@ -59,7 +61,10 @@ def read(path: Path, name: str = "", max_memory: float | None = None) -> ad.AnnD
     UserError
         When a matrix is damaged, or the samples share no gene.
     """
-    samples = {sample: read_matrix(source) for sample, source in _samples(path).items()}
+    sources = _samples(path)
+    for source in filter(_is_raw, sources.values()):
+        log.warning("%s is a raw matrix, which has empty droplets beside the cells.", _place(source))
+    samples = {sample: read_matrix(source) for sample, source in sources.items()}
     return join_samples(samples, path) if len(samples) > 1 else next(iter(samples.values()))
 
 
@@ -67,8 +72,19 @@ def _samples(path: Path) -> dict[str, Path | Texts]:
     """Return the matrix of every sample at a path, by the name of the sample."""
     if path.is_file():
         return {sample_name(path): _beside(path) or path}
-    found = {"_".join(names) or sample_name(path): source for names, source in _collect(path, DEPTH).items()}
-    return found
+    return {"_".join(names) or sample_name(path): source for names, source in _collect(path, DEPTH).items()}
+
+
+def _place(source: Path | Texts) -> Path:
+    """Return the file or folder of a matrix."""
+    return source.matrix if isinstance(source, Texts) else source
+
+
+def _is_raw(source: Path | Texts) -> bool:
+    """Return whether a matrix is called raw, or is in a folder that is."""
+    path = _place(source)
+    kinds = (KIND.search(name) for name in (path.name.partition(".")[0], path.parent.name))
+    return any(kind and kind["cells"] == "raw" for kind in kinds)
 
 
 def _beside(path: Path) -> Texts | None:
@@ -115,7 +131,8 @@ def _here(folder: Path, look_inside: bool) -> dict[str, Path | Texts]:
     h5 = [path for path in entries(folder) if path.suffix == ".h5" and path.is_file()]
     for path in [*h5, *(path for path in entries(folder) if path.is_dir())]:
         kind = KIND.search(path.stem if path.is_file() else path.name)
-        if kind and kind["of"] and (path.is_file() or texts(path) or genomes(path)):
+        named = kind and (kind["of"] or path.name == kind["cells"])  # STARsolo has folders filtered and raw
+        if named and (path.is_file() or texts(path) or genomes(path)):
             found.append((*_sample(path.stem if path.is_file() else path.name), path))
     found += [(*_sample(name), source) for name, source in texts(folder).items()]
     if not found and look_inside:

@@ -123,7 +123,7 @@ def test_probes(tmp_path):
     assert adata.obs["filtered_barcodes"].sum() == 10 and {"gene_ids", "probe_ids"} <= set(adata.var)
 
 
-def test_filtered_goes_before_raw(tmp_path):
+def test_filtered_goes_before_raw(tmp_path, caplog):
     outs = tmp_path / "mine" / "outs"
     outs.mkdir(parents=True)
     for n, name in ((9, "raw_feature_bc_matrix"), (5, "filtered_feature_bc_matrix"), (7, "raw_probe_bc_matrix")):
@@ -133,11 +133,28 @@ def test_filtered_goes_before_raw(tmp_path):
     for path in (tmp_path / "mine", outs):
         assert read(path).n_obs == 5 and [file.name for file in tenx.files(path)] == ["filtered_feature_bc_matrix.h5"]
     assert source(str(outs), "SC").name == "mine"
-    assert read(outs / "raw_feature_bc_matrix.h5").n_obs == 9
+    assert not caplog.text and read(outs / "raw_feature_bc_matrix.h5").n_obs == 9
+    assert "raw_feature_bc_matrix.h5 is a raw matrix, which has empty droplets beside the cells." in caplog.text
     (outs / "filtered_feature_bc_matrix.h5").unlink()
     assert read(outs).n_obs == 2  # the folder of texts
     shutil.rmtree(outs / "filtered_feature_bc_matrix")
     assert read(outs).n_obs == 9 and "sample" not in read(outs).obs
+
+
+def test_matrices_of_starsolo_and_kallisto(tmp_path):
+    """STARsolo counts the same cells in several ways; kallisto writes cells in rows."""
+    for of in ("Gene", "GeneFull"):
+        for kind in ("filtered", "raw"):
+            write_texts(tmp_path / "star" / "Solo.out" / of / kind, "", "features.tsv", "")
+    adata = read(tmp_path / "star")
+    assert adata.shape == (2, 3) and tenx.files(tmp_path / "star")[0].parent.parts[-2:] == ("Gene", "filtered")
+    before = tmp_path / "kallisto" / "cells_x_genes"
+    write(before.with_suffix(".mtx"), "%%MatrixMarket matrix coordinate real general\n2 3 2\n1 3 4\n2 1 5\n")
+    write(before.with_suffix(".barcodes.txt"), BARCODES)
+    write(before.with_suffix(".genes.txt"), "ENSG1\nENSG2\nENSG3\n")
+    write(before.with_suffix(".genes.names.txt"), "A\nB\nC\n")
+    adata = read(tmp_path / "kallisto")
+    assert adata.X.toarray().tolist() == [[0, 0, 4], [5, 0, 0]] and list(adata.var_names) == ["ENSG1", "ENSG2", "ENSG3"]
 
 
 def test_samples_of_geo_in_one_folder(tmp_path, caplog):
