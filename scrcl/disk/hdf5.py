@@ -46,8 +46,9 @@ def names(path: Path) -> frozenset[str]:
         return frozenset()
     try:
         with h5py.File(path) as file:
-            return frozenset(file)
-    except (OSError, RuntimeError):
+            # h5py gives a name that is no UTF-8 as bytes
+            return frozenset(name if isinstance(name, str) else name.decode(errors="replace") for name in file)
+    except Exception:  # h5py raises many types for damaged files
         return frozenset()
 
 

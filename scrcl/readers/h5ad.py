@@ -25,12 +25,16 @@ LEAST_SHARE = 20  # no file is compressed by a larger factor, so a smaller file 
 
 
 def locate(path: Path) -> Path | None:
-    """Return the file itself, or the only h5ad file in a folder; None for anything else.
+    """Return the file itself if it is AnnData in HDF5, or the only h5ad file in a folder; None for anything else.
 
-    A result.h5ad that a run wrote does not count in a folder.
+    Damaged HDF5 counts, and so does anything that is called h5ad and not known as something else: `read` says what is
+    wrong with it. A result.h5ad that a run wrote does not count in a folder.
     """
     if path.is_file():
-        return path
+        names = hdf5.names(path)
+        if names:
+            return path if names & {"obs", "var"} and "mod" not in names else None
+        return path if path.suffix.lower() == ".h5ad" or h5py.is_hdf5(path) else None
     found = sorted(file for file in path.glob("*.h5ad") if file.name != RESULT)
     return found[0] if len(found) == 1 else None
 

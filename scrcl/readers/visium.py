@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 
 import anndata as ad
-import h5py
 import matplotlib.image
 import numpy as np
 import pandas as pd
-import scanpy as sc
 
 from scrcl.keys import SPATIAL, SPOT_GRID
 from scrcl.messages import UserError, log, one_line
-from scrcl.readers.h5ad import require_sound
+from scrcl.readers.tenx_matrix import read_matrix
 from scrcl.settings import HD_BINS
 
 MATRIX = "filtered_feature_bc_matrix"  # a folder, or a file with .h5; downloads put a sample's name before it
@@ -126,35 +123,7 @@ def _read_matrix(root: Path) -> ad.AnnData:
     path = _matrix_path(root)
     if path is None:
         raise UserError(f"{root} has a folder spatial, but neither {MATRIX}.h5 nor a folder {MATRIX}; add one of them.")
-    if not path.is_dir() and h5py.is_hdf5(path):
-        require_sound(path)
-    try:
-        if not path.is_dir():
-            _require_sound_indices(path)
-        with warnings.catch_warnings():  # gene symbols repeat in every annotation; they are made unique below
-            warnings.filterwarnings("ignore", message="Variable names are not unique")
-            adata = sc.read_10x_mtx(path) if path.is_dir() else sc.read_10x_h5(path)
-    except Exception as error:  # scanpy, h5py, scipy and gzip raise many types for damaged files
-        raise UserError(
-            f"{path} cannot be read as a 10x matrix ({one_line(error)}); download or copy it again."
-        ) from error
-    adata.var_names_make_unique()
-    return adata
-
-
-def _require_sound_indices(path: Path) -> None:
-    """Raise ValueError for a matrix with indices outside it, which scipy does not check and crashes on."""
-    with h5py.File(path) as file:
-        for group in (item for item in file.values() if isinstance(item, h5py.Group) and "indptr" in item):
-            starts, genes = group["indptr"][:].astype(np.int64), group["indices"][:]
-            n_genes, n_spots = map(int, group["shape"][:])
-            fits = len(starts) == n_spots + 1 and starts[0] == 0 and starts[-1] == len(genes) == len(group["data"])
-            if (
-                not fits
-                or (np.diff(starts) < 0).any()
-                or (genes.size and not 0 <= genes.min() <= genes.max() < n_genes)
-            ):
-                raise ValueError("its indices point outside the matrix")
+    return read_matrix(path)
 
 
 def read_positions(folder: Path) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h5py
 import pytest
 from conftest import simulate
 
@@ -28,3 +29,14 @@ def test_damage_that_only_a_child_survives(tmp_path, monkeypatch, caplog):
     script.write_text("import no_such_module")
     hdf5._damage.cache_clear()
     assert hdf5.damage(path) is None and "could not be found out" in caplog.text
+
+
+def test_names_at_the_top(tmp_path):
+    path = tmp_path / "in.h5"
+    with h5py.File(path, "w") as file:
+        file.create_group("obs")
+        file.create_group(b"\xff")  # no UTF-8
+    assert hdf5.names(path) == {"obs", "\N{REPLACEMENT CHARACTER}"}
+    path.write_bytes(path.read_bytes()[:200])
+    (tmp_path / "text").write_text("no HDF5")
+    assert hdf5.names(path) == hdf5.names(tmp_path / "text") == hdf5.names(tmp_path) == frozenset()

@@ -96,3 +96,19 @@ def test_a_file_or_the_only_one_in_a_folder(tmp_path):
     assert h5ad.locate(path) == h5ad.locate(tmp_path) == path and h5ad.files(path) == [path]
     (tmp_path / "two.h5ad").touch()
     assert h5ad.locate(tmp_path) is None and h5ad.locate(tmp_path / "three.h5ad") is None
+
+
+def test_it_is_told_by_its_content(tmp_path):
+    """An AnnData has obs and var at its top; what is called h5ad and cannot be opened is for `read` to report."""
+    simulate().write_h5ad(tmp_path / "in.h5")
+    assert h5ad.locate(tmp_path / "in.h5") == tmp_path / "in.h5"
+    for name, content in (("notes.txt", "no HDF5"), ("empty.h5ad", ""), ("notes.h5ad", "no HDF5")):
+        (tmp_path / name).write_text(content)
+        assert (h5ad.locate(tmp_path / name) is not None) == name.endswith("h5ad")
+    for i, names in enumerate((["matrix"], ["mod", "obs", "var"], ["matrix", "row_attrs", "col_attrs"])):
+        with h5py.File(tmp_path / f"{i}.h5ad", "w") as file:
+            for name in names:
+                file.create_group(name)
+        assert h5ad.locate(tmp_path / f"{i}.h5ad") is None
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "in.h5").read_bytes()[:20_000])
+    assert h5ad.locate(tmp_path / "cut.h5") == tmp_path / "cut.h5"

@@ -1,0 +1,88 @@
+"""Read AnnData in a zarr store: a folder of version 2 or 3, or the zip file of one."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import anndata as ad
+
+from scrcl.contents.values import require_sound_indices
+from scrcl.messages import UserError, one_line
+
+OTHERS = ("tables", "table", "images", "points", "shapes", "labels")  # a SpatialData store has some of them
+METADATA = (".zattrs", "zarr.json")  # of version 2 and 3
+
+
+def locate(path: Path) -> Path | None:
+    """Return a folder or zip file that holds an AnnData at its top."""
+    try:
+        names = _top(path)
+        if path.is_dir():
+            return path if _is_anndata(lambda name: (path / name).read_bytes(), names) else None
+        with zipfile.ZipFile(path) as file:
+            return path if _is_anndata(file.read, names) else None
+    except (OSError, zipfile.BadZipFile):
+        return None
+
+
+def _top(path: Path) -> set[str]:
+    """Return the names at the top of a folder or zip file."""
+    if path.is_dir():
+        return {entry.name for entry in path.iterdir()}
+    with zipfile.ZipFile(path) as file:
+        return {name.split("/")[0] for name in file.namelist()}
+
+
+def _is_anndata(content: Callable[[str], bytes], names: set[str]) -> bool:
+    """Return whether a store says that it is an AnnData or, if it is an old one that says nothing, looks like one."""
+    if not names & {*METADATA, ".zgroup"}:
+        return False
+    for name in METADATA:
+        try:
+            found = json.loads(content(name)) if name in names else {}
+            kind = {**found, **found.get("attributes", {})}.get("encoding-type")
+        except (OSError, ValueError, AttributeError, TypeError, KeyError, zipfile.BadZipFile, RuntimeError):
+            continue
+        if kind is not None:
+            return kind == "anndata"
+    return {"obs", "var"} <= names and not names & set(OTHERS)
+
+
+def files(path: Path) -> list[Path]:
+    """Return the folder or file that decides what is read."""
+    return [path]
+
+
+def read(path: Path, name: str = "", max_memory: float | None = None) -> ad.AnnData:
+    """Read an AnnData from a zarr store into memory.
+
+    Parameters
+    ----------
+    path
+        The folder or zip file.
+    name, max_memory
+        Not used: there are no images, and the values are read into memory.
+
+    Raises
+    ------
+    UserError
+        When the store is damaged.
+    """
+    from zarr.storage import ZipStore
+
+    try:
+        missing = {"obs", "var"} - _top(path)
+        if missing:  # anndata would number the cells or genes
+            raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
+        with nullcontext(path) if path.is_dir() else ZipStore(path, mode="r") as store:
+            adata = ad.read_zarr(store)
+    except Exception as error:  # zarr and anndata raise many types for damaged stores
+        raise UserError(
+            f"{path} cannot be read as AnnData in zarr ({one_line(error)}); copy or save it again as a whole."
+        ) from error
+    require_sound_indices(adata)
+    return adata
