@@ -143,7 +143,6 @@ def nothing_in_tissue(folder) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda f: shutil.rmtree(f / "spatial"), "not a Visium .* folder .spatial/ in it, in outs/ or"),
         (lambda f: (f / "filtered_feature_bc_matrix.h5").unlink(), "neither filtered_feature_bc_matrix.h5 nor"),
         (lambda f: (f / "filtered_feature_bc_matrix.h5").write_text("?"), "cannot be read as a 10x matrix"),
         (lambda f: (f / "spatial" / "tissue_positions.csv").unlink(), "no coordinates"),
