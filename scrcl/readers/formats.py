@@ -45,6 +45,11 @@ class Format(NamedTuple):
 
 FORMATS = {
     "visium": Format("Visium and Visium HD folders", "visium"),
+    "xenium": Format("Xenium", "xenium"),
+    "cosmx": Format("CosMx", "cosmx"),
+    "merscope": Format("MERSCOPE folders", "merscope"),
+    "stereoseq": Format("Stereo-seq GEF", "stereoseq"),
+    "spatialdata": Format("SpatialData zarr", "sdata_zarr"),
     "h5ad": Format("h5ad", "h5ad"),
 }
 
