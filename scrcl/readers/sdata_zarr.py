@@ -70,7 +70,13 @@ def read(path: Path, name: str = "", max_memory: float | None = None) -> ad.AnnD
     adata = tables[chosen]
     marks = adata.uns.get("spatialdata_attrs", {})
     if SPATIAL not in adata.obsm and marks:
-        _place(adata, spatialdata, path, marks)
+        try:
+            _place(adata, spatialdata, path, marks)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:  # the elements are not as the table says
+            raise UserError(
+                f"The positions of the cells in {path} cannot be told ({one_line(error)}); write them to "
+                f"obsm['spatial'] of its table {chosen}."
+            ) from error
     region_key = marks.get("region_key")
     if region_key in adata.obs and adata.obs[region_key].nunique() > 1 and LIBRARY not in adata.obs:
         adata.obs[LIBRARY] = pd.Categorical(adata.obs[region_key].astype(str))

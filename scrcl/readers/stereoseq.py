@@ -69,6 +69,8 @@ def read(path: Path, name: str = "", max_memory: float | None = None) -> ad.AnnD
     if path.is_file():
         return _read(path)
     samples = parts.samples_at(path, INNER, SAMPLES_IN)
+    for found in samples.values():
+        log.info("%s is read; another file is read where it is named itself.", found["gef"])
     return parts.join_sections({sample: _read(found["gef"]) for sample, found in samples.items()}, path)
 
 
@@ -106,7 +108,7 @@ def _squares(group: h5py.Group, path: Path) -> ad.AnnData:
     size = BIN if BIN in sizes else max((size for size in sizes if BIN % size == 0), default=0)
     size = size or min(sizes, key=lambda size: abs(size - BIN))
     side = max(size, BIN) if BIN % size == 0 else size
-    log.info("%s has squares of %s DNBs: those of %d are read.", path.name, ", ".join(map(str, sizes)), size)
+    log.info("%s has squares of %s DNBs a side: those of %d are read.", path.name, ", ".join(map(str, sizes)), size)
     if side != size:
         log.info("They are joined to squares of %d x %d DNBs (%g um).", side, side, side / 2)
     found, genes = group[f"bin{size}/expression"][:], group[f"bin{size}/gene"]

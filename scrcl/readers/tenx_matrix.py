@@ -16,6 +16,8 @@ import scanpy as sc
 from scrcl.disk import hdf5
 from scrcl.messages import UserError, log, one_line
 from scrcl.readers.h5ad import require_sound
+from scrcl.readers.market import read_market
+from scrcl.readers.packed import opened
 
 TEXT = re.compile(r"(?P<stem>.+)\.(?P<ending>mtx|tsv|txt|csv)(\.gz)?")
 LISTS = {"barcodes": "barcodes", "features": "features", "genes": "features"}  # the last word is that of Cell Ranger 2
@@ -168,28 +170,32 @@ def _read_folder(folder: Path) -> ad.AnnData:
 
 def _read_texts(source: Texts) -> ad.AnnData:
     """Read the three text files of a matrix, which has cells in columns as a rule."""
-    matrix = ad.io.read_mtx(source.matrix).X
+    matrix = read_market(source.matrix)  # cells in rows, where the file has them in columns
     cells, genes = _list(source.barcodes), _list(source.features)
-    if not (_fits(genes, matrix.shape[0]) and _fits(cells, matrix.shape[1])):
-        if not (_fits(genes, matrix.shape[1]) and _fits(cells, matrix.shape[0])):
-            shape = " x ".join(map(str, matrix.shape))
+    if not (_fits(cells, matrix.shape[0]) and _fits(genes, matrix.shape[1])):
+        if not (_fits(cells, matrix.shape[1]) and _fits(genes, matrix.shape[0])):
+            shape = " x ".join(map(str, matrix.shape[::-1]))
             raise ValueError(f"it is {shape}, but there are {len(genes)} features and {len(cells)} barcodes")
         log.info("%s has cells in rows and genes in columns.", source.matrix)
-        matrix = matrix.T
-    genes, cells = genes.iloc[len(genes) - matrix.shape[0] :], cells.iloc[len(cells) - matrix.shape[1] :]
+        matrix = matrix.T.tocsr()
+    cells, genes = cells.iloc[len(cells) - matrix.shape[0] :], genes.iloc[len(genes) - matrix.shape[1] :]
     symbols = genes[min(1, genes.shape[1] - 1)]
     var = pd.DataFrame({"gene_ids": genes[0].to_numpy()}, index=symbols.where(symbols != "", genes[0]).to_numpy())
     if genes.shape[1] > 2:
         var["feature_types"] = genes[2].to_numpy()
     with warnings.catch_warnings():  # as for HDF5 files
         warnings.filterwarnings("ignore", message="Variable names are not unique")
-        return ad.AnnData(matrix.T.tocsr(), obs=pd.DataFrame(index=cells[0].to_numpy()), var=var)
+        return ad.AnnData(matrix, obs=pd.DataFrame(index=cells[0].to_numpy()), var=var)
 
 
 def _list(path: Path) -> pd.DataFrame:
     """Read a list of barcodes or features as text: a gene may be called NA."""
     separator = "," if ".csv" in path.suffixes else "\t"
-    return pd.read_csv(path, sep=separator, header=None, dtype=str, keep_default_na=False)
+    try:
+        with opened(path) as file:
+            return pd.read_csv(file, sep=separator, header=None, dtype=str, keep_default_na=False)
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{path.name} is empty") from None
 
 
 def _fits(table: pd.DataFrame, n: int) -> bool:

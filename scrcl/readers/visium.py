@@ -5,26 +5,23 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import anndata as ad
 import matplotlib.image
 import numpy as np
 import pandas as pd
-import scanpy as sc
 from scipy import sparse
 
 from scrcl.keys import SPATIAL, SPOT_GRID
 from scrcl.messages import UserError, log, one_line
 from scrcl.readers import parts, visium_folders
+from scrcl.readers.packed import DAMAGE, opened
 from scrcl.readers.tenx_matrix import Texts, read_matrix
 from scrcl.readers.visium_folders import Section
 
@@ -72,8 +69,8 @@ def read(root: Path, name: str, max_memory: float | None = None) -> ad.AnnData:
         visium_folders.require(root)
     for sample in visium_folders.unplaced(root):
         log.warning("The sample %s in %s has a matrix but no positions: left out.", sample, root)
-    read = {library or name: _read_section(section, library or name) for library, section in sections.items()}
-    return parts.join_sections(read, root)
+    found = {library or name: _read_section(section, library or name) for library, section in sections.items()}
+    return parts.join_sections(found, root)
 
 
 def _read_section(section: Section, name: str) -> ad.AnnData:
@@ -116,12 +113,12 @@ def _in_tissue(places: pd.DataFrame, where: Path) -> pd.DataFrame:
 def _read_matrix(source: Path | Texts) -> ad.AnnData:
     """Read a matrix of counts; that of probes is summed up to genes."""
     if isinstance(source, Path) and source.suffix == ".gz":
-        with tempfile.TemporaryDirectory() as folder, gzip.open(source) as packed:
+        with tempfile.TemporaryDirectory() as folder, opened(source) as packed:
             unpacked = Path(folder) / source.stem
             try:
                 with unpacked.open("wb") as file:
                     shutil.copyfileobj(packed, file)
-            except (OSError, EOFError) as error:
+            except DAMAGE as error:
                 raise UserError(f"{source} cannot be unpacked ({one_line(error)}); download it again.") from error
             adata = read_matrix(unpacked)
     else:
@@ -136,12 +133,14 @@ def _genes_of_probes(adata: ad.AnnData) -> ad.AnnData:
             "%d of %d probes are left out, as Space Ranger does.", (~adata.var["filtered_probes"]).sum(), adata.n_vars
         )
         adata = adata[:, adata.var["filtered_probes"]].copy()
-    genes = adata.var["gene_ids"].drop_duplicates()
-    summed = sc.get.aggregate(adata, by="gene_ids", func="sum", axis="var")[:, genes]
-    var = adata.var.loc[genes.index].drop(columns=["probe_ids", "filtered_probes", "probe_region"], errors="ignore")
+    genes, _ = pd.factorize(adata.var["gene_ids"])
+    sums = sparse.csr_matrix((np.ones(len(genes), np.float32), (np.arange(len(genes)), genes)))  # probes x genes
+    var = adata.var.drop_duplicates("gene_ids").drop(
+        columns=["probe_ids", "filtered_probes", "probe_region"], errors="ignore"
+    )
     if "gene_name" in var:
         var = var.set_index(var.pop("gene_name").astype(str).rename(None))
-    found = ad.AnnData(sparse.csr_matrix(summed.layers["sum"], dtype=np.float32), obs=adata.obs, var=var)
+    found = ad.AnnData(sparse.csr_matrix(adata.X @ sums, dtype=np.float32), obs=adata.obs, var=var)
     found.var_names_make_unique()
     return found
 
@@ -165,7 +164,7 @@ def read_centres(path: Path) -> pd.DataFrame:
         When it is no such file.
     """
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             outlines = json.load(file)["features"]
         centres = {int(one["properties"]["cell_id"]): _centre(one["geometry"]) for one in outlines}
     except Exception as error:  # json, gzip: many types for damaged files
@@ -187,13 +186,6 @@ def _centre(outline: dict[str, Any]) -> np.ndarray:
     return start + (areas[:, None] * (moved + np.roll(moved, -1, axis=0))).sum(axis=0) / (3 * areas.sum())
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, packed by gzip or not."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        yield cast(BinaryIO, file)
-
-
 def read_positions(path: Path) -> pd.DataFrame:
     """Read a table of positions, indexed by barcode, with the columns of Space Ranger 2.
 
@@ -206,7 +198,7 @@ def read_positions(path: Path) -> pd.DataFrame:
     """
     try:
         if ".parquet" in path.suffixes:
-            with _opened(path) as file:
+            with opened(path) as file:
                 table = pd.read_parquet(BytesIO(file.read()))
         else:
             table = pd.read_csv(path, header=None, dtype={0: str})
@@ -230,17 +222,17 @@ def _read_images(beside: dict[str, Path]) -> dict[str, dict]:
     """Read 'images' and 'scalefactors', as far as they exist and can be read."""
     found: dict[str, dict] = {"images": {}, "scalefactors": {}}
     try:
-        with _opened(beside["scalefactors"]) as file:
+        with opened(beside["scalefactors"]) as file:
             found["scalefactors"] = {name: float(value) for name, value in json.load(file).items()}
     except KeyError:
         log.info("There is no scalefactors_json.json, so the tissue image cannot be laid under the spots.")
-    except (OSError, EOFError, ValueError, TypeError, AttributeError) as error:
+    except (*DAMAGE, ValueError, TypeError, AttributeError) as error:
         log.warning("scalefactors_json.json cannot be read (%s): going on without the image.", one_line(error))
     for name in ("hires", "lowres"):
         if name not in beside:
             continue
         try:
-            with _opened(beside[name]) as file:
+            with opened(beside[name]) as file:
                 image = matplotlib.image.imread(file, format="png")
         except Exception as error:  # pillow raises many types for damaged images
             log.warning("The image %s cannot be read (%s): going on without it.", beside[name].name, one_line(error))

@@ -84,7 +84,8 @@ def _how_much(root: Path) -> int:
     """
     found = _parts(root)
     counted = any(_counts(own) for own in found.values())
-    hint = (root / "spatial").is_dir() or any(_placed(own) or "packed bins" in own for own in found.values())
+    spatial = any(path.name == "spatial" and path.is_dir() for path in entries(root))
+    hint = spatial or any(_placed(own) or "packed bins" in own for own in found.values())
     if counted and any("packed spatial" in own for own in found.values()):
         return 2
     return hint + (hint and counted)

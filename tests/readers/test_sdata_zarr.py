@@ -93,6 +93,14 @@ def test_one_of_several_tables(spatialdata, tmp_path, caplog):
     assert source(str(path), "ST").read().obsm["spatial"][0, 0] == 1
 
 
+def test_elements_that_are_not_as_the_table_says(spatialdata, tmp_path):
+    tables = {"table": table_of(spatialdata, ["a"] * 2, [1, 2])}
+    shapes = {"a": circles(spatialdata, [[1, 1], [2, 2]], [1, 1])}  # two of the same name
+    path = write(spatialdata, tmp_path / "s.zarr", tables, shapes=shapes)
+    with pytest.raises(UserError, match="The positions of the cells in .* cannot be told"):
+        source(str(path), "ST").read()
+
+
 def test_without_spatialdata_or_with_a_damaged_store(tmp_path, monkeypatch):
     (tmp_path / "tables").mkdir()
     assert sdata_zarr.locate(tmp_path) is None

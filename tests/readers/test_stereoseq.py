@@ -87,7 +87,7 @@ def test_the_nearest_squares_where_50_cannot_be_made(tmp_path, caplog):
     write_squares(tmp_path / "SS2.gef", (100,))
     adata = source(str(tmp_path / "SS2.gef"), "ST").read()
     assert adata.X.toarray().tolist() == [[7, 24]] and adata.obsm["spatial"].tolist() == [[100, 200]]
-    assert "SS2.gef has squares of 100 DNBs: those of 100 are read." in caplog.text
+    assert "SS2.gef has squares of 100 DNBs a side: those of 100 are read." in caplog.text
 
 
 @pytest.mark.parametrize("task", ["SC", "ST"])

@@ -207,6 +207,10 @@ def test_what_is_still_packed_is_said(tissue, tmp_path):
     (tmp_path / "hd" / "Visium_HD_binned_outputs.tar.gz").touch()
     with pytest.raises(UserError, match="binned_outputs.tar.gz is still packed"):
         read(tmp_path / "hd")
+    sample = write_visium(tissue, tmp_path / "other")
+    (sample / "filtered_feature_bc_matrix.h5").rename(sample / "filtered_feature_bc_matrix.tar.gz")
+    with pytest.raises(UserError, match="filtered_feature_bc_matrix.tar.gz is still packed"):
+        read(sample)
 
 
 CORNERS = {  # of cells 1 to 4, with the first corner repeated at the end as GeoJSON wants it
