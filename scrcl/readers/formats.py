@@ -45,13 +45,18 @@ class Format(NamedTuple):
 
 # Folders of other platforms hold 10x matrices too, so theirs stand before 10x; h5ad takes what is damaged HDF5.
 FORMATS = {
-    "visium": Format("Visium and Visium HD folders", "visium"),
+    "visium": Format("Visium (HD)", "visium"),
+    "xenium": Format("Xenium", "xenium"),
+    "cosmx": Format("CosMx", "cosmx"),
+    "merscope": Format("MERSCOPE", "merscope"),
+    "stereoseq": Format("Stereo-seq (GEF)", "stereoseq"),
+    "spatialdata": Format("SpatialData zarr", "sdata_zarr"),
     "h5mu": Format("h5mu", "h5mu"),
     "loom": Format("loom", "loom"),
     "zarr": Format("AnnData zarr", "anndata_zarr"),
     "h5ad": Format("h5ad", "h5ad"),
-    "10x": Format("10x matrices (HDF5, or mtx with its two lists)", "tenx"),
-    "table": Format("tables of numbers (csv, tsv, txt)", "text_matrix"),
+    "10x": Format("10x (h5 or mtx)", "tenx"),
+    "table": Format("tables of numbers", "text_matrix"),
 }
 
 
