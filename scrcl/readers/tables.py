@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from scrcl.messages import UserError, log, one_line
-from scrcl.readers import text
+from scrcl.readers import packed, text
 
 # Ways in which programs change barcodes, each with its words
 CHANGES: dict[str, Callable[[str], str]] = {
@@ -38,8 +38,9 @@ def read_table(path: Path, what: str) -> pd.DataFrame:
     """
     likely = "," if ".csv" in map(str.lower, path.suffixes) else "\t"
     try:
-        packed = text.unpacked(path)
-        content = packed.decode(text.encoding(packed))
+        with packed.opened(path) as file:
+            raw = file.read()
+        content = raw.decode(text.encoding(raw))
         separator = text.separator(content[: text.LOOKED_AT].splitlines()[:50], likely)
         table = pd.read_csv(io.StringIO(content), sep=separator, dtype={0: str})
     except Exception as error:  # pandas and the unpackers raise many types for missing and damaged files

@@ -1,42 +1,14 @@
-"""Read text files of any encoding and packing, and find out what separates their fields."""
+"""Find out how a text is encoded, and what separates its fields."""
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
-import lzma
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 SEPARATORS = (",", "\t", ";", "|", " ")
-PACKINGS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}  # by how a file begins
 BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 LOOKED_AT = 100_000  # bytes
-
-
-def unpacked(path: Path, size: int = -1) -> bytes:
-    """Return the content of a file, unpacked if it is packed.
-
-    Parameters
-    ----------
-    path
-        The file.
-    size
-        How many bytes to return; -1 for all.
-
-    Raises
-    ------
-    OSError, EOFError, lzma.LZMAError, zlib.error
-        When the file cannot be read.
-    """
-    with path.open("rb") as file:
-        start = file.read(8)
-    opened = next((how for mark, how in PACKINGS.items() if start.startswith(mark)), open)
-    with opened(path, "rb") as file:
-        return file.read(size)
 
 
 def encoding(content: bytes) -> str:
