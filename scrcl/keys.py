@@ -43,7 +43,7 @@ GENE_SYMBOLS = (  # var, without case, separators and plural
     *("genesymbol", "symbol", "featurename", "genename", "externalgenename", "hgncsymbol", "mgisymbol"),
     *("geneshortname", "hugosymbol", "geneid", "gene", "feature", "name"),
 )
-FEATURE_TYPES = ("feature_types", "feature_type", "feature_biotype")  # var, by 10x, muon and cellxgene
+FEATURE_TYPES = ("feature_types", "feature_type", "modality", "feature_biotype")  # var, by 10x, muon and cellxgene
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ def without_home(text: str) -> str:
 
 
 def whole_path(path: Path) -> str:
-    """Return the absolute path, with `~` for the home folder."""
-    return without_home(str(path.resolve()))
+    """Return the absolute path, with `~` for the home folder; a link keeps its own name."""
+    return without_home(os.path.abspath(path))
 
 
 def in_notebook() -> bool:

@@ -28,7 +28,6 @@ from scrcl.disk import hdf5
 from scrcl.keys import Keys
 from scrcl.messages import UserError
 from scrcl.plot import style
-from scrcl.readers import visium
 from scrcl.readers.simulated import layered_tissue
 from scrcl.recipes import RECIPES
 from scrcl.result import Result, summary
@@ -115,15 +114,14 @@ def whole(tmp_path_factory):
     write_visium(spots, folder / "visium")
     spots.obs[["ground_truth"]].to_csv(folder / "visium" / "metadata.tsv", sep="\t", index_label="barcode")
     shutil.copytree(folder / "visium", folder / "mtx")
-    (folder / "mtx" / visium.POSITIONS[1]).unlink(missing_ok=True)
     write_mtx(spots, folder / "mtx")
     return folder
 
 
 def write_mtx(adata: ad.AnnData, folder: Path) -> None:
     """The matrix as Cell Ranger's folder of three packed texts, the positions as parquet, in place of h5 and csv."""
-    (folder / f"{visium.MATRIX}.h5").unlink()
-    matrix = folder / visium.MATRIX
+    (folder / "filtered_feature_bc_matrix.h5").unlink()
+    matrix = folder / "filtered_feature_bc_matrix"
     matrix.mkdir()
     genes = [f"ENSG{i}\t{name}\tGene Expression" for i, name in enumerate(adata.var_names)]
     for name, lines in (("barcodes", adata.obs_names), ("features", genes)):

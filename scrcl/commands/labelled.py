@@ -183,10 +183,10 @@ def find_run(settings: MarkerSettings) -> Run | None:
 def _is_of(run: Run, settings: MarkerSettings) -> bool:
     """Return whether a run is of the file that the settings mean, if they mean one, and not only of the same name."""
     given, of_run = Path(settings.dataset), Path(run.settings["dataset"]).expanduser()
-    if given.resolve() == of_run or (given.name == settings.dataset and not os.path.exists(given)):
+    if given.resolve() == of_run.resolve() or (given.name == settings.dataset and not os.path.exists(given)):
         return True
     path = readers.source(settings.dataset, settings.task).path
-    return path is None or path.resolve() == of_run
+    return path is None or path.resolve() == of_run.resolve()
 
 
 def read_cells(settings: MarkerSettings, source: readers.Source) -> tuple[ad.AnnData, str, str]:

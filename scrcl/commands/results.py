@@ -168,7 +168,7 @@ def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | 
     if source is None:
         origin = {"file": result.settings.dataset}
     else:
-        asked, found = Path(result.settings.dataset).resolve(), source.resolve()
+        asked, found = (Path(os.path.abspath(path)) for path in (result.settings.dataset, source))
         # A folder keeps its own name, not that of the folder found within it.
         settings["dataset"] = whole_path(asked if found.is_relative_to(asked) else found)
         origin = {"file": without_home(str(source)), "sha256": dict(hashes or {})}

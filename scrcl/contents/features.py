@@ -12,7 +12,7 @@ from scrcl.keys import FEATURE_TYPES
 from scrcl.messages import log
 
 Features = Literal["genes", "all"]
-GENES = ("gene expression", "gene", "rna")  # in the words of 10x, cellxgene and muon
+GENES = ("gene expression", "gene", "rna", "gex")  # in the words of 10x, cellxgene and muon
 OTHERS = (
     *("antibody capture", "crispr guide capture", "multiplexing capture", "antigen capture", "custom", "peaks"),
     *("protein expression", "protein", "prot", "adt", "hto", "spike-in", "negative control probe", "genomic control"),

@@ -234,7 +234,11 @@ def test_results_carry_the_given_name_of_a_link(capsys, tmp_path, counts, own_ho
     counts.write_h5ad(tmp_path / "target.h5ad")
     (tmp_path / "given.h5ad").symlink_to(tmp_path / "target.h5ad")
     assert run("cells", capsys, tmp_path / "given.h5ad", *QUICK)[0] == 0
-    assert (own_home / "results" / "SC" / "given" / "labels.csv").exists()
+    out = own_home / "results" / "SC" / "given"
+    first = (out / "labels.csv").read_bytes()
+    assert run("cells", capsys, "--config", out / "config.yaml")[0] == 0  # under its own name again
+    assert (out / "labels.csv").read_bytes() == first and not (out.parent / "target").exists()
+    assert run("markers", capsys, tmp_path / "given.h5ad")[0] == 0
 
 
 def test_the_bundled_set_is_real_and_labelled():
