@@ -13,7 +13,7 @@ USAGE = """Find spatial domains in tissue.
 
 {prog} --demo                             # a small simulated tissue
 {prog} --dataset 151673                   # datasets/stdata/DLPFC/151673, a Visium folder
-{prog} path/to/outs                       # any Visium or Visium HD folder; annotation is not needed
+{prog} path/to/outs                       # a folder of Visium, Xenium, CosMx, ...; annotation is not needed
 {prog} my_spots.h5ad                      # obsm['spatial'], or x and y in obs
 {prog} --dataset 151673 --config paper    # the published settings"""
 
