@@ -123,7 +123,7 @@ def _named(table: pd.DataFrame, usual: Sequence[str], what: str) -> pd.DataFrame
     Symbols of genes repeat, so the first of the usual names is taken for genes; names of cells must be unique.
     """
     known = [name for name in usual if name in table and (what == "genes" or table[name].is_unique)]
-    texts = [name for name in table if table[name].dtype == object and table[name].is_unique]
+    texts = [name for name in table if not pd.api.types.is_numeric_dtype(table[name].dtype) and table[name].is_unique]
     best = next(iter([*known, *texts, *(name for name in usual if name in table)]), None)
     if best is None:
         log.warning("The %s have no names, so they are numbered; their attributes are %s.", what, ", ".join(table))

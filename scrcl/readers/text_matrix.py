@@ -171,6 +171,6 @@ def _late_text(path: Path, layout: Layout) -> frozenset[int]:
     """Return the columns that hold text where the first lines have numbers or nothing."""
     found: set[int] = set()
     for chunk in _chunks(path, layout, None):
-        texts = [i for i in chunk if chunk[i].dtype == object and i not in layout.texts]
+        texts = [i for i in chunk if not pd.api.types.is_numeric_dtype(chunk[i].dtype) and i not in layout.texts]
         found |= {i for i in texts if not chunk[i].dropna().map(str).map(is_number).all()}
     return frozenset(found)

@@ -51,7 +51,7 @@ def test_every_type_can_be_written_and_reads_the_same(tmp_path):
 
 
 def test_a_plain_table_is_not_copied():
-    obs = simulate(10, 5).obs
+    obs = plain(simulate(10, 5).obs)  # pandas 3 has texts of its own type in any table
     assert plain(obs) is obs
     assert plain(plain(odd_table())).equals(plain(odd_table()))
 

@@ -61,7 +61,7 @@ def test_stores_of_something_else(tmp_path):
     """SpatialData keeps its AnnData in tables/."""
     root = zarr.open_group(tmp_path / "spatial.zarr", mode="w")
     root.create_group("images")
-    ad.io.write_elem(root, "tables/table", simulate(5, 5))
+    ad.io.write_elem(root.create_group("tables"), "table", simulate(5, 5))
     assert anndata_zarr.locate(tmp_path / "spatial.zarr") is None
     assert anndata_zarr.locate(tmp_path / "spatial.zarr" / "tables" / "table") is not None
     (tmp_path / "notes.zip").write_bytes(b"PK\x03\x04 no more")

@@ -32,7 +32,8 @@ def whole(tmp_path_factory):
         file.create_dataset("matrix", data=adata.X.toarray().T, compression="gzip")
         file["row_attrs/Gene"], file["col_attrs/CellID"] = list(adata.var_names), list(adata.obs_names)
     with h5py.File(folder / "in.h5mu", "w") as file:
-        for name, item in (("mod/rna", adata), ("obs", adata.obs), ("var", adata.var)):
+        write_elem(file.create_group("mod"), "rna", adata)
+        for name, item in (("obs", adata.obs), ("var", adata.var)):
             write_elem(file, name, item)
     adata.write_zarr(folder / "in.zarr")
     adata.to_df().to_csv(folder / "in.csv")
