@@ -89,7 +89,7 @@ def _elements(spatialdata: Any, path: Path, *kinds: str) -> Any:
     """Read the elements of some kinds only; images and transcripts are large."""
     try:
         with warnings.catch_warnings():  # of elements that were not asked for, and of earlier versions of the format
-            warnings.simplefilter("ignore")
+            warnings.filterwarnings("ignore", module=r"(spatialdata|ome_zarr|zarr|anndata)")
             return spatialdata.read_zarr(path, selection=kinds)
     except Exception as error:  # zarr, anndata and geopandas raise many types for damaged stores
         raise UserError(

@@ -26,7 +26,8 @@ COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 ABOUT = re.compile(
     r"chr(om(osome)?)?|start|end|strand|length|gene_?length|entrez(_?id)?|entrezgene(_id)?|x|y|x_centroid|y_centroid|"
     r"n(count|feature)_\w+|n_?(counts|genes|umis?)|n_genes_by_counts|total_counts|pct_counts_\w+|"
-    r"percent[._]?(mt|mito|ribo)|(seurat_)?clusters?|leiden|louvain|umap_?\d|tsne_?\d|pc_?\d+|batch|array_(row|col)|in_tissue",
+    r"percent[._]?(mt|mito|ribo)|(seurat_)?clusters?|leiden|louvain|umap_?\d|tsne_?\d|pc_?\d+|batch|"
+    r"array_(row|col)|in_tissue",
     re.IGNORECASE,
 )
 

@@ -13,7 +13,8 @@ from scrcl.messages import UserError
 from scrcl.readers import text
 from scrcl.readers.tables import joined, read_table
 
-TABLE = pd.DataFrame({"barcode": [f"AAAC{i}-1" for i in range(10)], "type": ["T, CD4+", "B", "Löwe", "a;b", "x|y"] * 2})
+TYPES = ["T, CD4+", "B", "Löwe", "a;b", "x|y"] * 2
+TABLE = pd.DataFrame({"barcode": [f"AAAC{i}-1" for i in range(10)], "type": TYPES})
 BARCODES = pd.Index(TABLE["barcode"])
 
 
