@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from scrcl.annotate import write_cells
-from scrcl.cluster import consensus, number, scores
+from scrcl.cluster import consensus, number, scores, views
 from scrcl.cluster.agreement import agreement_with_graph
 from scrcl.cluster.embedding import embedding
 from scrcl.cluster.number import Number
@@ -250,7 +250,8 @@ def partition(
 ) -> tuple[np.ndarray, str]:
     """Cluster with one seed.
 
-    A method may give several partitions, and 'joint-or-pcs' clusters both the joint embedding and the PCs alone. Of
+    With 'views', all partitions of all views vote. Otherwise a method may give several partitions, and 'joint-or-pcs'
+    clusters both the joint embedding and the PCs alone. Of
     several partitions, the one that agrees best with the cell graph is kept, the first of equals.
 
     Parameters
@@ -270,6 +271,9 @@ def partition(
     -------
     Labels, [N] integers, and what was clustered, for people to read.
     """
+    if settings.embedding == "views":
+        labels, tried = views.vote(views.all_views(found, prepared.views, prepared.order), n_clusters, settings, seed)
+        return labels, f"a vote of {len(tried)} partitions, of {len(prepared.views) + 2} views"
     tried: dict[str, np.ndarray] = {}
     for choice in ("joint", "pcs") if settings.embedding == "joint-or-pcs" else (settings.embedding,):
         points = embedding(found, prepared.pcs, choice, prepared.order)

@@ -25,7 +25,7 @@ ONE_SEED_BEYOND = 50_000  # cells, beyond which one seed is the default
 Task = Literal["SC", "ST"]
 EncoderInput = Literal["scaled", "uncentred", "lognorm", "counts"]
 Values = Literal["auto", "counts", "lognorm", "log2", "log10"]
-Embedding = Literal["joint-or-pcs", "joint", "joint-refined", "encoder", "refined", "pcs"]
+Embedding = Literal["views", "joint-or-pcs", "joint", "joint-refined", "encoder", "refined", "pcs"]
 
 FIELDS = {
     "dataset": Field("data", "name in {folder}, or path: {formats}", is_path=True),
@@ -104,12 +104,13 @@ FIELDS = {
     "embedding": Field(
         "clustering",
         "what to cluster: [E1|E2] (joint) or [Z1|Z2] joined with the PCs at equal variance, or any alone; "
-        "joint-or-pcs: per seed the joint one or the PCs, whichever's labels agree better with the cell graph",
+        "joint-or-pcs: per seed the joint one or the PCs, whichever's labels agree better with the cell graph; "
+        "views (tissue): per seed the vote of many partitions, of PCs at three scales and of the encoder",
     ),
     "mixture_dims": Field(
         "clustering",
         "leading components that the mixture sees, at most one per 15 cells; of several numbers, per seed the one "
-        "whose labels agree best with the cell graph",
+        "whose labels agree best with the cell graph (views: all of them vote)",
         at_least=1,
     ),
     "mixture_rounds": Field(
@@ -319,6 +320,8 @@ class CellSettings(Recipe):
         super().check()
         if self.n_neighbors < 2:
             raise UserError("--n-neighbors counts the cell itself and must be at least 2.")
+        if self.embedding == "views":
+            raise UserError("--embedding views needs positions; for cells add --embedding joint-or-pcs.")
 
 
 @dataclass
@@ -379,8 +382,8 @@ class TissueSettings(Recipe):
     consistency: Literal["published", "scale-free"] = "published"
     # Clustering
     n_clusters: str = "auto"
-    embedding: Embedding = "joint"
-    mixture_dims: list[int] = list_of(20)
+    embedding: Embedding = "views"
+    mixture_dims: list[int] = list_of(10, 20)
     mixture_rounds: int = 0
     cluster_method: str = "gmm"
     refine_neighbors: int = 6

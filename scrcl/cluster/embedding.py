@@ -20,14 +20,16 @@ def embedding(found: Embedded, pcs: np.ndarray, choice: str, order: np.ndarray |
         'encoder' is [E1 | E2], and 'refined' is [Z1 | Z2], as in the paper. 'pcs' is the PCs alone. 'joint' and
         'joint-refined' join either of the first two with the PCs, each half centred and scaled to a total variance of
         1. The PCs bring back how much a cell expresses, and the differences of rare types that the graph has smoothed
-        away. In 'joint' the rows of E are shortened (`shortened_rows`). 'joint-or-pcs' means 'joint' here.
+        away. In 'joint' the rows of E are shortened (`shortened_rows`). 'joint-or-pcs' and
+        'views' mean 'joint' here.
     order
         [N], the order of the cells in `found`; None when it is the order of `pcs`.
     """
     if choice == "pcs":
         return pcs
     points = found.refined if choice in ("refined", "joint-refined") else found.encoder
-    if choice in ("joint", "joint-or-pcs"):
+    choice = "joint" if choice in ("joint-or-pcs", "views") else choice
+    if choice == "joint":
         points = shortened_rows(points, found.lengths)
     if order is not None:
         in_order = np.empty_like(points)

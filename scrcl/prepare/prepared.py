@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import anndata as ad
@@ -50,6 +50,8 @@ class Prepared:
         `cells`.
     section_key
         The obs column that tells sections apart, or 'none'.
+    views
+        [N, d] by name, further views to cluster that need no training; empty where the recipe asks for none.
     """
 
     cells: ad.AnnData
@@ -61,6 +63,7 @@ class Prepared:
     block: int = 0
     order: np.ndarray | None = None
     section_key: str = "none"
+    views: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def graph(self) -> sparse.csr_matrix:

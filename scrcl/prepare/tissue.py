@@ -6,13 +6,15 @@ import anndata as ad
 import numpy as np
 import scanpy as sc
 from scipy import sparse
+from sklearn.decomposition import PCA
 
 from scrcl.contents.places import placed, section_members, sections
 from scrcl.contents.several import section_key
 from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS, SPATIAL, SPATIAL_PCS, SPATIAL_WEIGHT
 from scrcl.messages import log
-from scrcl.prepare import graphs
+from scrcl.prepare import genes, graphs
 from scrcl.prepare.features import Features
+from scrcl.prepare.plan import Plan
 from scrcl.prepare.prepared import (
     Matrix,
     Prepared,
@@ -23,8 +25,11 @@ from scrcl.prepare.prepared import (
     preprocessed,
 )
 from scrcl.recipes import TissueSettings
-from scrcl.runtime import Stopwatch
+from scrcl.runtime import Stopwatch, limited_threads
 
+RINGS = (6, 18)  # spots in the first ring of a hexagonal grid, and in two
+VIEW_DIMS = 50  # components that are kept of a view
+TINY = np.finfo(np.float32).tiny
 MORAN_VALUES = 100_000_000  # most values made dense at a time
 
 
@@ -77,9 +82,51 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
         weighing = {"weigh": weigh} if settings.gene_weights == "spatial" else {}
         inputs = pcs_and_inputs(cells, settings, planned, **weighing)
         cells.obsm[SPATIAL_PCS] = graphs.neighbour_mean(cells.obsm[PCS], graph)
+        views = _views(cells, settings, planned, members) if settings.embedding == "views" else {}
         inputs, order = in_training_order(inputs, graph)
     joined = cells.obsm[SPATIAL_PCS]
-    return Prepared(cells, inputs, joined, known, values, smoothing_graph, planned.block, order, key)
+    return Prepared(cells, inputs, joined, known, values, smoothing_graph, planned.block, order, key, views)
+
+
+def _views(
+    cells: ad.AnnData, settings: TissueSettings, planned: Plan, members: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Return PCs at three scales, of weighted genes and of genes as they are; only the latter if none are weighted."""
+    found = {}
+    if settings.gene_weights == "spatial":
+        found["weighted genes"] = at_scales(cells.obsm[PCS], cells.obsm[SPATIAL], members)
+    values = (genes.sparse_encoder_values if planned.block else genes.encoder_values)(cells, "scaled")
+    plain = genes.principal_components(values, settings.n_pcs)
+    return found | {"genes": at_scales(plain, cells.obsm[SPATIAL], members)}
+
+
+def at_scales(points: np.ndarray, places: np.ndarray, sections: np.ndarray | None = None) -> np.ndarray:
+    """Return the leading components of points beside their means over the first ring of spots and over two rings.
+
+    A spot has 6 spots in its first ring and 18 in two, on Visium's grid and about so elsewhere. Each scale has the same
+    total variance.
+
+    Parameters
+    ----------
+    points
+        [N, d].
+    places
+        [N, 2 or 3], the positions of the spots.
+    sections
+        [N], the section of each spot; None for a single section.
+
+    Returns
+    -------
+    [N, up to VIEW_DIMS] float32.
+    """
+    scales = [points, *(graphs.neighbour_mean(points, graphs.nearest_spots(places, k, sections)) for k in RINGS)]
+    centred = [scale - scale.mean(axis=0) for scale in scales]
+    side_by_side = np.hstack([scale / max(np.sqrt(scale.var(axis=0).sum()), TINY) for scale in centred])
+    n_dims = min(VIEW_DIMS, *side_by_side.shape)
+    with limited_threads(1):  # so that the order of sums does not depend on the number of threads
+        return (
+            PCA(n_dims, svd_solver="covariance_eigh").fit_transform(side_by_side.astype(np.float64)).astype(np.float32)
+        )
 
 
 def spatial_weights(

@@ -1,0 +1,86 @@
+"""Cluster several views of the same spots, each in several ways, and let all partitions vote.
+
+Which genes, which neighbourhood and which clusterer suit a tissue differs from tissue to tissue, and nothing that can
+be measured without labels tells beforehand. What the partitions agree on does not hang on any of these choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+from scrcl.cluster import consensus
+from scrcl.cluster.embedding import shortened_rows, unit_variance
+from scrcl.cluster.methods.mixture import leading_components
+from scrcl.cluster.partition import by_size, require_enough, sample, unfinished_starts_expected
+from scrcl.method.training import Embedded
+from scrcl.methods import METHODS
+from scrcl.runtime import limited_threads
+
+DIMS = 20  # components of a view that k-means sees
+STARTS = 10  # of k-means; the best by its own objective is kept
+
+
+def all_views(found: Embedded, fixed: Mapping[str, np.ndarray], order: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Return the views of one seed: those that need no training, the encoder alone, and the encoder beside the first.
+
+    Parameters
+    ----------
+    found
+        The trained embeddings.
+    fixed
+        [N, d] by name, in the order of the cells; the first is the one that the encoder's genes belong to.
+    order
+        [N], the order of the cells in `found`; None when it is that of `fixed`.
+    """
+    encoder = shortened_rows(found.encoder, found.lengths)
+    if order is not None:
+        in_order = np.empty_like(encoder)
+        in_order[order] = encoder
+        encoder = in_order
+    first = next(iter(fixed.values()))
+    beside = np.hstack([unit_variance(encoder), unit_variance(first)])
+    return {**fixed, "encoder": encoder, "encoder beside expression": beside}
+
+
+def vote(
+    views: Mapping[str, np.ndarray], n_clusters: int, settings: Any, seed: int
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Cluster every view in every way, and return the labels that the partitions agree on, and the partitions.
+
+    The ways are those of the settings' method, and for the mixture also k-means, which cuts large clusters where the
+    mixture gives clusters to a few spots far out.
+
+    Parameters
+    ----------
+    views
+        [N, d] by name.
+    n_clusters, seed
+        As for the clustering methods.
+    settings
+        The recipe.
+
+    Returns
+    -------
+    [N] integers, 0 the largest cluster; and the partitions by view and way.
+    """
+    partitions: dict[str, np.ndarray] = {}
+    for name, points in views.items():
+        leading = leading_components(points, max(DIMS, *settings.mixture_dims))
+        ways = METHODS[settings.cluster_method].partitions(leading, n_clusters, seed, settings)
+        if settings.cluster_method == "gmm":
+            ways["k-means"] = _kmeans(leading[:, :DIMS], n_clusters, seed)
+        partitions |= {f"{name}, {way}": labels for way, labels in ways.items()}
+    return consensus.consensus(list(partitions.values()), n_clusters), partitions
+
+
+@limited_threads(1)  # so that the order of sums does not depend on the number of threads
+def _kmeans(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """Return k-means' partition, fitted on a random part where there are many points."""
+    require_enough(points, n_clusters)
+    with unfinished_starts_expected():
+        model = KMeans(n_clusters, n_init=STARTS, random_state=seed).fit(sample(points, n_clusters, seed))
+        return by_size(model.predict(points))
