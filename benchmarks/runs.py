@@ -35,8 +35,8 @@ def of_recipe(data: DataSet, variant: Variant, seeds: list[int]) -> dict[str, pd
     for seed in seeds:
         embedded = training.embed(model_of(data, inputs, settings, variant.without, n_clusters, seed), inputs)
         embedded = equally_long(embedded) if variant.unit_rows else embedded
-        found[seed], _ = partition(embedded, prepared, n_clusters, settings, seed)
-    labels, _, _ = agree(found, prepared, n_clusters)
+        found[seed] = partition(embedded, prepared, n_clusters, settings, seed).labels
+    labels, _, _ = agree(found, prepared, n_clusters, np.stack(list(found.values())))
     return {"": labels[OURS.labels], **{str(seed): labels[f"seed_{seed}"] for seed in seeds}}
 
 
@@ -51,7 +51,7 @@ def as_published(data: DataSet, settings: CellSettings | TissueSettings, seed: i
     for epoch in range(1, settings.epochs + 1):
         training.step(model, inputs, optimizer, objective_of(settings))
         if epoch % ORACLE_EVERY == 0:
-            found, _ = partition(training.embed(model, inputs), prepared, n_clusters, settings, seed)
+            found = partition(training.embed(model, inputs), prepared, n_clusters, settings, seed).labels
             labels = as_labels(found, prepared)
             likes = score(labels, prepared.known)[ORACLE_BY[data.task]]
             if likes > best:

@@ -128,7 +128,9 @@ def train_and_cluster(
         for seed in settings.seeds
     }
     with watch("cluster"):
-        labels, confidence, chosen = agree({seed: own.labels for seed, own in found.items()}, prepared, n_clusters.n)
+        voters = np.concatenate([own.voters for own in found.values()])
+        of_seeds = {seed: own.labels for seed, own in found.items()}
+        labels, confidence, chosen = agree(of_seeds, prepared, n_clusters.n, voters)
     # Embedded once more, since keeping the embeddings of all seeds could fill the memory.
     model = training.restored_model(found[chosen].model, inputs, architecture_of(settings, n_clusters.n))
     points = embedding(training.embed(model, inputs), prepared.pcs, settings.embedding, prepared.order)
@@ -169,6 +171,8 @@ class SeedResult(NamedTuple):
     ----------
     labels
         [N] integers, 0 the largest cluster.
+    voters
+        [partitions, N] integers, the partitions that the labels are a vote of; the labels themselves if there was none.
     clustered
         What was clustered, for people to read.
     model
@@ -178,6 +182,7 @@ class SeedResult(NamedTuple):
     """
 
     labels: np.ndarray
+    voters: np.ndarray
     clustered: str
     model: dict[str, torch.Tensor]
     history: list[dict[str, float]]
@@ -213,10 +218,11 @@ def run_seed(
     with watch("train"):
         fitted = training.fit(inputs, architecture, *how, seed=seed, on_epoch=on_epoch, checkpoints=checkpoints)
     with watch("cluster"):
-        labels, words = partition(training.embed(fitted.model, inputs), prepared, n_clusters, settings, seed)
+        own = partition(training.embed(fitted.model, inputs), prepared, n_clusters, settings, seed)
     state = {name: value.cpu() for name, value in fitted.model.state_dict().items()}
-    found = SeedResult(labels, words, state, fitted.history)
-    checkpoints.keep_seed(seed, found._asdict() | {"labels": torch.as_tensor(labels)})
+    found = SeedResult(own.labels, own.voters, own.clustered, state, fitted.history)
+    arrays = {name: torch.as_tensor(getattr(found, name)) for name in ("labels", "voters")}
+    checkpoints.keep_seed(seed, found._asdict() | arrays)
     return found
 
 
@@ -227,7 +233,7 @@ def kept_seed(checkpoints: Checkpoints, seed: int, on_epoch: OnEpoch) -> SeedRes
         return None
     for record in kept["history"]:
         on_epoch(record)
-    return SeedResult(**kept | {"labels": kept["labels"].numpy()})
+    return SeedResult(**kept | {name: kept[name].numpy() for name in ("labels", "voters")})
 
 
 def architecture_of(settings: CellSettings | TissueSettings, n_clusters: int) -> Architecture:
@@ -245,14 +251,22 @@ def schedule_of(settings: CellSettings | TissueSettings) -> Schedule:
     return Schedule(**{name: getattr(settings, name) for name in Schedule._fields})
 
 
+class Partition(NamedTuple):
+    """The labels of one seed, with what they are from: `SeedResult` says what each is."""
+
+    labels: np.ndarray
+    voters: np.ndarray
+    clustered: str
+
+
 def partition(
     found: Embedded, prepared: Prepared, n_clusters: int, settings: CellSettings | TissueSettings, seed: int
-) -> tuple[np.ndarray, str]:
+) -> Partition:
     """Cluster with one seed.
 
     With 'views', all partitions of all views vote. Otherwise a method may give several partitions, and 'joint-or-pcs'
-    clusters both the joint embedding and the PCs alone. Of
-    several partitions, the one that agrees best with the cell graph is kept, the first of equals.
+    clusters both the joint embedding and the PCs alone; then the one that agrees best with the cell graph is kept, the
+    first of equals.
 
     Parameters
     ----------
@@ -269,28 +283,31 @@ def partition(
 
     Returns
     -------
-    Labels, [N] integers, and what was clustered, for people to read.
+    The labels, the partitions that voted, and what was clustered, for people to read.
     """
     if settings.embedding == "views":
-        labels, tried = views.vote(views.all_views(found, prepared.views, prepared.order), n_clusters, settings, seed)
-        return labels, f"a vote of {len(tried)} partitions, of {len(prepared.views) + 2} views"
+        of_seed = views.all_views(found, prepared.views, prepared.order)
+        labels, voters = views.vote(of_seed, n_clusters, settings, seed)
+        stacked = np.stack(list(voters.values())).astype(np.int32)
+        return Partition(labels, stacked, f"a vote of {len(voters)} partitions of {len(of_seed)} views")
     tried: dict[str, np.ndarray] = {}
     for choice in ("joint", "pcs") if settings.embedding == "joint-or-pcs" else (settings.embedding,):
         points = embedding(found, prepared.pcs, choice, prepared.order)
         for how, labels in METHODS[settings.cluster_method].partitions(points, n_clusters, seed, settings).items():
             tried[", ".join(filter(None, (choice, how)))] = labels
-    if len(tried) == 1:
-        ((words, labels),) = tried.items()
-        return labels, words
-    # Rounded, so that the last bits do not decide between equals.
-    agreements = np.round([agreement_with_graph(labels, prepared.graph) for labels in tried.values()], 12)
-    told = "; ".join(f"{words} {agreement:.4f}" for words, agreement in zip(tried, agreements))
-    log.info("Seed %d, agreement of labels with the cell graph: %s.", seed, told)
-    words = list(tried)[int(agreements.argmax())]
-    return tried[words], words
+    words = next(iter(tried))
+    if len(tried) > 1:
+        # Rounded, so that the last bits do not decide between equals.
+        agreements = np.round([agreement_with_graph(labels, prepared.graph) for labels in tried.values()], 12)
+        told = "; ".join(f"{name} {agreement:.4f}" for name, agreement in zip(tried, agreements))
+        log.info("Seed %d, agreement of labels with the cell graph: %s.", seed, told)
+        words = list(tried)[int(agreements.argmax())]
+    return Partition(tried[words], tried[words][None], words)
 
 
-def agree(found: dict[int, np.ndarray], prepared: Prepared, n_clusters: int) -> tuple[pd.DataFrame, pd.Series, int]:
+def agree(
+    found: dict[int, np.ndarray], prepared: Prepared, n_clusters: int, voters: np.ndarray
+) -> tuple[pd.DataFrame, pd.Series, int]:
     """Combine the labels of all seeds into the final labels.
 
     Parameters
@@ -301,6 +318,8 @@ def agree(found: dict[int, np.ndarray], prepared: Prepared, n_clusters: int) -> 
         The data set.
     n_clusters
         How many clusters were asked for.
+    voters
+        [partitions, N] integers, all partitions of all seeds; their share that agrees is the confidence.
 
     Returns
     -------
@@ -316,8 +335,9 @@ def agree(found: dict[int, np.ndarray], prepared: Prepared, n_clusters: int) -> 
             columns[name + UNSMOOTHED] = unsmoothed[name]
         columns[name] = labels
     *of_seeds, final = smoothed.values()
-    # One seed agrees with itself, which says nothing.
-    share = consensus.confidence(of_seeds, final) if len(of_seeds) > 1 else np.float32("nan")
+    # A single partition agrees with itself, which says nothing.
+    agreeing = [consensus.smoothed(labels, prepared.smoothing_graph) for labels in voters] if len(voters) > 1 else []
+    share = consensus.confidence(agreeing, final) if agreeing else np.float32("nan")
     barcodes = prepared.cells.obs_names
     confidence = pd.Series(share, index=barcodes, name=OURS.confidence)
     nearest = list(found)[consensus.nearest(of_seeds, final)]

@@ -20,7 +20,7 @@ NAME = "checkpoint"  # the folder, within the folder of the results
 SETTINGS, TRAINING = "settings.json", "training.pt"
 OWN_FILES = re.compile(r"settings\.json|training\.pt|seed_\d+\.pt|\.(settings\.json|training\.pt|seed_\d+\.pt)-\d+")
 STATE = {"seed", "epoch", "history", "model", "optimizer", "random", "random_cuda"}
-SEED = {"labels", "clustered", "model", "history"}
+SEED = {"labels", "voters", "clustered", "model", "history"}
 
 
 class Checkpoints:

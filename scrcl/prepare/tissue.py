@@ -122,11 +122,9 @@ def at_scales(points: np.ndarray, places: np.ndarray, sections: np.ndarray | Non
     scales = [points, *(graphs.neighbour_mean(points, graphs.nearest_spots(places, k, sections)) for k in RINGS)]
     centred = [scale - scale.mean(axis=0) for scale in scales]
     side_by_side = np.hstack([scale / max(np.sqrt(scale.var(axis=0).sum()), TINY) for scale in centred])
-    n_dims = min(VIEW_DIMS, *side_by_side.shape)
+    pca = PCA(min(VIEW_DIMS, *side_by_side.shape), svd_solver="covariance_eigh")
     with limited_threads(1):  # so that the order of sums does not depend on the number of threads
-        return (
-            PCA(n_dims, svd_solver="covariance_eigh").fit_transform(side_by_side.astype(np.float64)).astype(np.float32)
-        )
+        return pca.fit_transform(side_by_side.astype(np.float64)).astype(np.float32)
 
 
 def spatial_weights(
