@@ -104,7 +104,8 @@ def find_cell_types(
     obs['scrcl']
         The labels, a categorical of strings, '0' the largest cluster; missing for cells without any count.
     obs['scrcl_confidence']
-        Share of the seeds that put the cell there, 0 to 1; missing with one seed.
+        Share of the seeds that put the cell there, 0 to 1; missing with one seed. Of spots, the share of the partitions
+        of all views and seeds.
     obs['scrcl_seed_5'], ...
         The labels of every seed.
     obsm['X_scrcl']

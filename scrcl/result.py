@@ -38,7 +38,8 @@ class Result:
         seed S, and last scrcl, the final labels, the consensus; where labels are smoothed, also those before it,
         NAME_unsmoothed.
     confidence
-        Share of the seeds that put the cell where the final labels do, missing as they are; all missing of one seed.
+        Share of all partitions of all seeds that put the cell where the final labels do, missing as they are; all
+        missing where there is a single partition.
     scores
         Per column of labels, as `scores.score` returns; empty without known types.
     chosen_seed
@@ -126,7 +127,7 @@ def metrics(result: Result) -> dict[str, Any]:
         "n_clusters_from": result.n_clusters_from,
         "chosen_seed": result.chosen_seed,
         "clustered": result.clustered,
-        "mean_confidence": float(result.confidence.mean()) if len(result.seeds) > 1 else None,
+        "mean_confidence": float(result.confidence.mean()) if result.confidence.notna().any() else None,
         "n_clusters_found": {name: result.labels[name].nunique() for name in result.labels},
         "scores": result.scores,
         **mean_and_sd(result),
@@ -155,11 +156,10 @@ def summary(result: Result) -> str:
     unit = result.settings.unit
     lines = [format_table(["", "clusters", "epochs", "loss", *scored], _score_rows(result, scored)), ""]
     if len(result.seeds) > 1:
+        lines.append("Final labels: the consensus of all seeds; known labels have no part in it.")
+    if result.confidence.notna().any():
         sure = (result.confidence.dropna() >= SURE).mean()
-        lines += [
-            "Final labels: the consensus of all seeds; known labels have no part in it.",
-            f"Confidence: {result.confidence.mean():.2f} on average; {sure:.0%} of {unit} at {SURE} or more.",
-        ]
+        lines.append(f"Confidence: {result.confidence.mean():.2f} on average; {sure:.0%} of {unit} at {SURE} or more.")
     clustered = Counter(result.clustered.values())
     if len(clustered) > 1 or result.settings.embedding == "joint-or-pcs":
         told = ", ".join(f"{words} ({n} of {clustered.total()} seeds)" for words, n in clustered.most_common())

@@ -13,7 +13,7 @@ from scrcl.messages import UserError
 from scrcl.prepare.tissue import prepare
 from scrcl.readers.simulated import layered_tissue
 from scrcl.recipes import TissueSettings
-from scrcl.result import Result, metrics
+from scrcl.result import Result, metrics, summary
 from scrcl.runtime import Stopwatch
 
 
@@ -53,6 +53,7 @@ def test_what_the_spots_of_a_run_hold(tissue, quick):
 
 def test_confidence_is_that_of_the_smoothed_labels(tissue, quick):
     """By hand: the share of the seeds whose labels, as they stand beside the final ones, agree with these."""
+    quick = quick | {"embedding": "joint", "mixture_dims": [20]}
     result = find(tissue, **(quick | {"seeds": [1, 2, 3]}))
     final = result.labels["scrcl"].astype(int).to_numpy()
     agree = []
@@ -64,6 +65,17 @@ def test_confidence_is_that_of_the_smoothed_labels(tissue, quick):
     assert np.allclose(result.confidence, np.mean(agree, axis=0)) and result.confidence.min() < 1
     alone = find(tissue, **quick)
     assert alone.confidence.isna().all() and metrics(alone)["mean_confidence"] is None
+
+
+def test_the_views_of_one_seed_give_a_confidence(tissue, quick):
+    result = find(tissue, **quick)
+    assert set(result.clustered.values()) == {"a vote of 12 partitions of 4 views"}
+    twelfths = result.confidence * 12
+    assert np.allclose(twelfths, twelfths.round(), atol=1e-4) and result.confidence.nunique() > 2
+    assert metrics(result)["mean_confidence"] == pytest.approx(result.confidence.mean())
+    assert "Confidence:" in summary(result)
+    plain = find(tissue, **(quick | {"gene_weights": "none"}))
+    assert set(plain.clustered.values()) == {"a vote of 9 partitions of 3 views"}
 
 
 @pytest.mark.parametrize("choice", ["scaled", "uncentred", "lognorm", "counts"])
