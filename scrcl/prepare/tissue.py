@@ -80,24 +80,22 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
         planned = plan_of(cells, settings)
         log.info("Training: %s.", planned.in_words())
         weighing = {"weigh": weigh} if settings.gene_weights == "spatial" else {}
+        as_they_are = _plain_pcs(cells, settings, planned) if settings.embedding == "views" and weighing else None
         inputs = pcs_and_inputs(cells, settings, planned, **weighing)
         cells.obsm[SPATIAL_PCS] = graphs.neighbour_mean(cells.obsm[PCS], graph)
-        views = _views(cells, settings, planned, members) if settings.embedding == "views" else {}
+        named = {"weighted genes" if weighing else "genes": cells.obsm[PCS]}
+        named |= {} if as_they_are is None else {"genes": as_they_are}
+        wanted = named if settings.embedding == "views" else {}
+        views = {name: at_scales(pcs, places, members) for name, pcs in wanted.items()}
         inputs, order = in_training_order(inputs, graph)
     joined = cells.obsm[SPATIAL_PCS]
     return Prepared(cells, inputs, joined, known, values, smoothing_graph, planned.block, order, key, views)
 
 
-def _views(
-    cells: ad.AnnData, settings: TissueSettings, planned: Plan, members: np.ndarray | None
-) -> dict[str, np.ndarray]:
-    """Return PCs at three scales, of weighted genes and of genes as they are; only the latter if none are weighted."""
-    found = {}
-    if settings.gene_weights == "spatial":
-        found["weighted genes"] = at_scales(cells.obsm[PCS], cells.obsm[SPATIAL], members)
+def _plain_pcs(cells: ad.AnnData, settings: TissueSettings, planned: Plan) -> np.ndarray:
+    """Return the PCs of genes without weights; made before the inputs, so that only one set of values is in memory."""
     values = (genes.sparse_encoder_values if planned.block else genes.encoder_values)(cells, "scaled")
-    plain = genes.principal_components(values, settings.n_pcs)
-    return found | {"genes": at_scales(plain, cells.obsm[SPATIAL], members)}
+    return genes.principal_components(values, settings.n_pcs)
 
 
 def at_scales(points: np.ndarray, places: np.ndarray, sections: np.ndarray | None = None) -> np.ndarray:
