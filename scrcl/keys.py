@@ -64,7 +64,7 @@ class Keys:
 
     @property
     def confidence(self) -> str:
-        """obs: share of the seeds that agree with the final labels, 0 to 1."""
+        """obs: share that agrees with the final labels, 0 to 1."""
         return f"{self.name}_confidence"
 
     @property

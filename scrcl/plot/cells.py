@@ -44,7 +44,7 @@ def umap(adata: AnnData, key: str = "scrcl") -> Figure:
         scale = {"vmin": 0, "vmax": 1, "color_map": "viridis", "colorbar_loc": None} if name == "confidence" else {}
         sc.pl.umap(bare, color=name, ax=axes, **look, **scale)
         if scale:
-            figure.colorbar(axes.collections[0], ax=axes, label="share of the seeds that agree", shrink=0.7)
+            figure.colorbar(axes.collections[0], ax=axes, label="share that agrees", shrink=0.7)
     return figure
 
 

@@ -115,10 +115,10 @@ def from_group(
         values = attempt(".raw", raw["X"])
         if values is not None:
             parts["raw"] = {"X": values, "var": _table(raw["var"], "raw/var", left_out, path)}
-    _say(left_out, path)
     if left_out and parts.get("X") is None and not parts.get("layers") and "raw" not in parts:
         cause = next(cause for name, cause in left_out.items() if not name.startswith(("obs", "var")))
         raise UserError(f"{path} {cause}.")
+    _say(left_out, path)
     return _assembled(parts, path)
 
 
