@@ -35,7 +35,7 @@ from benchmarks.datasets import AS_IT_IS, INPUTS, DataSet, forget, prepared
 from benchmarks.variants import RECIPE, VARIANTS
 from scrcl.cluster.methods import leiden
 from scrcl.cluster.methods.mixture import leading_components
-from scrcl.cluster.number import ESTIMATES
+from scrcl.cluster.number import estimate
 from scrcl.cluster.scores import METRICS, score
 from scrcl.commands.script import guarded
 from scrcl.keys import PCS, SPATIAL_PCS
@@ -140,10 +140,9 @@ def published_settings(task: Task, dataset: str, seed: int) -> CellSettings | Ti
 
 def number_of_clusters(data: DataSet, method: str, seed: int) -> int:
     """A number of clusters that no label has a part in."""
-    points = data.prepared.pcs
     if method == ESTIMATED:
-        return int(ESTIMATES[data.task](points, data.prepared.graph, seed))
-    return int(leiden_1(points, 0, seed).max() + 1)
+        return estimate(data.prepared, RECIPES[data.task](), seed).n
+    return int(leiden_1(data.prepared.pcs, 0, seed).max() + 1)
 
 
 def baseline(data: DataSet, method: str, seed: int) -> pd.Series:

@@ -141,6 +141,7 @@ def train_and_cluster(
         prepared=prepared,
         n_clusters=n_clusters.n,
         n_clusters_from=n_clusters.reason,
+        numbers=n_clusters.curve,
         labels=labels,
         confidence=confidence,
         scores=of_labels,

@@ -33,6 +33,8 @@ class Result:
         The data set; its cells have everything that was found, under the keys of `scrcl.keys.OURS`.
     n_clusters, n_clusters_from
         How many clusters were asked for, and in words why.
+    numbers
+        What led to an estimate of that number, a row per number that was tried; None if nothing was estimated.
     labels
         One row per cell of the input, in its order, missing for cells that could not be used. Columns seed_S for every
         seed S, and last scrcl, the final labels, the consensus; where labels are smoothed, also those before it,
@@ -61,6 +63,7 @@ class Result:
     prepared: Prepared
     n_clusters: int
     n_clusters_from: str
+    numbers: pd.DataFrame | None
     labels: pd.DataFrame
     confidence: pd.Series
     scores: dict[str, dict]
@@ -114,6 +117,7 @@ def parameters(result: Result) -> dict[str, Any]:
         "section_key": result.prepared.section_key,
         "scores": {name: {metric: own[metric] for metric in METRICS} for name, own in result.scores.items()},
         "losses": {name: column.to_numpy() for name, column in pd.DataFrame(result.history).items()},
+        **({} if result.numbers is None else {"numbers": {n: own.to_numpy() for n, own in result.numbers.items()}}),
     }
 
 

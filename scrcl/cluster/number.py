@@ -5,24 +5,26 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
+from scipy.stats import entropy
+from sklearn.cluster import KMeans
+from sklearn.metrics import mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
-from scrcl.cluster.agreement import agreement_of_edges, assortativity, edges_between
-from scrcl.cluster.methods import leiden, mixture
-from scrcl.cluster.partition import one_hot, require_enough
+from scrcl.cluster.consensus import smoothed
+from scrcl.cluster.methods.mixture import leading_components
+from scrcl.cluster.partition import require_enough, unfinished_starts_expected
 from scrcl.messages import log, progress
-from scrcl.prepare.cells import FEW_CELLS
+from scrcl.prepare.halves import DIMS, Described, described
 from scrcl.prepare.prepared import Prepared
 from scrcl.recipes import CellSettings, TissueSettings
 from scrcl.runtime import limited_threads
 
-CONFIRMED = 0.85  # agreement of labels with the cell graph that confirms their number
-PAIR_CONFIRMED = 0.5  # agreement that confirms two clusters, measured on their cells alone
-MANY_CELLS = 2000  # with fewer cells, 15 neighbours reach out of a cluster more often
-PAIR_APART = 0.1  # with few cells, two clusters that agree by less are one
-GIVE_UP_AFTER = 3  # mixtures in a row that agree by less than is asked for
-TRY_AT_LEAST = 12  # clusters; with few, a mixture may spend them on cells that lie far off
+STARTS = 4  # of k-means
+FINER = 5  # partitions are tried that have up to so many times the clusters of the estimate
 CELLS_PER_CLUSTER = 5  # on average, at least
+CURVE = ("n_clusters", "shared", "held")
 
 
 class Number(NamedTuple):
@@ -34,10 +36,13 @@ class Number(NamedTuple):
         The number of clusters.
     reason
         Where it comes from, for people to read.
+    curve
+        How the estimate came about, see `information`; None where nothing was estimated.
     """
 
     n: int
     reason: str
+    curve: pd.DataFrame | None = None
 
 
 def choose(prepared: Prepared, settings: CellSettings | TissueSettings) -> Number:
@@ -65,121 +70,102 @@ def choose(prepared: Prepared, settings: CellSettings | TissueSettings) -> Numbe
         key = prepared.known.name
         number = Number(n_types, f"the number of known labels in obs[{key!r}], as the published protocol does")
     else:
-        number = Number(ESTIMATES[settings.task](prepared.pcs, prepared.graph, 0), "estimated without labels")
+        number = estimate(prepared, settings)
     require_enough(prepared.pcs, number.n)
-    log.info("Clusters: %d, %s.", *number)
+    log.info("Clusters: %d, %s.", number.n, number.reason)
     return number
 
 
-@limited_threads(1)  # so that the order of sums does not depend on the number of threads
-def estimate_n_clusters(points: np.ndarray, graph: sparse.spmatrix, seed: int, enough: float = CONFIRMED) -> int:
-    """Return the largest number of clusters that the cell graph confirms, without labels; at least 2.
+def estimate(prepared: Prepared, settings: CellSettings | TissueSettings, seed: int = 0) -> Number:
+    """Estimate the number of clusters, at least 2, without any labels.
 
-    Mixtures with more and more clusters are fitted. In each, two clusters are merged as long as neighbours among their
-    cells share a cluster in less than PAIR_CONFIRMED of all cases beyond chance (`agreement_with_graph`): such a pair
-    is a cut through something that does not fall apart. The number of clusters left counts if they agree with the graph
-    by `enough` as a whole. The largest such number is the result. Fitting ends when a few mixtures in a row, before any
-    merging, agree by less than `enough`.
+    It is how many clusters it takes to hold the information that two halves of the genes share.
 
-    The rule is akin to prediction strength (Tibshirani and Walther 2005), with neighbours instead of a second sample.
+    Cells are partitioned by one half of the genes and by the other, into more and more clusters. The information that
+    the two partitions share, beyond what chance gives, grows as long as finer clusters are real, and then no more: cuts
+    through cells that do not differ are other cuts in the other half. The most that is shared is what can be told of a
+    cell. The estimate is the number of clusters of all genes whose entropy is that much. So clusters of unequal size
+    count for as much as they tell, and there is no level to be chosen.
 
     Parameters
     ----------
-    points
-        [N, d], PCs.
-    graph
-        [N, N] symmetric, the cell graph.
+    prepared
+        The data set.
+    settings
+        The recipe; its class decides between cells and tissue.
     seed
-        For the mixtures.
-    enough
-        The agreement asked for, from 0 to 1; see `enough_agreement`.
+        For the halves and for k-means.
     """
-    points = mixture.leading_components(points, mixture.MIXTURE_DIMS)
-    confirmed, in_vain = 2, 0
-    for number in progress(_numbers_to_try(len(points)), desc="number of clusters"):
-        # [K, K] is all that is needed from here on: merging clusters only adds up its rows and columns.
-        between = edges_between(mixture.cluster(points, number, seed), graph)
-        merged = _merge_unconfirmed(between)
-        if agreement_of_edges(merged) >= enough:
-            confirmed = max(confirmed, len(merged))
-        # Counts mixtures in a row that fail as they were fitted, before any merging.
-        in_vain = 0 if agreement_of_edges(between) >= enough else in_vain + 1
-        if in_vain >= GIVE_UP_AFTER and number >= TRY_AT_LEAST:
-            break
-    return confirmed
-
-
-def enough_agreement(n_cells: int) -> float:
-    """Return the agreement with a graph of the nearest cells that confirms a number of clusters.
-
-    The fewer cells there are, the farther the same number of neighbours reaches, and the more edges leave the true
-    clusters. So below 2,000 cells more disagreement is allowed, by a power of the number of cells that was measured on
-    parts of real data.
-
-    Parameters
-    ----------
-    n_cells
-        N.
-    """
-    return 1 - (1 - CONFIRMED) * max(1.0, MANY_CELLS / n_cells) ** 0.6
+    curve = information(described(prepared, settings.task, seed), prepared.smoothing_graph, seed)
+    return Number(number_of(curve), "estimated without labels", curve)
 
 
 @limited_threads(1)  # so that the order of sums does not depend on the number of threads
-def estimate_of_cells(points: np.ndarray, graph: sparse.spmatrix, seed: int) -> int:
-    """Return an estimate of the number of clusters of cells, without labels; at least 2.
-
-    From 500 cells on, this is what the cell graph confirms (`estimate_n_clusters`). With fewer cells it confirms hardly
-    any number, since most neighbours of a cell are of other types. Then the estimate is the number of Leiden clusters
-    at scanpy's resolution of 1, where two clusters count as one if they agree with the graph by less than PAIR_APART.
-    Like scanpy's number, it is above 2 for cells that do not differ.
+def information(cells: Described, smoothing_graph: sparse.csr_matrix | None = None, seed: int = 0) -> pd.DataFrame:
+    """Return what partitions of halves of the genes share, for more and more clusters.
 
     Parameters
     ----------
-    points
-        [N, d], PCs.
-    graph
-        [N, N] symmetric, the cell graph.
+    cells
+        The cells by all genes, and by halves of them.
+    smoothing_graph
+        As for `consensus.smoothed`, since the final labels are smoothed too.
     seed
-        For mixtures and Leiden.
-    """
-    if len(points) >= FEW_CELLS:
-        return estimate_n_clusters(points, graph, seed, enough_agreement(len(points)))
-    if len(points) < 3 * CELLS_PER_CLUSTER:
-        return 2
-    between = edges_between(leiden.at_resolution(leiden.neighbour_graph(points, seed), 1.0, seed), graph)
-    return max(2, len(_merge_unconfirmed(between, PAIR_APART)))
-
-
-def _merge_unconfirmed(between: np.ndarray, confirmed: float = PAIR_CONFIRMED) -> np.ndarray:
-    """Merge the pair of clusters that agrees least with the graph, again and again until every pair is confirmed.
+        For k-means.
 
     Returns
     -------
-    `edges_between` of the clusters that are left.
+    A row per number of clusters that was tried, with the columns n_clusters; shared, the mutual information of the
+    partitions of two halves minus its expectation (Vinh, Epps and Bailey 2010), in nats, mean over the pairs of halves;
+    and held, the entropy of the partition by all genes, in nats.
     """
-    while len(between) > 1:
-        one, other = np.triu_indices(len(between), k=1)
-        across = between[one, other]
-        # Edges that leave the pair are ignored, so an end in a cluster is an edge within it or across to the other.
-        ends = np.stack([between[one, one] + across, between[other, other] + across], axis=-1)
-        agreement = assortativity(between[one, one] + between[other, other], ends)
-        least = int(agreement.argmin())
-        if agreement[least] >= confirmed:
+    whole = leading_components(cells.whole, DIMS)
+    halves = [tuple(leading_components(half, DIMS) for half in pair) for pair in cells.halves]
+
+    def partition(points: np.ndarray, n_clusters: int) -> np.ndarray:
+        with unfinished_starts_expected():
+            model = KMeans(n_clusters, n_init=STARTS, random_state=seed)
+            return smoothed(model.fit_predict(points), smoothing_graph)
+
+    rows: list[tuple[int, float, float]] = []
+    for n in progress(_numbers_to_try(len(whole)), desc="number of clusters"):
+        shared = np.mean([shared_information(*(partition(half, n) for half in pair)) for pair in halves])
+        rows.append((n, float(shared), float(entropy(np.bincount(partition(whole, n))))))
+        if n >= FINER * number_of(pd.DataFrame(rows, columns=CURVE)):
             break
-        # Add up the rows and columns of the two clusters, with a [K, K - 1] matrix of ones.
-        into = np.arange(len(between))
-        into[other[least]] = one[least]
-        merge = one_hot(np.unique(into, return_inverse=True)[1], len(between) - 1)
-        between = merge.T @ between @ merge
-    return between
+    return pd.DataFrame(rows, columns=CURVE)
+
+
+def shared_information(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the mutual information of two partitions minus what chance gives clusters of these sizes, in nats.
+
+    Parameters
+    ----------
+    one, other
+        [N] integers.
+    """
+    counts = contingency_matrix(one, other, sparse=True)
+    by_chance = expected_mutual_information(counts, int(counts.sum()))
+    return float(mutual_info_score(None, None, contingency=counts) - by_chance)
+
+
+def number_of(curve: pd.DataFrame) -> int:
+    """Return the number of clusters that holds the most information that is shared, at least 2.
+
+    Between the numbers that were tried, the entropy is interpolated.
+
+    Parameters
+    ----------
+    curve
+        From `information`.
+    """
+    held = np.maximum.accumulate(curve["held"])  # a partition with more clusters may hold a little less
+    return max(2, round(float(np.interp(curve["shared"].max(), held, curve["n_clusters"]))))
 
 
 def _numbers_to_try(n_cells: int) -> list[int]:
-    """Return 2, 3, ..., in steps of an eighth beyond 12, up to a mean of CELLS_PER_CLUSTER cells per cluster."""
+    """Return 2, 3, ..., in steps of an eighth beyond 10, up to a mean of CELLS_PER_CLUSTER cells per cluster."""
     numbers = [2]
-    while (following := numbers[-1] + max(1, numbers[-1] // 8 + (numbers[-1] >= 12))) * CELLS_PER_CLUSTER <= n_cells:
+    while (following := numbers[-1] + max(1, numbers[-1] // 8 + (numbers[-1] >= 10))) * CELLS_PER_CLUSTER <= n_cells:
         numbers.append(following)
     return numbers
-
-
-ESTIMATES = {"SC": estimate_of_cells, "ST": estimate_n_clusters}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from scrcl import plot
 
 RESULTS = ("config.yaml", "labels.csv", "result.h5ad", "metrics.json", "log.jsonl", "model.pt")
+NUMBERS = "numbers.csv"  # only where the number of clusters was estimated
 REPORT = "report.html"
 TABLES_OF_GENES = ("markers.csv", "top_markers.csv", "cluster_types.csv", "cluster_names.csv", "markers.yaml")
 FIGURES_OF_GENES = tuple(f"{name}.{format}" for name in plot.GENE_FIGURES for format in ("png", "pdf", "svg"))
@@ -18,4 +19,4 @@ def figures(task: str) -> tuple[str, ...]:
 
 def of_run(task: str) -> tuple[str, ...]:
     """All files that a run may write, or that describe its results."""
-    return (*RESULTS, *figures(task), *OF_GENES)
+    return (*RESULTS, NUMBERS, *figures(task), *OF_GENES)

@@ -18,6 +18,7 @@ import pandas as pd
 import torch
 import yaml
 
+from scrcl.commands.files import NUMBERS
 from scrcl.commands.script import command_line, task_command
 from scrcl.contents.values import layers_of
 from scrcl.disk import home
@@ -30,7 +31,7 @@ from scrcl.result import Result, facts, metrics
 
 
 def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str, str] | None = None) -> None:
-    """Write labels.csv, result.h5ad, metrics.json, config.yaml, log.jsonl and model.pt.
+    """Write labels.csv, numbers.csv, result.h5ad, metrics.json, config.yaml, log.jsonl and model.pt.
 
     Parameters
     ----------
@@ -44,6 +45,8 @@ def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str
         SHA-256 of the input files, by name, as they were read.
     """
     labels_table(result).to_csv(folder / "labels.csv", index_label="barcode")
+    if result.numbers is not None:
+        result.numbers.round(4).to_csv(folder / NUMBERS, index=False)
     _write_h5ad(result.cells, folder / "result.h5ad")
     (folder / "metrics.json").write_text(json.dumps(metrics(result), indent=2) + "\n")
     text = yaml.safe_dump(provenance(result, source, hashes), sort_keys=False, allow_unicode=True)

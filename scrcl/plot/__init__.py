@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from scrcl.messages import in_notebook
 
 if TYPE_CHECKING:
-    from scrcl.plot.cells import confusion, losses, umap
+    from scrcl.plot.cells import confusion, losses, numbers, umap
     from scrcl.plot.tissue import domains, paga, paga_compare
 
-    __all__ = ["confusion", "domains", "losses", "paga", "paga_compare", "umap"]
+    __all__ = ["confusion", "domains", "losses", "numbers", "paga", "paga_compare", "umap"]
 
 
 class Entry(NamedTuple):
@@ -45,6 +45,7 @@ FIGURES = {
     "confusion": Entry("Clusters and known types", ("SC", "ST"), "cells"),
     "paga": Entry("PAGA", ("ST",), "tissue"),
     "paga_compare": Entry("UMAP and PAGA", ("ST",), "tissue"),
+    "numbers": Entry("Number of clusters", ("SC", "ST"), "cells"),
     "losses": Entry("Losses of the training", ("SC", "ST"), "cells"),
 }
 GENE_FIGURES = {  # in the order of the report

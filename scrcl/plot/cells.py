@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from scrcl.cluster.scores import matched_types
-from scrcl.plot.style import MISSING, Scene, bare_copy
+from scrcl.plot.style import MISSING, PALETTE, Scene, bare_copy
 
+BLUE, ORANGE = PALETTE[:2]
 MOST_TYPES = 150  # most rows of a confusion table that can be read
 
 
@@ -77,6 +78,42 @@ def losses(adata: AnnData, key: str = "scrcl") -> Figure:
         if axes.get_yscale() == "log":  # plain numbers instead of formulas such as 10^2
             axes.yaxis.set_major_formatter(LogFormatter())
             axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.4)))
+    axes.legend(frameon=False)
+    return figure
+
+
+def numbers(adata: AnnData, key: str = "scrcl") -> Figure | None:
+    """Draw how the number of clusters was estimated: what halves of the genes share, and what clusters can hold.
+
+    Parameters
+    ----------
+    adata
+        Annotated by a run; its uns[key]['numbers'] is read.
+    key
+        The run's `key_added`.
+
+    Returns
+    -------
+    The figure; None when the number was not estimated.
+
+    Raises
+    ------
+    UserError
+        When there is no run under this key.
+    """
+    facts = Scene(adata, key).facts
+    if "numbers" not in facts:
+        return None
+    curve, n_clusters = pd.DataFrame(facts["numbers"]), int(facts["n_clusters"])
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(curve["n_clusters"], curve["held"], ".-", color=MISSING, label="held by clusters of all genes")
+    axes.plot(
+        curve["n_clusters"], curve["shared"], ".-", color=BLUE, label="shared by those of two halves of the genes"
+    )
+    axes.axhline(curve["shared"].max(), color=BLUE, linewidth=1, linestyle=":")
+    axes.axvline(n_clusters, color=ORANGE, label=f"estimate: {n_clusters}")
+    axes.set(xlabel="number of clusters", ylabel="information on a cell (nats)", ylim=(0, None))
     axes.legend(frameon=False)
     return figure
 

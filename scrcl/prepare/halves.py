@@ -1,0 +1,79 @@
+"""Describe the same cells by one half of the genes and by the other; what both show is no accident of a few genes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import anndata as ad
+import numpy as np
+
+from scrcl.contents.places import sections
+from scrcl.keys import HIGHLY_VARIABLE, PCS, SPATIAL, SPATIAL_WEIGHT
+from scrcl.prepare import genes, tissue
+from scrcl.prepare.features import Features
+from scrcl.prepare.prepared import Matrix, Prepared
+from scrcl.recipes import Task
+
+SPLITS = 2  # random ways to part the genes
+DIMS = 20  # PCs of a half, as many as k-means sees
+MOST_CELLS = 3_000  # a random part of more, so that the number of clusters does not grow with the number of cells
+
+
+class Described(NamedTuple):
+    """The same cells, described by all genes and by halves of them.
+
+    Attributes
+    ----------
+    whole
+        [N, d], by all genes.
+    halves
+        Pairs of [N, d], by one random half of the genes and by the other.
+    """
+
+    whole: np.ndarray
+    halves: list[tuple[np.ndarray, np.ndarray]]
+
+
+def described(prepared: Prepared, task: Task, seed: int = 0) -> Described:
+    """Return PCs of all genes and of random halves of them; for spots at three scales, as the views have them.
+
+    Parameters
+    ----------
+    prepared
+        The data set. Of cells, a random MOST_CELLS are described if there are more; of spots, all.
+    task
+        SC or ST.
+    seed
+        Decides which cells are taken, and which genes are together.
+    """
+    rng, cells = np.random.default_rng(seed), prepared.cells
+    if task == "SC" and cells.n_obs > MOST_CELLS:
+        cells = cells[np.sort(rng.choice(cells.n_obs, MOST_CELLS, replace=False))]
+    values = _scaled_genes(cells, in_blocks=task == "ST" and prepared.block > 0)
+    members = sections(cells.obs, prepared.section_key) if task == "ST" else None
+
+    def described_by(pcs: np.ndarray) -> np.ndarray:
+        return tissue.at_scales(pcs, cells.obsm[SPATIAL], members) if task == "ST" else pcs
+
+    def half(chosen: np.ndarray) -> np.ndarray:
+        return described_by(genes.principal_components(_some_genes(values, np.sort(chosen)), DIMS))
+
+    n_genes = values.shape[1]
+    parted = [np.array_split(rng.permutation(n_genes), 2) for _ in range(SPLITS)]
+    return Described(described_by(cells.obsm[PCS][:, :DIMS]), [(half(one), half(other)) for one, other in parted])
+
+
+def _scaled_genes(cells: ad.AnnData, in_blocks: bool) -> Matrix:
+    """Return the scaled genes, weighted as those of the PCs are."""
+    values = (genes.sparse_encoder_values if in_blocks else genes.encoder_values)(cells, "scaled")
+    if SPATIAL_WEIGHT not in cells.var:
+        return values
+    weights = cells.var.loc[cells.var[HIGHLY_VARIABLE], SPATIAL_WEIGHT].to_numpy(dtype=np.float32)
+    return values.weighted(weights) if isinstance(values, Features) else values * weights
+
+
+def _some_genes(values: Matrix, chosen: np.ndarray) -> Matrix:
+    """Return some columns of values."""
+    if isinstance(values, Features):
+        return Features(values.values[:, chosen], values.offset[chosen])
+    return values[:, chosen]
