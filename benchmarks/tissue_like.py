@@ -1,13 +1,19 @@
 """Tissue made of real cells, to choose settings by.
 
+    python -m benchmarks.tissue_like --cells A.h5ad B.h5ad --to FOLDER    # the whole suite, one h5ad per tissue
+    python runST.py --dataset FOLDER/layers-1.h5ad
+
 The counts are those of real, labelled cells. Where the cells lie, and hence the domains, are made up. So a score on
 such tissue tells settings apart and is no accuracy of anything, and none is reported.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
 import anndata as ad
@@ -17,9 +23,12 @@ import scanpy as sc
 from scipy import sparse
 from scipy.spatial import cKDTree
 
+from scrcl.commands.script import guarded
 from scrcl.contents.labels import find_labels
 from scrcl.keys import SPATIAL
 from scrcl.messages import UserError
+from scrcl.readers import source
+from scrcl.readers.find import dataset_name
 
 SPACING = 100.0  # um between neighbouring spots
 FEWEST_CELLS = 15  # of a type: copies of fewer cells would be a cluster of their own
@@ -70,6 +79,35 @@ class Tissue:
     depth: float = 0.0
     leak: float = 0.0
     seed: int = 0
+
+
+def suite() -> dict[str, Tissue]:
+    """Return the tissues that settings are chosen on, by name."""
+    # Each layout meets small and large tissue, few and many cells in a spot, panels and all genes.
+    rows = [
+        # layout, domains, spots, strength, clumps, grid, cells, panel, depth, leak
+        ("layers", 7, 3500, 0.20, 0.6, "hexagonal", 4, 0, 3000, 0.10),
+        ("bent layers", 4, 1000, 0.25, 0.6, "irregular", 1, 150, 300, 0.0),
+        ("rings", 5, 260, 0.20, 0.4, "square", 15, 0, 12000, 0.05),
+        ("gradient", 4, 1200, 0.35, 0.4, "irregular", 1, 1000, 300, 0.0),
+        ("islands", 3, 250, 0.10, 0.4, "square", 10, 0, 6000, 0.10),
+        ("layers", 5, 1000, 0.35, 0.6, "irregular", 1, 1000, 500, 0.05),
+        ("bent layers", 7, 4500, 0.20, 0.6, "hexagonal", 5, 500, 1000, 0.15),
+        ("rings", 4, 1500, 0.30, 0.8, "irregular", 1, 1000, 250, 0.0),
+        ("gradient", 3, 300, 0.20, 0.4, "square", 12, 0, 8000, 0.10),
+        ("islands", 6, 3000, 0.25, 0.6, "hexagonal", 3, 0, 2500, 0.15),
+        ("layers", 3, 400, 0.20, 0.8, "square", 8, 0, 5000, 0.20),
+        ("bent layers", 8, 10000, 0.25, 0.8, "irregular", 1, 1000, 300, 0.05),
+        ("rings", 6, 2500, 0.20, 0.6, "hexagonal", 2, 0, 1500, 0.10),
+        ("gradient", 6, 3500, 0.25, 0.6, "hexagonal", 5, 800, 2000, 0.10),
+        ("islands", 5, 1500, 0.40, 0.8, "irregular", 1, 400, 350, 0.0),
+        ("layers", 6, 6000, 0.30, 0.8, "square", 1, 800, 350, 0.10),
+        ("bent layers", 5, 2000, 0.10, 0.6, "square", 6, 600, 4000, 0.05),
+        ("rings", 3, 800, 0.35, 0.6, "irregular", 1, 0, 800, 0.20),
+        ("gradient", 5, 2000, 0.30, 0.6, "hexagonal", 3, 0, 3000, 0.15),
+        ("islands", 8, 5000, 0.35, 0.6, "square", 1, 1000, 600, 0.05),
+    ]
+    return {f"{row[0].replace(' ', '-')}-{i // 5 + 1}": Tissue(*row, seed=i) for i, row in enumerate(rows)}
 
 
 def make(cells: ad.AnnData, how: Tissue) -> ad.AnnData:
@@ -276,3 +314,32 @@ def leaked(counts: sparse.csr_matrix, share: float, at: np.ndarray, rng: np.rand
         result = result + to @ moved
     result.eliminate_zeros()
     return result
+
+
+def write_suite(datasets: list[str], folder: Path) -> None:
+    """Write the tissues of the suite, each made of the cells of one data set."""
+    sets = [(dataset_name(dataset), source(dataset, "SC").read()) for dataset in datasets]
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, (name, how) in enumerate(suite().items()):
+        made_of, cells = sets[(i + i // len(LAYOUTS)) % len(sets)]  # so that each layout meets each of five sets
+        spots = make(cells, how)
+        spots.uns["tissue_like"]["made_of"] = made_of
+        spots.write_h5ad(folder / f"{name}.h5ad", compression="gzip")
+        print(f"{name}: {spots.n_obs} spots, {spots.n_vars} genes, {how.n_domains} domains, of {made_of}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tissue_like",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--cells", nargs="+", required=True, help="labelled data sets, which the tissues take in turn")
+    parser.add_argument("--to", type=Path, required=True, help="folder of the tissues")
+    args = parser.parse_args()
+    write_suite(args.cells, args.to)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

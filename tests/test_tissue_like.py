@@ -12,7 +12,10 @@ from scipy import sparse
 
 from benchmarks import tissue_like
 from benchmarks.tissue_like import LAYOUTS, Tissue, make
+from scrcl.contents.labels import find_labels
+from scrcl.keys import LABELS_OF_SPOTS
 from scrcl.messages import UserError
+from scrcl.readers import source
 
 SMALL = Tissue(n_spots=300, n_domains=4)
 CELLS = simulate(150, 80)
@@ -128,3 +131,22 @@ def test_cells_without_labels_or_counts_are_refused(fault):
         cells.X = cells.X * 0.5
     with pytest.raises(UserError, match="labelled cells with counts"):
         make(cells, SMALL)
+
+
+def test_the_suite_is_varied():
+    tissues = tissue_like.suite().values()
+    assert {how.layout for how in tissues} == set(LAYOUTS) and {how.n_domains for how in tissues} == set(range(3, 9))
+    assert len({how.seed for how in tissues}) == len(tissues) == 20
+    assert all(250 <= how.n_spots <= 10_000 and how.panel in (0, *range(150, 1001)) for how in tissues)
+
+
+def test_the_suite_is_written_as_a_run_reads_it(tmp_path, monkeypatch):
+    CELLS.write_h5ad(tmp_path / "some.h5ad")
+    simulate(100, 60).write_h5ad(tmp_path / "other.h5ad")
+    few = {"a": SMALL, "b": replace(SMALL, panel=20)}
+    monkeypatch.setattr(tissue_like, "suite", lambda: few)
+    tissue_like.write_suite([str(tmp_path / "some.h5ad"), str(tmp_path / "other.h5ad")], tmp_path / "to")
+    spots = [source(str(tmp_path / "to" / f"{name}.h5ad"), "ST").read() for name in few]
+    assert [part.shape for part in spots] == [(300, 80), (300, 20)]
+    assert [part.uns["tissue_like"]["made_of"] for part in spots] == ["some", "other"]
+    assert all(find_labels(part.obs, usual=LABELS_OF_SPOTS).nunique() == 4 for part in spots)
