@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from scrcl.cluster.agreement import agreement_of_edges, assortativity, edges_between
+from scrcl.cluster.agreement import agreement_of_edges, agreement_of_pairs, edges_between
 from scrcl.cluster.methods import leiden, mixture
 from scrcl.cluster.partition import one_hot, require_enough
 from scrcl.messages import log, progress
@@ -159,10 +159,7 @@ def _merge_unconfirmed(between: np.ndarray, confirmed: float = PAIR_CONFIRMED) -
     """
     while len(between) > 1:
         one, other = np.triu_indices(len(between), k=1)
-        across = between[one, other]
-        # Edges that leave the pair are ignored, so an end in a cluster is an edge within it or across to the other.
-        ends = np.stack([between[one, one] + across, between[other, other] + across], axis=-1)
-        agreement = assortativity(between[one, one] + between[other, other], ends)
+        agreement = agreement_of_pairs(between)[one, other]
         least = int(agreement.argmin())
         if agreement[least] >= confirmed:
             break

@@ -30,7 +30,7 @@ from scrcl.result import Result, facts, metrics
 
 
 def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str, str] | None = None) -> None:
-    """Write labels.csv, result.h5ad, metrics.json, config.yaml, log.jsonl and model.pt.
+    """Write labels.csv, clusters.csv, result.h5ad, metrics.json, config.yaml, log.jsonl and model.pt.
 
     Parameters
     ----------
@@ -44,6 +44,7 @@ def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str
         SHA-256 of the input files, by name, as they were read.
     """
     labels_table(result).to_csv(folder / "labels.csv", index_label="barcode")
+    result.clusters.round(4).to_csv(folder / "clusters.csv")
     _write_h5ad(result.cells, folder / "result.h5ad")
     (folder / "metrics.json").write_text(json.dumps(metrics(result), indent=2) + "\n")
     text = yaml.safe_dump(provenance(result, source, hashes), sort_keys=False, allow_unicode=True)
