@@ -162,7 +162,7 @@ def summary(result: Result) -> str:
     scored = METRICS if result.scores else ()
     unit = result.settings.unit
     lines = [format_table(["", "clusters", "epochs", "loss", *scored], _score_rows(result, scored)), ""]
-    lines += [*_cluster_lines(result.clusters, unit), ""]
+    lines += [*cluster_lines(result.clusters, unit), ""]
     if len(result.seeds) > 1:
         lines.append("Final labels: the consensus of all seeds; known labels have no part in it.")
     if result.confidence.notna().any():
@@ -184,7 +184,7 @@ def summary(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _cluster_lines(clusters: pd.DataFrame, unit: str) -> list[str]:
+def cluster_lines(clusters: pd.DataFrame, unit: str) -> list[str]:
     """The table of the clusters; of many, only the doubtful ones, and how many others there are."""
     doubtful = clusters["verdict"] != CLEAR
     listed = clusters if len(clusters) <= MOST_ROWS else clusters[doubtful]
@@ -192,10 +192,13 @@ def _cluster_lines(clusters: pd.DataFrame, unit: str) -> list[str]:
         [str(name), str(row["size"]), _two_digits(row["agreement"]), _two_digits(row["support"]), row["verdict"]]
         for name, row in listed.iterrows()
     ]
-    lines = [format_table(["cluster", unit, "agreement", "support", "verdict"], rows, words=("verdict",))]
-    others = clusters.drop(listed.index)["size"]
+    lines = (
+        [format_table(["cluster", unit, "agreement", "support", "verdict"], rows, words=("verdict",))] if rows else []
+    )
+    others = clusters["size"].drop(listed.index)
     if len(others):
-        lines.append(f"The other {len(others)} clusters, of {others.min()} to {others.max()} {unit}, are clear.")
+        which = "The other" if rows else "All"
+        lines.append(f"{which} {len(others)} clusters, of {others.min()} to {others.max()} {unit}, are clear.")
     return lines
 
 

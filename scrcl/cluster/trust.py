@@ -59,11 +59,14 @@ def table(labels: pd.Series, agreement: pd.Series, graph: sparse.spmatrix) -> pd
         },
         index=pd.Index(names, name="cluster"),
     )
-    # What is missing says nothing against a cluster.
-    trust = found["agreement"].fillna(1) * found["support"].fillna(1)
     part_of = np.where(found["nearest"] == "", DOUBTFUL, f"{DOUBTFUL}: may be part of cluster " + found["nearest"])
-    found["verdict"] = np.where(trust < HALF, part_of, CLEAR)
+    found["verdict"] = np.where(trust(found) < HALF, part_of, CLEAR)
     return found
+
+
+def trust(clusters: pd.DataFrame) -> pd.Series:
+    """Return agreement times support of each cluster; what is missing says nothing against a cluster."""
+    return clusters["agreement"].fillna(1) * clusters["support"].fillna(1)
 
 
 def _least_apart(sizes: np.ndarray, between: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

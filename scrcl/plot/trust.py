@@ -7,17 +7,17 @@ from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scrcl.cluster.trust import CLEAR, HALF
+from scrcl.cluster.trust import CLEAR, HALF, trust
 from scrcl.plot.style import Scene, colours
 from scrcl.recipes import RECIPES
 
-PANELS = {"agreement": "agreement of seeds and views", "support": "support by the graph,\nagainst the nearest cluster"}
-ROW = 0.28  # inches per cluster
-BAND = "#FDE7C8"  # behind doubtful clusters
+ROW = 0.27  # inches per cluster
+BAND = "#FDEBD0"  # behind doubtful clusters
+FAINT = "#777777"
 
 
 def clusters(adata: AnnData, key: str = "scrcl") -> Figure | None:
-    """Draw how far seeds and views agree on each cluster, and how far the graph supports it; doubtful ones are marked.
+    """Draw agreement and support of each cluster, and their product, which tells clear clusters from doubtful ones.
 
     Parameters
     ----------
@@ -40,30 +40,40 @@ def clusters(adata: AnnData, key: str = "scrcl") -> Figure | None:
     if table is None:
         return None
     palette = next(iter(colours(scene.panels()).values()))
-    figure = Figure(figsize=(10, 1.3 + ROW * len(table)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, (name, title) in zip((left, right), PANELS.items()):
-        _draw_bars(axes, table, name, [palette[label] for label in table.index])
+    bars = [palette[name] for name in table.index]
+    shown = {
+        "agreement\nof seeds and views": table["agreement"],
+        "support by neighbours,\nagainst the nearest larger": table["support"],
+        "both, multiplied:\ndoubtful below one half": trust(table),
+    }
+    figure = Figure(figsize=(10, 1.1 + ROW * len(table)), layout="constrained")
+    panels = figure.subplots(1, len(shown), sharey=True)
+    doubtful = [row for row, verdict in enumerate(table["verdict"]) if verdict != CLEAR]
+    for axes, (title, values) in zip(panels, shown.items()):
+        for row in doubtful:
+            axes.axhspan(row - 0.5, row + 0.5, color=BAND, zorder=0, linewidth=0)
+        _draw_bars(axes, values, bars)
         axes.set_title(title, fontsize=10)
     unit = RECIPES[scene.facts["task"]].unit
-    left.set_yticks(range(len(table)), [f"{name} ({size:,} {unit})" for name, size in table["size"].items()])
-    left.set_ylim(len(table) - 0.4, -0.6)  # cluster 0 at the top
-    left.set_ylabel("cluster")
+    panels[0].set_yticks(range(len(table)), [f"{name}  ({size:,} {unit})" for name, size in table["size"].items()])
+    panels[0].set_ylim(len(table) - 0.45, -0.55)  # the first cluster at the top
+    panels[0].set_ylabel("cluster")
+    panels[-1].axvline(HALF, color="black", linewidth=0.9, linestyle=(0, (4, 3)))
     for row, verdict in enumerate(table["verdict"]):
-        right.text(1.03, row, verdict, va="center", fontsize=9, fontweight="normal" if verdict == CLEAR else "bold")
+        look = {"fontweight": "bold"} if row in doubtful else {"color": FAINT}
+        panels[-1].text(1.04, row, verdict, transform=panels[-1].get_yaxis_transform(), va="center", fontsize=9, **look)
     return figure
 
 
-def _draw_bars(axes: Axes, table: pd.DataFrame, name: str, palette: list[str]) -> None:
-    """Draw a column of the table as bars from 0 to 1, in the colours of the clusters, with the numbers beside them."""
-    values = table[name].astype(float)
-    axes.barh(range(len(table)), values.clip(lower=0).fillna(0), height=0.66, color=palette)
-    for row, (value, verdict) in enumerate(zip(values, table["verdict"])):
-        if verdict != CLEAR:
-            axes.axhspan(row - 0.5, row + 0.5, color=BAND, zorder=0, linewidth=0)
-        text = "none" if pd.isna(value) else f"{value:.2f}"
-        axes.text(0.01 if pd.isna(value) else max(value, 0) + 0.01, row, text, va="center", fontsize=8)
-    axes.axvline(HALF, color="#555555", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.5)
-    axes.set(xlim=(0, 1.12), xticks=[0, 0.25, 0.5, 0.75, 1])
+def _draw_bars(axes: Axes, values: pd.Series, bars: list[str]) -> None:
+    """Draw one bar per cluster from 0 to 1, in the cluster's colour, with its number at the end; a dash for none."""
+    lengths = values.clip(lower=0).fillna(0)
+    axes.barh(range(len(values)), lengths, height=0.68, color=bars)
+    for row, (value, length) in enumerate(zip(values, lengths)):
+        text = "–" if pd.isna(value) else f"{value:.2f}"
+        axes.text(length + 0.02, row, text, va="center", fontsize=8, color=FAINT)
+    axes.set(xlim=(0, 1.2), xticks=[0, 0.5, 1], xticklabels=["0", "½", "1"])
+    axes.tick_params(labelsize=9)
+    axes.tick_params(axis="y", length=0)
     axes.grid(False)  # scanpy's own style draws one
     axes.spines[["top", "right"]].set_visible(False)
