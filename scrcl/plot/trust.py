@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from scrcl.cluster.trust import CLEAR, HALF, trust
-from scrcl.plot.style import Scene, colours
+from scrcl.plot.style import MISSING, Scene, colours
 from scrcl.recipes import RECIPES
 
 ROW = 0.27  # inches per cluster
@@ -40,14 +40,15 @@ def clusters(adata: AnnData, key: str = "scrcl") -> Figure | None:
     if table is None:
         return None
     palette = next(iter(colours(scene.panels()).values()))
-    bars = [palette[name] for name in table.index]
+    bars = [palette.get(name, MISSING) for name in table.index]  # whoever names clusters has other labels
     shown = {
         "agreement\nof seeds and views": table["agreement"],
         "support by neighbours,\nagainst the nearest larger": table["support"],
         "both, multiplied:\ndoubtful below one half": trust(table),
     }
-    figure = Figure(figsize=(10, 1.1 + ROW * len(table)), layout="constrained")
-    panels = figure.subplots(1, len(shown), sharey=True)
+    shown = {title: values for title, values in shown.items() if values.notna().any()}  # one seed has no agreement
+    figure = Figure(figsize=(4 + 2.3 * len(shown), 1.1 + ROW * len(table)), layout="constrained")
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     doubtful = [row for row, verdict in enumerate(table["verdict"]) if verdict != CLEAR]
     for axes, (title, values) in zip(panels, shown.items()):
         for row in doubtful:
@@ -66,13 +67,12 @@ def clusters(adata: AnnData, key: str = "scrcl") -> Figure | None:
 
 
 def _draw_bars(axes: Axes, values: pd.Series, bars: list[str]) -> None:
-    """Draw one bar per cluster from 0 to 1, in the cluster's colour, with its number at the end; a dash for none."""
-    lengths = values.clip(lower=0).fillna(0)
-    axes.barh(range(len(values)), lengths, height=0.68, color=bars)
-    for row, (value, length) in enumerate(zip(values, lengths)):
+    """Draw one bar per cluster from 0 to 1, in the cluster's colour, and its number at the right; a dash for none."""
+    axes.barh(range(len(values)), values.clip(lower=0).fillna(0), height=0.68, color=bars)
+    for row, value in enumerate(values):
         text = "–" if pd.isna(value) else f"{value:.2f}"
-        axes.text(length + 0.02, row, text, va="center", fontsize=8, color=FAINT)
-    axes.set(xlim=(0, 1.2), xticks=[0, 0.5, 1], xticklabels=["0", "½", "1"])
+        axes.text(1.23, row, text, ha="right", va="center", fontsize=8, color=FAINT)
+    axes.set(xlim=(0, 1.25), xticks=[0, 0.5, 1], xticklabels=["0", "½", "1"])
     axes.tick_params(labelsize=9)
     axes.tick_params(axis="y", length=0)
     axes.grid(False)  # scanpy's own style draws one
