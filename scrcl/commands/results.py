@@ -56,7 +56,7 @@ def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str
 
 
 def labels_table(result: Result) -> pd.DataFrame:
-    """Return what labels.csv holds: the labels of every seed, the confidence, and the final labels last."""
+    """Return what labels.csv holds: the labels of every seed, their agreement, and the final labels last."""
     final = OURS.labels
     table = result.labels.drop(columns=final)
     return table.assign(**{OURS.confidence: result.confidence.round(4), final: result.labels[final]})

@@ -190,7 +190,7 @@ def test_labels_survive_whatever_befalls_the_h5ad(monkeypatch, capsys, tmp_path,
     assert run("cells", capsys, "--dataset", tmp_path / "in.h5ad", "--output", out, *QUICK)[0] == 0
     assert "result.h5ad cannot be written" in caplog.text and "all other results are there" in caplog.text
     assert {path.name for path in out.iterdir()} == {
-        *("labels.csv", "metrics.json", "config.yaml", "log.jsonl", "model.pt"),
+        *("labels.csv", "clusters.csv", "metrics.json", "config.yaml", "log.jsonl", "model.pt"),
     }
 
 
