@@ -9,9 +9,10 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
 
 from scrcl.annotate import write_cells
-from scrcl.cluster import consensus, number, scores, views
+from scrcl.cluster import consensus, number, scores, trust, views
 from scrcl.cluster.agreement import agreement_with_graph
 from scrcl.cluster.embedding import embedding
 from scrcl.cluster.number import Number
@@ -131,6 +132,7 @@ def train_and_cluster(
         voters = np.concatenate([own.voters for own in found.values()])
         of_seeds = {seed: own.labels for seed, own in found.items()}
         labels, confidence, chosen = agree(of_seeds, prepared, n_clusters.n, voters)
+        clusters = trust.table(labels[OURS.labels], confidence, graph_of_values(prepared, settings))
     # Embedded once more, since keeping the embeddings of all seeds could fill the memory.
     model = training.restored_model(found[chosen].model, inputs, architecture_of(settings, n_clusters.n))
     points = embedding(training.embed(model, inputs), prepared.pcs, settings.embedding, prepared.order)
@@ -144,6 +146,7 @@ def train_and_cluster(
         numbers=n_clusters.curve,
         labels=labels,
         confidence=confidence,
+        clusters=clusters,
         scores=of_labels,
         chosen_seed=chosen,
         clustered={f"seed_{seed}": own.clustered for seed, own in found.items()},
@@ -156,6 +159,17 @@ def train_and_cluster(
     )
     write_cells(result, points)
     return result
+
+
+def graph_of_values(prepared: Prepared, settings: CellSettings | TissueSettings) -> sparse.csr_matrix:
+    """Return a graph that joins cells with like values: the cell graph, and for spots the same of what is clustered.
+
+    In the graph of the spots' places every contiguous piece of tissue is well apart from all others.
+    """
+    if settings.task == "SC":
+        return prepared.graph
+    points = next(iter(prepared.views.values()), prepared.pcs)
+    return graphs.cell_graph(points, min(CellSettings.n_neighbors, len(points)), CellSettings.metric, seed=0)
 
 
 def inputs_of(prepared: Prepared, settings: CellSettings | TissueSettings, device: torch.device) -> GraphInputs:

@@ -104,8 +104,8 @@ def find_cell_types(
     obs['scrcl']
         The labels, a categorical of strings, '0' the largest cluster; missing for cells without any count.
     obs['scrcl_confidence']
-        Share of the seeds that put the cell there, 0 to 1; missing with one seed. Of spots, the share of the partitions
-        of all views and seeds.
+        Agreement: the share of the seeds that put the cell there, 0 to 1; missing with one seed. Of spots, the share of
+        the partitions of all views and seeds. No probability of being right.
     obs['scrcl_seed_5'], ...
         The labels of every seed.
     obsm['X_scrcl']
@@ -119,7 +119,8 @@ def find_cell_types(
     uns['scrcl_colors']
         A colour per label.
     uns['scrcl']
-        Settings, versions, the number of clusters and where it comes from, scores, losses.
+        Settings, versions, the number of clusters and where it comes from, scores, losses; and in 'clusters' a table of
+        the clusters: size, agreement, support by the graph, and whether each is clear or doubtful.
 
     Raises
     ------

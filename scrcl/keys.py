@@ -64,7 +64,7 @@ class Keys:
 
     @property
     def confidence(self) -> str:
-        """obs: share that agrees with the final labels, 0 to 1."""
+        """obs: agreement, the share of seeds and views that put a cell where the final labels do, 0 to 1."""
         return f"{self.name}_confidence"
 
     @property

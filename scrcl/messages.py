@@ -41,12 +41,14 @@ def natural_order(names: Iterable[str]) -> list[str]:
     )
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A plain-text table: first column left-aligned, the others right-aligned."""
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()) -> str:
+    """A plain-text table: the first column and those of `words` left-aligned, the others right-aligned."""
+    left = [i == 0 or name in words for i, name in enumerate(header)]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
-        return "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        cells = (cell.ljust(w) if at_left else cell.rjust(w) for cell, w, at_left in zip(row, widths, left))
+        return "  ".join(cells).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
 

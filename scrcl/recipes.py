@@ -230,7 +230,7 @@ class Recipe(Settings):
         if n_cells > ONE_SEED_BEYOND:
             log.info(
                 "Only one seed is used, since training takes long; "
-                "--seeds 5 gives a consensus of five and a confidence."
+                "--seeds 5 gives a consensus of five and their agreement."
             )
         return dataclasses.replace(self, seeds=first_seeds(1 if n_cells > ONE_SEED_BEYOND else 5))
 

@@ -12,13 +12,15 @@ import pandas as pd
 import torch
 
 from scrcl.cluster.scores import METRICS
+from scrcl.cluster.trust import CLEAR
 from scrcl.keys import OURS, UNSMOOTHED
 from scrcl.messages import format_table
 from scrcl.prepare.prepared import Prepared
 from scrcl.recipes import RUN_ONLY, CellSettings, TissueSettings
 from scrcl.runtime import peak_memory_gib, versions
 
-SURE = 0.9  # confidence from which a label is called sure in the summary
+SURE = 0.9  # agreement from which a label is called sure in the summary
+MOST_ROWS = 30  # most clusters that the summary lists; of more, only the doubtful ones
 
 
 @dataclass
@@ -42,6 +44,8 @@ class Result:
     confidence
         Share of all partitions of all seeds that put the cell where the final labels do, missing as they are; all
         missing where there is a single partition.
+    clusters
+        One row per cluster of the final labels, how far it can be trusted; see `trust.table`.
     scores
         Per column of labels, as `scores.score` returns; empty without known types.
     chosen_seed
@@ -66,6 +70,7 @@ class Result:
     numbers: pd.DataFrame | None
     labels: pd.DataFrame
     confidence: pd.Series
+    clusters: pd.DataFrame
     scores: dict[str, dict]
     chosen_seed: int
     clustered: dict[str, str]
@@ -115,6 +120,7 @@ def parameters(result: Result) -> dict[str, Any]:
         "params": settings,
         "label_key": "" if known is None else str(known.name),
         "section_key": result.prepared.section_key,
+        "clusters": result.clusters,
         "scores": {name: {metric: own[metric] for metric in METRICS} for name, own in result.scores.items()},
         "losses": {name: column.to_numpy() for name, column in pd.DataFrame(result.history).items()},
         **({} if result.numbers is None else {"numbers": {n: own.to_numpy() for n, own in result.numbers.items()}}),
@@ -132,6 +138,7 @@ def metrics(result: Result) -> dict[str, Any]:
         "chosen_seed": result.chosen_seed,
         "clustered": result.clustered,
         "mean_confidence": float(result.confidence.mean()) if result.confidence.notna().any() else None,
+        "clusters": {name: _without_nan(row) for name, row in result.clusters.to_dict("index").items()},
         "n_clusters_found": {name: result.labels[name].nunique() for name in result.labels},
         "scores": result.scores,
         **mean_and_sd(result),
@@ -159,11 +166,12 @@ def summary(result: Result) -> str:
     scored = METRICS if result.scores else ()
     unit = result.settings.unit
     lines = [format_table(["", "clusters", "epochs", "loss", *scored], _score_rows(result, scored)), ""]
+    lines += [*cluster_lines(result.clusters, unit), ""]
     if len(result.seeds) > 1:
         lines.append("Final labels: the consensus of all seeds; known labels have no part in it.")
     if result.confidence.notna().any():
         sure = (result.confidence.dropna() >= SURE).mean()
-        lines.append(f"Confidence: {result.confidence.mean():.2f} on average; {sure:.0%} of {unit} at {SURE} or more.")
+        lines.append(f"Agreement: {result.confidence.mean():.2f} on average; {sure:.0%} of {unit} at {SURE} or more.")
     clustered = Counter(result.clustered.values())
     if len(clustered) > 1 or result.settings.embedding == "joint-or-pcs":
         told = ", ".join(f"{words} ({n} of {clustered.total()} seeds)" for words, n in clustered.most_common())
@@ -178,6 +186,34 @@ def summary(result: Result) -> str:
     peak = peak_memory_gib(result.device)
     lines.append("Peak memory: " + ", ".join(f"{gib:.2f} GiB {where}" for where, gib in peak.items()) + ".")
     return "\n".join(lines)
+
+
+def cluster_lines(clusters: pd.DataFrame, unit: str) -> list[str]:
+    """The table of the clusters; of many, only the doubtful ones, and how many others there are."""
+    doubtful = clusters["verdict"] != CLEAR
+    listed = clusters if len(clusters) <= MOST_ROWS else clusters[doubtful]
+    rows = [
+        [str(name), str(row["size"]), _two_digits(row["agreement"]), _two_digits(row["support"]), row["verdict"]]
+        for name, row in listed.iterrows()
+    ]
+    lines = (
+        [format_table(["cluster", unit, "agreement", "support", "verdict"], rows, words=("verdict",))] if rows else []
+    )
+    others = clusters["size"].drop(listed.index)
+    if len(others):
+        which = "The other" if rows else "All"
+        lines.append(f"{which} {len(others)} clusters, of {others.min()} to {others.max()} {unit}, are clear.")
+    return lines
+
+
+def _two_digits(value: float) -> str:
+    """A number of the table of clusters; a dash where there is none."""
+    return "-" if pd.isna(value) else f"{value:.2f}"
+
+
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """None in place of NaN, which JSON does not have."""
+    return {name: None if pd.isna(value) else value for name, value in row.items()}
 
 
 def _score_rows(result: Result, scored: tuple[str, ...]) -> list[list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -67,13 +69,25 @@ def test_confidence_is_that_of_the_smoothed_labels(tissue, quick):
     assert alone.confidence.isna().all() and metrics(alone)["mean_confidence"] is None
 
 
+def test_a_domain_that_is_only_a_border_is_doubtful():
+    """Of the demo's seven layers six are found, and the seventh domain is a border; a short training shows it too."""
+    tissue = layered_tissue()
+    result = find(tissue, n_clusters=7, epochs=20, seeds=[5])
+    shares = pd.crosstab(result.labels["scrcl"], tissue.obs["ground_truth"], normalize="columns")
+    layers = shares.max(axis=1) > 0.5  # whether a domain holds most of a layer
+    assert layers.sum() == 6 and len(result.clusters) == 7
+    doubtful = result.clusters[result.clusters["verdict"] != "clear"]
+    assert list(doubtful.index) == list(layers.index[~layers])
+    assert re.fullmatch(r"doubtful: may be part of cluster \d", doubtful["verdict"].item())
+
+
 def test_the_views_of_one_seed_give_a_confidence(tissue, quick):
     result = find(tissue, **quick)
     assert set(result.clustered.values()) == {"a vote of 12 partitions of 4 views"}
     twelfths = result.confidence * 12
     assert np.allclose(twelfths, twelfths.round(), atol=1e-4) and result.confidence.nunique() > 2
     assert metrics(result)["mean_confidence"] == pytest.approx(result.confidence.mean())
-    assert "Confidence:" in summary(result)
+    assert "Agreement:" in summary(result)
     plain = find(tissue, **(quick | {"gene_weights": "none"}))
     assert set(plain.clustered.values()) == {"a vote of 9 partitions of 3 views"}
 

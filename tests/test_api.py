@@ -142,6 +142,21 @@ def test_what_is_no_gene_takes_no_part_unless_it_is_asked_for(counts):
 
 
 @pytest.mark.parametrize("task", ["SC", "ST"])
+def test_the_table_of_clusters_is_kept_in_h5ad(task, tmp_path):
+    adata = made(task)
+    FIND[task](adata)
+    clusters = adata.uns["scrcl"]["clusters"]
+    assert list(clusters.index) == list(adata.obs["scrcl"].cat.categories)
+    assert clusters["size"].to_dict() == adata.obs["scrcl"].value_counts().to_dict()
+    assert clusters["agreement"].isna().all() == (task == "SC")  # one seed of cells, and twelve partitions of spots
+    assert clusters["verdict"].str.fullmatch("clear|doubtful|doubtful: may be part of cluster \\d").all()
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    again = ad.read_h5ad(tmp_path / "x.h5ad")
+    pd.testing.assert_frame_equal(again.uns["scrcl"]["clusters"], clusters)
+    assert len(scrcl.pl.clusters(again).axes) == (2 if task == "SC" else 3)
+
+
+@pytest.mark.parametrize("task", ["SC", "ST"])
 def test_what_is_written_is_what_the_analysis_finds(task):
     adata, recipe = made(task), {"SC": CellSettings(**CELLS, seeds=2), "ST": TissueSettings(**SPOTS, seeds=2)}[task]
     result = analyse(adata, recipe)

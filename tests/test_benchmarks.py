@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import simulate
 
-from benchmarks import accuracy, accuracy_tables, datasets, ranking, runs, scale, step
+from benchmarks import accuracy, accuracy_tables, datasets, ranking, runs, scale, step, trust
 from benchmarks.datasets import DataSet
 from benchmarks.variants import RECIPE, VARIANTS, Variant, changed
 from scrcl import analysis
@@ -172,3 +172,17 @@ def test_table_of_scores_by_hand():
     assert one == "| one | 0.600 ± 0.141 | **0.600** | 0.600 | 1.5 |"
     assert two == "| two | **0.700** |  |  |  |"
     assert oracle == "| the oracle | 0.900 | 0.900 | 0.900 | nan |"
+
+
+def test_clusters_are_judged_by_hand():
+    """Of type a, cluster 0 has 4 of 6 cells and 2 has the others; 1 has 2 of b and 2 of c; 3 has no known cell."""
+    labels = pd.Series([*"0000", *"1111", *"22", "3"])
+    known = pd.Series([*"aaaa", *"bbcc", *"aa", None])
+    clusters = pd.DataFrame(
+        {"agreement": 1.0, "support": [np.nan, 0.9, 0.4, 0.8], "verdict": ["clear", "clear", "doubtful", "clear"]},
+        index=list("0123"),
+    )
+    found = trust.judged(clusters, labels, known)
+    assert list(found.index) == list("012")  # Jaccard: 4 of 6, 2 of 4, 2 of 6
+    assert found["false"].tolist() == [False, False, True] and found["part"].tolist() == [False, False, True]
+    assert trust.row("mine", found) == ["mine", "3", "1", "1", "1", "1.00", "1", "1", "1.00"]

@@ -111,12 +111,12 @@ def test_a_umap_of_some_cells_among_cells_without_counts(monkeypatch, fast):
     assert len(plot.umap(adata).axes[0].collections[0].get_offsets()) == 50
 
 
-def test_one_seed_draws_and_prints_no_confidence(fast):
+def test_one_seed_draws_and_prints_no_agreement(fast):
     for seeds, drawn in (([5], 0), ([5, 15], 1)):
         result = analyse(simulate(), CellSettings(**fast | {"seeds": seeds}))
         layout.add_umap(result.cells)
         titles = [axes.get_title() for axes in plot.umap(result.cells).axes]
-        assert titles.count("confidence") == drawn and summary(result).count("Confidence:") == drawn
+        assert titles.count("agreement") == drawn and summary(result).count("Agreement:") == drawn
 
 
 def test_figures_of_more_spots_than_the_umap_lays_out(monkeypatch, tmp_path):

@@ -50,6 +50,25 @@ def agreement_of_edges(between: np.ndarray) -> float:
     return float(assortativity(np.trace(between), between.sum(axis=1)))
 
 
+def agreement_of_pairs(between: np.ndarray) -> np.ndarray:
+    """Return `agreement_with_graph` of every two clusters on their own cells alone.
+
+    Edges that leave the pair are ignored, so an end in a cluster is an edge within it or across to the other.
+
+    Parameters
+    ----------
+    between
+        As `edges_between` returns, [K, K].
+
+    Returns
+    -------
+    [K, K] symmetric; the diagonal means nothing.
+    """
+    within = np.diag(between)
+    ends = np.stack([within[:, None] + between, within[None, :] + between], axis=-1)
+    return assortativity(within[:, None] + within[None, :], ends)
+
+
 def assortativity(inside: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """Return the assortativity of edges from how many lie within clusters and how many ends each cluster has.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scrcl import plot
 
-RESULTS = ("config.yaml", "labels.csv", "result.h5ad", "metrics.json", "log.jsonl", "model.pt")
+RESULTS = ("config.yaml", "labels.csv", "clusters.csv", "result.h5ad", "metrics.json", "log.jsonl", "model.pt")
 NUMBERS = "numbers.csv"  # only where the number of clusters was estimated
 REPORT = "report.html"
 TABLES_OF_GENES = ("markers.csv", "top_markers.csv", "cluster_types.csv", "cluster_names.csv", "markers.yaml")

@@ -122,6 +122,7 @@ def page(
         genes=table(genes[shown].dropna(axis=1, how="all").rename(columns=HEADINGS)),
         clusters=list(overview.index),
         pictures=pictures,
+        trust=_trust(own),
         run_pictures=_run_pictures(own),
         scores=_scores(own),
         facts=_facts(run, facts),
@@ -154,6 +155,15 @@ def _run_pictures(run: Run | None) -> list[Picture]:
     there = {name: path for name, path in places.items() if path.is_file()}
     pictures = [Picture(plot.FIGURES[name].title, "", path.read_bytes()) for name, path in there.items()]
     return [picture for picture in pictures if picture.png.startswith(PNG)]
+
+
+def _trust(run: Run | None) -> dict[str, Any] | None:
+    """Return how far each cluster of the run can be trusted, or None; runs before version 0.8 do not say."""
+    clusters = None if run is None else run.metrics.get("clusters")
+    if not clusters:
+        return None
+    frame = pd.DataFrame.from_dict(clusters, orient="index").astype({"agreement": float, "support": float})
+    return table(frame.rename_axis("cluster").reset_index())
 
 
 def _scores(run: Run | None) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ from scrcl.result import Result, facts, metrics
 
 
 def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str, str] | None = None) -> None:
-    """Write labels.csv, numbers.csv, result.h5ad, metrics.json, config.yaml, log.jsonl and model.pt.
+    """Write labels.csv, clusters.csv, numbers.csv, result.h5ad, metrics.json, config.yaml, log.jsonl and model.pt.
 
     Parameters
     ----------
@@ -45,6 +45,7 @@ def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str
         SHA-256 of the input files, by name, as they were read.
     """
     labels_table(result).to_csv(folder / "labels.csv", index_label="barcode")
+    result.clusters.round(4).to_csv(folder / "clusters.csv")
     if result.numbers is not None:
         result.numbers.round(4).to_csv(folder / NUMBERS, index=False)
     _write_h5ad(result.cells, folder / "result.h5ad")
@@ -58,7 +59,7 @@ def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str
 
 
 def labels_table(result: Result) -> pd.DataFrame:
-    """Return what labels.csv holds: the labels of every seed, the confidence, and the final labels last."""
+    """Return what labels.csv holds: the labels of every seed, their agreement, and the final labels last."""
     final = OURS.labels
     table = result.labels.drop(columns=final)
     return table.assign(**{OURS.confidence: result.confidence.round(4), final: result.labels[final]})

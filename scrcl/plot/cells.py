@@ -17,7 +17,7 @@ MOST_TYPES = 150  # most rows of a confusion table that can be read
 
 
 def umap(adata: AnnData, key: str = "scrcl") -> Figure:
-    """Draw the UMAP by cluster and by known type, and with several seeds also by confidence, side by side.
+    """Draw the UMAP by cluster and by known type, and with several seeds also by agreement, side by side.
 
     Parameters
     ----------
@@ -37,12 +37,12 @@ def umap(adata: AnnData, key: str = "scrcl") -> Figure:
         0.08 * values.astype(str).str.len().max() + 1.2 * (1 + values.nunique() // 18) for _, values in bare.obs.items()
     ]
     if len(scene.facts["params"]["seeds"]) > 1:
-        bare.obs["confidence"] = adata.obs.loc[bare.obs_names, scene.keys.confidence]
+        bare.obs["agreement"] = adata.obs.loc[bare.obs_names, scene.keys.confidence]
         legends.append(1.0)
     figure = Figure(figsize=(5 * len(legends) + sum(legends), 5), layout="constrained")
     look = {"show": False, "frameon": False, "legend_fontsize": 9, "na_color": MISSING}
     for axes, name in zip(figure.subplots(1, len(legends), squeeze=False)[0], bare.obs):
-        scale = {"vmin": 0, "vmax": 1, "color_map": "viridis", "colorbar_loc": None} if name == "confidence" else {}
+        scale = {"vmin": 0, "vmax": 1, "color_map": "viridis", "colorbar_loc": None} if name == "agreement" else {}
         sc.pl.umap(bare, color=name, ax=axes, **look, **scale)
         if scale:
             figure.colorbar(axes.collections[0], ax=axes, label="share that agrees", shrink=0.7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,16 @@ def test_files_of_a_run(capsys, tmp_path, counts):
     assert "scrcl_graph" in saved.obsp and "counts" in saved.layers
     assert saved.uns["scrcl"]["n_clusters"] == 3
     assert len(saved.uns["scrcl_colors"]) == len(saved.obs["scrcl"].cat.categories) == 3
+    clusters = pd.read_csv(out / "clusters.csv", dtype={"cluster": str, "nearest": str}, index_col="cluster")
+    clusters = clusters.fillna({"nearest": ""})
+    assert list(clusters) == ["size", "agreement", "nearest", "support", "verdict"]
+    assert clusters["size"].sum() == counts.n_obs - 1 and (clusters["verdict"] == "clear").all()
+    pd.testing.assert_frame_equal(clusters, saved.uns["scrcl"]["clusters"].round(4))
+    for name in clusters.index:
+        assert re.search(rf"(?m)^{name} +{clusters.loc[name, 'size']} +[.\d]+ +[-.\d]+ +clear$", text)
     scores = json.loads((out / "metrics.json").read_text())
+    assert scores["clusters"]["0"]["support"] is None  # the largest is part of no other
+    assert pd.DataFrame(scores["clusters"]).loc["size"].to_dict() == clusters["size"].to_dict()
     assert scores["mean"]["ARI"] == pytest.approx(np.mean([scores["scores"][f"seed_{s}"]["ARI"] for s in (5, 15)]))
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert len(lines) == 10 and set(lines[0]) == {"seed", "epoch", "hea_global", "hea_cell", "ndc", "cvc", "total"}
@@ -180,7 +190,7 @@ def test_labels_survive_whatever_befalls_the_h5ad(monkeypatch, capsys, tmp_path,
     assert run("cells", capsys, "--dataset", tmp_path / "in.h5ad", "--output", out, *QUICK)[0] == 0
     assert "result.h5ad cannot be written" in caplog.text and "all other results are there" in caplog.text
     assert {path.name for path in out.iterdir()} == {
-        *("labels.csv", "metrics.json", "config.yaml", "log.jsonl", "model.pt"),
+        *("labels.csv", "clusters.csv", "metrics.json", "config.yaml", "log.jsonl", "model.pt"),
     }
 
 

@@ -98,9 +98,15 @@ def test_the_page_needs_nothing_else(cli, folder):
     cli()
     page = Page(folder / "report.html")
     assert page.references and all(ref.startswith(("data:", "#")) for ref in page.references)
-    assert page.tags.count("img") == len(FIGURES) + 2  # confusion and losses of the run
-    assert page.tags.count("table") == 3
-    for words in ("cells", "120 cells, 80 genes", "in training, or in", "Matrix plot"):
+    assert page.tags.count("img") == len(FIGURES) + 3  # trust, confusion and losses of the run
+    assert page.tags.count("table") == 4
+    for words in (
+        "cells",
+        "120 cells, 80 genes",
+        "in training, or in",
+        "Matrix plot",
+        "probability that a",
+    ):
         assert words in page.words
     for words in ("n_drawn", "scanpy", "min_fold_change"):
         assert words in page.words

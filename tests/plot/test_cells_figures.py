@@ -75,11 +75,11 @@ def test_losses_of_every_seed(counts, fast):
         assert all(list(line.get_xdata()) == list(range(1, 9)) for line in axes.lines)
 
 
-def test_the_umap_by_cluster_by_type_and_by_confidence(fast):
+def test_the_umap_by_cluster_by_type_and_by_agreement(fast):
     cells = analyse(simulate(), CellSettings(**fast | {"seeds": [5, 15]})).cells
     add_umap(cells)
     titles = [axes.get_title() for axes in plot.umap(cells).axes]
-    assert titles[:3] == ["scRCL", "given: cell_type1", "confidence"]
+    assert titles[:3] == ["scRCL", "given: cell_type1", "agreement"]
 
 
 def test_cells_without_a_place_are_not_drawn():
@@ -94,12 +94,12 @@ def test_cells_without_a_place_are_not_drawn():
 
 
 def test_files_of_all_figures_of_cells(tmp_path, fast):
-    for known, drawn in (("auto", {"umap", "losses", "confusion"}), ("none", {"umap", "losses"})):
+    for known, drawn in (("auto", {"confusion"}), ("none", set())):
         cells = analyse(simulate(), CellSettings(label_key=known, n_clusters="3", **fast)).cells
         add_umap(cells)
         (tmp_path / known).mkdir()
         draw(cells, "SC", tmp_path / known)
-        assert {path.stem for path in (tmp_path / known).iterdir()} == drawn
+        assert {path.stem for path in (tmp_path / known).iterdir()} == {"clusters", "umap", "losses"} | drawn
 
 
 @pytest.mark.parametrize("key", ["scrcl", "other"])

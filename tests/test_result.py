@@ -1,0 +1,38 @@
+"""The table that ends a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from scrcl import result
+
+
+def clusters(n: int, doubtful: tuple[int, ...]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "size": [100 - i for i in range(n)],
+            "agreement": [0.987, *[np.nan] * (n - 1)],
+            "nearest": ["", *["0"] * (n - 1)],
+            "support": [np.nan, *[0.5] * (n - 1)],
+            "verdict": ["doubtful: may be part of cluster 0" if i in doubtful else "clear" for i in range(n)],
+        },
+        index=[str(i) for i in range(n)],
+    )
+
+
+def test_a_line_per_cluster():
+    assert result.cluster_lines(clusters(2, (1,)), "cells")[0].splitlines() == [
+        "cluster  cells  agreement  support  verdict",
+        "-------  -----  ---------  -------  ----------------------------------",
+        "0          100       0.99        -  clear",
+        "1           99          -     0.50  doubtful: may be part of cluster 0",
+    ]
+
+
+def test_of_many_clusters_only_the_doubtful_ones():
+    assert len(result.cluster_lines(clusters(result.MOST_ROWS, ()), "cells")) == 1
+    table, rest = result.cluster_lines(clusters(result.MOST_ROWS + 1, (7, 30)), "spots")
+    assert [line.split()[0] for line in table.splitlines()[2:]] == ["7", "30"]
+    assert rest == "The other 29 clusters, of 71 to 100 spots, are clear."
+    assert result.cluster_lines(clusters(40, ()), "spots") == ["All 40 clusters, of 61 to 100 spots, are clear."]
