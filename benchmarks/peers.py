@@ -9,8 +9,10 @@ Every peer has an environment of its own in the folder --envs, made once, with t
 counts or amounts, positions, a number of clusters and a seed: labels stay here, and so do the names of the cells.
 
 A row per data set, way of clustering and seed goes to the CSV as soon as it is known; a second call with the same CSV
-continues where the first one ended. A peer that fails gets a row that says why: take it out to try again. Seconds are
-CPU seconds of the whole process, imports and all ways of clustering included; gib is the most memory that it held.
+continues where the first one ended. A peer that fails gets a row that says why: take it out to try again. Labels are
+scored as a peer gives them; those of our baselines are smoothed for spots. Seconds are CPU seconds of the whole
+process, imports and all ways of clustering included, gib the most memory that it held: compare them where both runs had
+OMP_NUM_THREADS=1.
 
 STAGATE_pyG (github.com/QIFEIDKN/STAGATE_pyG) is not on PyPI, and GraphST is without what it needs; here are the
 distributions 'stagate-modern' and 'graphst-modern' of both. R's mclust, which both use, is replaced.
@@ -131,8 +133,8 @@ def labels_of(name: str, python: Path, cells: Path, n_clusters: int, seed: int) 
         command = [python, "-I", SCRIPT, name, cells, table, n_clusters, seed]
         ended = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True)
         if ended.returncode:
-            said = ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"]
-            raise RuntimeError(said[-1])
+            said = ended.stderr.strip().splitlines() if ended.returncode > 0 else []  # else it was killed
+            raise RuntimeError(said[-1] if said else f"exit status {ended.returncode}")
         return pd.read_csv(table, index_col=0, dtype=str), json.loads(Path(folder, "cost.json").read_text())
 
 
@@ -151,9 +153,8 @@ def rows_of(name: str, envs: Path, cells: Path, known: pd.Series, seed: int) -> 
 
 def run(task: Task, datasets: list[str], names: list[str], seeds: list[int], envs: Path, csv: Path) -> None:
     """Score every combination that the CSV does not hold yet."""
-    done = (
-        set(pd.read_csv(csv, dtype={"dataset": str})[KEY].itertuples(index=False, name=None)) if csv.exists() else set()
-    )
+    held = pd.read_csv(csv, dtype={"dataset": str}) if csv.exists() else pd.DataFrame(columns=KEY)
+    done = set(held[KEY].itertuples(index=False, name=None))
     for dataset in datasets:
         which = task, dataset_name(dataset), AS_IT_IS
         runs = [(name, seed) for name in names for seed in seeds]
