@@ -148,7 +148,7 @@ def test_the_table_of_clusters_is_kept_in_h5ad(task, tmp_path):
     clusters = adata.uns["scrcl"]["clusters"]
     assert list(clusters.index) == list(adata.obs["scrcl"].cat.categories)
     assert clusters["size"].to_dict() == adata.obs["scrcl"].value_counts().to_dict()
-    assert clusters["agreement"].isna().all() == (task == "SC")  # one seed of cells, and twelve partitions of spots
+    assert clusters["agreement"].isna().all() == (task == "SC")  # one seed of cells, and fifteen partitions of spots
     assert clusters["verdict"].str.fullmatch("clear|doubtful|doubtful: may be part of cluster \\d").all()
     adata.write_h5ad(tmp_path / "x.h5ad")
     again = ad.read_h5ad(tmp_path / "x.h5ad")

@@ -7,6 +7,7 @@ import numpy as np
 import scanpy as sc
 from scipy import sparse
 from sklearn.decomposition import PCA
+from sklearn.preprocessing import normalize
 
 from scrcl.contents.places import placed, section_members, sections
 from scrcl.contents.several import section_key
@@ -80,13 +81,12 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
         planned = plan_of(cells, settings)
         log.info("Training: %s.", planned.in_words())
         weighing = {"weigh": weigh} if settings.gene_weights == "spatial" else {}
-        as_they_are = _plain_pcs(cells, settings, planned) if settings.embedding == "views" and weighing else None
+        plain = _plain_pcs(cells, settings, planned) if settings.embedding == "views" and weighing else None
         inputs = pcs_and_inputs(cells, settings, planned, **weighing)
         cells.obsm[SPATIAL_PCS] = graphs.neighbour_mean(cells.obsm[PCS], graph)
-        named = {"weighted genes" if weighing else "genes": cells.obsm[PCS]}
-        named |= {} if as_they_are is None else {"genes": as_they_are}
-        wanted = named if settings.embedding == "views" else {}
-        views = {name: at_scales(pcs, places, members) for name, pcs in wanted.items()}
+        views = {}
+        if settings.embedding == "views":
+            views = views_of(cells.obsm[PCS], cells.obsm[PCS] if plain is None else plain, places, members)
         inputs, order = in_training_order(inputs, graph)
     joined = cells.obsm[SPATIAL_PCS]
     return Prepared(cells, inputs, joined, known, values, smoothing_graph, planned.block, order, key, views)
@@ -98,7 +98,32 @@ def _plain_pcs(cells: ad.AnnData, settings: TissueSettings, planned: Plan) -> np
     return genes.principal_components(values, settings.n_pcs)
 
 
-def at_scales(points: np.ndarray, places: np.ndarray, sections: np.ndarray | None = None) -> np.ndarray:
+def views_of(
+    weighted: np.ndarray, plain: np.ndarray, places: np.ndarray, sections: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Return the views that need no training, by name; the first is of the genes that the encoder sees.
+
+    The rows of the plain genes are at unit length, so that a spot's number of cells and its quality do not count. One of
+    these views has the first ring alone, since two rings reach far where spots are large.
+
+    Parameters
+    ----------
+    weighted, plain
+        [N, d], PCs of the genes with the weights of `spatial_weights`, and without.
+    places, sections
+        As for `at_scales`.
+    """
+    plain = normalize(plain)
+    return {
+        "weighted genes": at_scales(weighted, places, sections),
+        "genes, one ring": at_scales(plain, places, sections, RINGS[:1]),
+        "genes, two rings": at_scales(plain, places, sections),
+    }
+
+
+def at_scales(
+    points: np.ndarray, places: np.ndarray, sections: np.ndarray | None = None, rings: tuple[int, ...] = RINGS
+) -> np.ndarray:
     """Return the leading components of points beside their means over the first ring of spots and over two rings.
 
     A spot has 6 spots in its first ring and 18 in two, on Visium's grid and about so elsewhere. Each scale has the same
@@ -112,12 +137,14 @@ def at_scales(points: np.ndarray, places: np.ndarray, sections: np.ndarray | Non
         [N, 2 or 3], the positions of the spots.
     sections
         [N], the section of each spot; None for a single section.
+    rings
+        How many nearest spots each mean is taken over.
 
     Returns
     -------
     [N, up to VIEW_DIMS] float32.
     """
-    scales = [points, *(graphs.neighbour_mean(points, graphs.nearest_spots(places, k, sections)) for k in RINGS)]
+    scales = [points, *(graphs.neighbour_mean(points, graphs.nearest_spots(places, k, sections)) for k in rings)]
     centred = [scale - scale.mean(axis=0) for scale in scales]
     side_by_side = np.hstack([scale / max(np.sqrt(scale.var(axis=0).sum()), TINY) for scale in centred])
     pca = PCA(min(VIEW_DIMS, *side_by_side.shape), svd_solver="covariance_eigh")

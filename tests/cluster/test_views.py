@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from scrcl.cluster import consensus, views
 from scrcl.method.training import Embedded
-from scrcl.prepare.tissue import RINGS, at_scales
+from scrcl.prepare.tissue import RINGS, at_scales, views_of
 
 SETTINGS = SimpleNamespace(cluster_method="gmm", mixture_dims=[2, 3], mixture_rounds=0)
 
@@ -47,6 +47,19 @@ def test_scales_do_not_cross_sections():
     apart = together + (sections == "b")[:, None] * 1e6
     assert np.array_equal(at_scales(points, together, sections), at_scales(points, apart))
     assert not np.allclose(_between(at_scales(points, together)), _between(at_scales(points, apart)))
+
+
+def test_views_of_plain_genes_do_not_depend_on_the_length_of_rows():
+    """Ten times the values of a spot change the view of weighted genes alone."""
+    points, _ = blobs(64)
+    places = np.stack(np.meshgrid(np.arange(8.0), np.arange(8.0)), axis=-1).reshape(-1, 2)
+    longer = points * np.where(np.arange(64) % 2, 10, 1)[:, None]
+    found, other = (views_of(values, values, places, None) for values in (points, longer))
+    assert [(name, view.shape[1]) for name, view in found.items()] == [
+        ("weighted genes", 18), ("genes, one ring", 12), ("genes, two rings", 18)
+    ]  # fmt: skip
+    same = [np.allclose(_between(found[name]), _between(other[name]), atol=1e-3) for name in found]
+    assert same == [False, True, True]
 
 
 def embedded(points: np.ndarray) -> Embedded:
