@@ -39,6 +39,8 @@ def find_spots(adata: ad.AnnData, **settings) -> ad.AnnData | None:
     return scrcl.find_domains(adata, **{"n_seeds": 1, "umap": False} | SPOTS | settings)
 
 
+# Their known domains give the number of clusters, so there is nothing to draw of an estimate.
+FIGURES_OF_SPOTS = [name for name in scrcl.plot.names("ST") if name != "numbers"]
 FIND = {"SC": find_cells, "ST": find_spots}
 
 
@@ -316,7 +318,7 @@ def test_figures_of_what_was_saved_and_read_again(task, key, tmp_path):
     read = ad.read_h5ad(tmp_path / "annotated.h5ad")
     assert held(read) == held(adata) and list(read.obs[key]) == list(adata.obs[key])
     assert list(read.uns[f"{key}_colors"]) == list(adata.uns[f"{key}_colors"])
-    for name in ("umap", "losses", "confusion") if task == "SC" else scrcl.plot.names("ST"):
+    for name in ("umap", "losses", "confusion") if task == "SC" else FIGURES_OF_SPOTS:
         draw = getattr(scrcl.pl, name)
         drawn, again = draw(adata, key=key), draw(read, key=key)
         assert isinstance(again, Figure) and len(again.axes) == len(drawn.axes) > 0, name
@@ -332,6 +334,19 @@ def test_figures_of_cells_without_known_types_that_were_saved_and_read_again(cou
     assert [axes.get_title() for axes in scrcl.pl.umap(read).axes] == ["scRCL"]
 
 
+def test_the_figure_of_an_estimated_number_shows_its_curve(counts, tmp_path):
+    find_cells(counts, label_key="none", key_added="mine")
+    counts.write_h5ad(tmp_path / "annotated.h5ad")
+    read = ad.read_h5ad(tmp_path / "annotated.h5ad")
+    axes = scrcl.pl.numbers(read, "mine").axes[0]
+    curve, n_clusters = read.uns["mine"]["numbers"], read.uns["mine"]["n_clusters"]
+    held, shared = (line.get_ydata() for line in axes.lines[:2])
+    assert np.array_equal(held, curve["held"]) and np.array_equal(shared, curve["shared"])
+    assert axes.get_legend().get_texts()[-1].get_text() == f"estimate: {n_clusters}"
+    find_cells(counts, n_clusters=3)
+    assert scrcl.pl.numbers(counts) is None and "numbers" not in counts.uns["scrcl"]
+
+
 def test_figures_of_cells_of_which_some_have_no_counts(counts):
     counts.X = counts.X.toarray()
     counts.X[[0, 7]] = 0
@@ -343,7 +358,7 @@ def test_figures_of_cells_of_which_some_have_no_counts(counts):
 def test_figures_of_spots_of_which_some_have_no_position(tissue):
     tissue.obsm["spatial"][:4] = np.nan
     find_spots(tissue, umap=True)
-    for name in scrcl.plot.names("ST"):
+    for name in FIGURES_OF_SPOTS:
         figure = getattr(scrcl.pl, name)(tissue)
         figure.canvas.draw()
 
@@ -354,7 +369,7 @@ def test_figures_of_spots_with_their_positions_in_columns(tissue, columns):
     if columns == ("x", "y"):
         tissue.obs[["x", "y"]] = places
     find_spots(tissue, umap=True)
-    for name in scrcl.plot.names("ST"):
+    for name in FIGURES_OF_SPOTS:
         figure = getattr(scrcl.pl, name)(tissue)
         figure.canvas.draw()
 

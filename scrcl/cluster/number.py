@@ -14,7 +14,7 @@ from sklearn.metrics.cluster import contingency_matrix, expected_mutual_informat
 
 from scrcl.cluster.consensus import smoothed
 from scrcl.cluster.methods.mixture import leading_components
-from scrcl.cluster.partition import require_enough, unfinished_starts_expected
+from scrcl.cluster.partition import require_enough, sample, unfinished_starts_expected
 from scrcl.messages import log, progress
 from scrcl.prepare.halves import DIMS, Described, described
 from scrcl.prepare.prepared import Prepared
@@ -124,8 +124,8 @@ def information(cells: Described, smoothing_graph: sparse.csr_matrix | None = No
 
     def partition(points: np.ndarray, n_clusters: int) -> np.ndarray:
         with unfinished_starts_expected():
-            model = KMeans(n_clusters, n_init=STARTS, random_state=seed)
-            return smoothed(model.fit_predict(points), smoothing_graph)
+            model = KMeans(n_clusters, n_init=STARTS, random_state=seed).fit(sample(points, n_clusters, seed))
+            return smoothed(model.predict(points), smoothing_graph)
 
     rows: list[tuple[int, float, float]] = []
     for n in progress(_numbers_to_try(len(whole)), desc="number of clusters"):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import anndata as ad
 import numpy as np
+from sklearn.decomposition import PCA
 
 from scrcl.contents.places import sections
 from scrcl.keys import HIGHLY_VARIABLE, PCS, SPATIAL, SPATIAL_WEIGHT
@@ -13,6 +14,7 @@ from scrcl.prepare import genes, tissue
 from scrcl.prepare.features import Features
 from scrcl.prepare.prepared import Matrix, Prepared
 from scrcl.recipes import Task
+from scrcl.runtime import limited_threads
 
 SPLITS = 2  # random ways to part the genes
 DIMS = 20  # PCs of a half, as many as k-means sees
@@ -56,7 +58,7 @@ def described(prepared: Prepared, task: Task, seed: int = 0) -> Described:
         return tissue.at_scales(pcs, cells.obsm[SPATIAL], members) if task == "ST" else pcs
 
     def half(chosen: np.ndarray) -> np.ndarray:
-        return described_by(genes.principal_components(_some_genes(values, np.sort(chosen)), DIMS))
+        return described_by(_components(values, np.sort(chosen)))
 
     n_genes = values.shape[1]
     parted = [np.array_split(rng.permutation(n_genes), 2) for _ in range(SPLITS)]
@@ -72,8 +74,13 @@ def _scaled_genes(cells: ad.AnnData, in_blocks: bool) -> Matrix:
     return values.weighted(weights) if isinstance(values, Features) else values * weights
 
 
-def _some_genes(values: Matrix, chosen: np.ndarray) -> Matrix:
-    """Return some columns of values."""
+@limited_threads(1)  # so that the order of sums does not depend on the number of threads
+def _components(values: Matrix, chosen: np.ndarray) -> np.ndarray:
+    """Return PCs of some genes; also of a single one, or of genes that do not vary."""
     if isinstance(values, Features):
-        return Features(values.values[:, chosen], values.offset[chosen])
-    return values[:, chosen]
+        if len(chosen) > DIMS:
+            return genes.principal_components(Features(values.values[:, chosen], values.offset[chosen]), DIMS)
+        part = values.columns(chosen)
+    else:
+        part = values[:, chosen]
+    return PCA(min(DIMS, *part.shape), svd_solver="covariance_eigh").fit_transform(part)

@@ -103,8 +103,8 @@ def views_of(
 ) -> dict[str, np.ndarray]:
     """Return the views that need no training, by name; the first is of the genes that the encoder sees.
 
-    The rows of the plain genes are at unit length, so that a spot's number of cells and its quality do not count. One of
-    these views has the first ring alone, since two rings reach far where spots are large.
+    The rows of the plain genes are at unit length, so that a spot's number of cells and its quality do not count.
+    One of these views has the first ring alone, since two rings reach far where spots are large.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def views_of(
     """
     plain = normalize(plain)
     return {
-        "weighted genes": at_scales(weighted, places, sections),
+        "genes of the encoder": at_scales(weighted, places, sections),
         "genes, one ring": at_scales(plain, places, sections, RINGS[:1]),
         "genes, two rings": at_scales(plain, places, sections),
     }

@@ -56,7 +56,7 @@ def test_views_of_plain_genes_do_not_depend_on_the_length_of_rows():
     longer = points * np.where(np.arange(64) % 2, 10, 1)[:, None]
     found, other = (views_of(values, values, places, None) for values in (points, longer))
     assert [(name, view.shape[1]) for name, view in found.items()] == [
-        ("weighted genes", 18), ("genes, one ring", 12), ("genes, two rings", 18)
+        ("genes of the encoder", 18), ("genes, one ring", 12), ("genes, two rings", 18)
     ]  # fmt: skip
     same = [np.allclose(_between(found[name]), _between(other[name]), atol=1e-3) for name in found]
     assert same == [False, True, True]

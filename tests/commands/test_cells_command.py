@@ -20,6 +20,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import scrcl
 from scrcl.analysis import analyse
+from scrcl.cluster.number import number_of
 from scrcl.commands import files, results
 from scrcl.contents.labels import find_labels
 from scrcl.contents.values import find_expression
@@ -37,6 +38,17 @@ def process(*argv: object, at: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=at, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
 
+def test_the_curve_of_an_estimated_number_is_written_and_removed_by_a_run_without(capsys, tmp_path, counts):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    argv = ["--dataset", tmp_path / "in.h5ad", "--output", tmp_path / "out", *FAST, "--label-key", "none"]
+    code, text, _ = run("cells", capsys, *argv)
+    curve = pd.read_csv(tmp_path / "out" / "numbers.csv")
+    assert code == 0 and f"Number of clusters: {number_of(curve)}, estimated without labels." in text
+    assert list(curve) == ["n_clusters", "shared", "held"] and (tmp_path / "out" / "numbers.png").stat().st_size > 5000
+    run("cells", capsys, *argv, "--n-clusters", 3)
+    assert not [path.name for path in (tmp_path / "out").glob("numbers*")]
+
+
 def test_files_of_a_run(capsys, tmp_path, counts):
     counts.X = counts.X.toarray()
     counts.X[3] = 0
@@ -45,7 +57,7 @@ def test_files_of_a_run(capsys, tmp_path, counts):
     argv = ["--dataset", tmp_path / "in.h5ad", "--output", out, *FAST, "--seeds", 5, 15]
     code, text, _ = run("cells", capsys, *argv)
     assert code == 0 and "mean ± sd" in text and "Peak memory" in text
-    assert {path.name for path in out.iterdir()} == {*files.RESULTS, *files.figures("SC")}
+    assert {path.name for path in out.iterdir()} == {*files.RESULTS, *files.figures("SC")} - {"numbers.png"}
     labels = pd.read_csv(out / "labels.csv")
     assert list(labels) == ["barcode", "seed_5", "seed_15", "scrcl_confidence", "scrcl"]
     assert list(labels["barcode"]) == list(counts.obs_names) and labels["scrcl"].isna().sum() == 1
