@@ -20,8 +20,8 @@ def embedding(found: Embedded, pcs: np.ndarray, choice: str, order: np.ndarray |
         'encoder' is [E1 | E2], and 'refined' is [Z1 | Z2], as in the paper. 'pcs' is the PCs alone. 'joint' and
         'joint-refined' join either of the first two with the PCs, each half centred and scaled to a total variance of
         1. The PCs bring back how much a cell expresses, and the differences of rare types that the graph has smoothed
-        away. In 'joint' the rows of E are shortened (`shortened_rows`). 'joint-or-pcs' and
-        'views' mean 'joint' here.
+        away. In 'joint' the rows of E are shortened (`shortened_rows`). 'joint-or-pcs' and 'views' mean
+        'joint' here.
     order
         [N], the order of the cells in `found`; None when it is the order of `pcs`.
     """
@@ -31,13 +31,27 @@ def embedding(found: Embedded, pcs: np.ndarray, choice: str, order: np.ndarray |
     choice = "joint" if choice in ("joint-or-pcs", "views") else choice
     if choice == "joint":
         points = shortened_rows(points, found.lengths)
-    if order is not None:
-        in_order = np.empty_like(points)
-        in_order[order] = points
-        points = in_order  # frees the array in the other order
+    points = in_order_of_cells(points, order)  # under the same name, which frees the array in the other order
     if choice.startswith("joint"):
         return np.hstack([unit_variance(points), unit_variance(pcs)])
     return points
+
+
+def in_order_of_cells(points: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+    """Return rows that are in the order of training in the order of the cells; as they are where `order` is None.
+
+    Parameters
+    ----------
+    points
+        [N, d].
+    order
+        [N], the cell of each row.
+    """
+    if order is None:
+        return points
+    in_order = np.empty_like(points)
+    in_order[order] = points
+    return in_order
 
 
 def shortened_rows(encoder: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.stats import entropy
-from sklearn.cluster import KMeans
 from sklearn.metrics import mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
 from scrcl.cluster.consensus import smoothed
+from scrcl.cluster.methods import kmeans
 from scrcl.cluster.methods.mixture import leading_components
-from scrcl.cluster.partition import require_enough, sample, unfinished_starts_expected
+from scrcl.cluster.partition import require_enough
 from scrcl.messages import log, progress
 from scrcl.prepare.halves import DIMS, Described, described
 from scrcl.prepare.prepared import Prepared
@@ -123,9 +123,7 @@ def information(cells: Described, smoothing_graph: sparse.csr_matrix | None = No
     halves = [tuple(leading_components(half, DIMS) for half in pair) for pair in cells.halves]
 
     def partition(points: np.ndarray, n_clusters: int) -> np.ndarray:
-        with unfinished_starts_expected():
-            model = KMeans(n_clusters, n_init=STARTS, random_state=seed).fit(sample(points, n_clusters, seed))
-            return smoothed(model.predict(points), smoothing_graph)
+        return smoothed(kmeans.best_of(STARTS, points, n_clusters, seed), smoothing_graph)
 
     rows: list[tuple[int, float, float]] = []
     for n in progress(_numbers_to_try(len(whole)), desc="number of clusters"):

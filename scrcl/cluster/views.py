@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.cluster import KMeans
 
 from scrcl.cluster import consensus
-from scrcl.cluster.embedding import shortened_rows, unit_variance
+from scrcl.cluster.embedding import in_order_of_cells, shortened_rows, unit_variance
+from scrcl.cluster.methods import kmeans
 from scrcl.cluster.methods.mixture import leading_components
-from scrcl.cluster.partition import by_size, require_enough, sample, unfinished_starts_expected
+from scrcl.cluster.partition import by_size
 from scrcl.method.training import Embedded
 from scrcl.methods import METHODS
-from scrcl.runtime import limited_threads
 
 DIMS = 20  # components of a view that k-means sees
 STARTS = 10  # of k-means; the best by its own objective is kept
@@ -36,11 +35,7 @@ def all_views(found: Embedded, fixed: Mapping[str, np.ndarray], order: np.ndarra
     order
         [N], the order of the cells in `found`; None when it is that of `fixed`.
     """
-    encoder = shortened_rows(found.encoder, found.lengths)
-    if order is not None:
-        in_order = np.empty_like(encoder)
-        in_order[order] = encoder
-        encoder = in_order
+    encoder = in_order_of_cells(shortened_rows(found.encoder, found.lengths), order)
     first = next(iter(fixed.values()))
     beside = np.hstack([unit_variance(encoder), unit_variance(first)])
     return {**fixed, "encoder": encoder, "encoder beside expression": beside}
@@ -72,15 +67,6 @@ def vote(
         leading = leading_components(points, max(DIMS, *settings.mixture_dims))
         ways = METHODS[settings.cluster_method].partitions(leading, n_clusters, seed, settings)
         if settings.cluster_method == "gmm":
-            ways["k-means"] = _kmeans(leading[:, :DIMS], n_clusters, seed)
+            ways["k-means"] = by_size(kmeans.best_of(STARTS, leading[:, :DIMS], n_clusters, seed))
         partitions |= {f"{name}, {way}": labels for way, labels in ways.items()}
     return consensus.consensus(list(partitions.values()), n_clusters), partitions
-
-
-@limited_threads(1)  # so that the order of sums does not depend on the number of threads
-def _kmeans(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    """Return k-means' partition, fitted on a random part where there are many points."""
-    require_enough(points, n_clusters)
-    with unfinished_starts_expected():
-        model = KMeans(n_clusters, n_init=STARTS, random_state=seed).fit(sample(points, n_clusters, seed))
-        return by_size(model.predict(points))

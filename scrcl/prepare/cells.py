@@ -26,7 +26,7 @@ from scrcl.runtime import Stopwatch, release_memory
 
 DEPTH_IS_FIRST_PC = 0.75  # R^2 of the first PC and log(counts) above which the first PC only shows depth
 PCS_FROM = 10_000  # from so many cells on, the published cell graph is built on PCs instead of genes
-# With fewer cells, single cells make PCs of their own, and the cell graph confirms hardly any number of clusters.
+# With fewer cells, single cells make PCs of their own.
 FEW_CELLS = 500
 
 

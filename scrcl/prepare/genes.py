@@ -279,6 +279,11 @@ def _seurat_v3(cells: ad.AnnData, n_top_genes: int) -> None:
         raise UserError(f"seurat_v3 fails on these data ({one_line(error)}); add --hvg-flavor seurat.") from error
 
 
+def values_for(cells: ad.AnnData, choice: str, in_blocks: bool) -> np.ndarray | Features:
+    """Return `encoder_values`, sparse where cells are taken in blocks."""
+    return (sparse_encoder_values if in_blocks else encoder_values)(cells, choice)
+
+
 def encoder_values(cells: ad.AnnData, choice: str) -> np.ndarray:
     """Return the highly variable genes as the encoders see them.
 

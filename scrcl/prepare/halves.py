@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import anndata as ad
 import numpy as np
 from sklearn.decomposition import PCA
 
 from scrcl.contents.places import sections
-from scrcl.keys import HIGHLY_VARIABLE, PCS, SPATIAL, SPATIAL_WEIGHT
+from scrcl.keys import PCS, SPATIAL, SPATIAL_WEIGHT
 from scrcl.prepare import genes, tissue
 from scrcl.prepare.features import Features
 from scrcl.prepare.prepared import Matrix, Prepared
@@ -51,7 +50,9 @@ def described(prepared: Prepared, task: Task, seed: int = 0) -> Described:
     rng, cells = np.random.default_rng(seed), prepared.cells
     if task == "SC" and cells.n_obs > MOST_CELLS:
         cells = cells[np.sort(rng.choice(cells.n_obs, MOST_CELLS, replace=False))]
-    values = _scaled_genes(cells, in_blocks=task == "ST" and prepared.block > 0)
+    values = genes.values_for(cells, "scaled", in_blocks=task == "ST" and prepared.block > 0)
+    if SPATIAL_WEIGHT in cells.var:
+        values = tissue.weighted(values, cells)
     members = sections(cells.obs, prepared.section_key) if task == "ST" else None
 
     def described_by(pcs: np.ndarray) -> np.ndarray:
@@ -63,15 +64,6 @@ def described(prepared: Prepared, task: Task, seed: int = 0) -> Described:
     n_genes = values.shape[1]
     parted = [np.array_split(rng.permutation(n_genes), 2) for _ in range(SPLITS)]
     return Described(described_by(cells.obsm[PCS][:, :DIMS]), [(half(one), half(other)) for one, other in parted])
-
-
-def _scaled_genes(cells: ad.AnnData, in_blocks: bool) -> Matrix:
-    """Return the scaled genes, weighted as those of the PCs are."""
-    values = (genes.sparse_encoder_values if in_blocks else genes.encoder_values)(cells, "scaled")
-    if SPATIAL_WEIGHT not in cells.var:
-        return values
-    weights = cells.var.loc[cells.var[HIGHLY_VARIABLE], SPATIAL_WEIGHT].to_numpy(dtype=np.float32)
-    return values.weighted(weights) if isinstance(values, Features) else values * weights
 
 
 @limited_threads(1)  # so that the order of sums does not depend on the number of threads

@@ -154,10 +154,13 @@ def pcs_and_inputs(
     -------
     [N, G] float32.
     """
-    kind = genes.sparse_encoder_values if planned.block else genes.encoder_values
-    scaled = weigh(kind(cells, "scaled"))
+    scaled = weigh(genes.values_for(cells, "scaled", planned.block > 0))
     cells.obsm[PCS] = genes.principal_components(scaled, settings.n_pcs)
-    return scaled if settings.encoder_input == "scaled" else weigh(kind(cells, settings.encoder_input))
+    return (
+        scaled
+        if settings.encoder_input == "scaled"
+        else weigh(genes.values_for(cells, settings.encoder_input, planned.block > 0))
+    )
 
 
 def in_training_order(inputs: Matrix, graph: sparse.csr_matrix) -> tuple[Matrix, np.ndarray | None]:

@@ -74,8 +74,7 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
         hvgs = cells.var[HIGHLY_VARIABLE]
         if SPATIAL_WEIGHT not in cells.var:
             cells.var.loc[hvgs, SPATIAL_WEIGHT] = spatial_weights(values, graph, members)
-        weights = cells.var.loc[hvgs, SPATIAL_WEIGHT].to_numpy(dtype=np.float32)
-        return values.weighted(weights) if isinstance(values, Features) else np.multiply(values, weights, out=values)
+        return weighted(values, cells)
 
     with watch("preprocess"):
         planned = plan_of(cells, settings)
@@ -94,8 +93,21 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
 
 def _plain_pcs(cells: ad.AnnData, settings: TissueSettings, planned: Plan) -> np.ndarray:
     """Return the PCs of genes without weights; made before the inputs, so that only one set of values is in memory."""
-    values = (genes.sparse_encoder_values if planned.block else genes.encoder_values)(cells, "scaled")
-    return genes.principal_components(values, settings.n_pcs)
+    return genes.principal_components(genes.values_for(cells, "scaled", planned.block > 0), settings.n_pcs)
+
+
+def weighted(values: Matrix, cells: ad.AnnData) -> Matrix:
+    """Return the highly variable genes times var['spatial_weight']; dense values are overwritten.
+
+    Parameters
+    ----------
+    values
+        [N, G].
+    cells
+        With the weights, and var['highly_variable'].
+    """
+    weights = cells.var.loc[cells.var[HIGHLY_VARIABLE], SPATIAL_WEIGHT].to_numpy(dtype=np.float32)
+    return values.weighted(weights) if isinstance(values, Features) else np.multiply(values, weights, out=values)
 
 
 def views_of(

@@ -19,11 +19,8 @@ def partitions(points: np.ndarray, n_clusters: int, seed: int, settings: Any) ->
     return {"": cluster(points, n_clusters, seed)}
 
 
-@limited_threads(1)  # so that the order of sums does not depend on the number of threads; it is no slower
 def cluster(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     """Cluster the rows of points by the direction they point in.
-
-    With more than 20,000 points, k-means is fitted on a random 20,000.
 
     Parameters
     ----------
@@ -32,7 +29,7 @@ def cluster(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
     n_clusters
         How many clusters.
     seed
-        For the starts, and for the random part.
+        For the starts, and for the random part that k-means is fitted on where there are more than 20,000 points.
 
     Returns
     -------
@@ -44,7 +41,24 @@ def cluster(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
         When there are more clusters than points.
     """
     require_enough(points, n_clusters)
-    points = normalize(points)
+    return by_size(best_of(N_INIT, normalize(points), n_clusters, seed))
+
+
+@limited_threads(1)  # so that the order of sums does not depend on the number of threads; it is no slower
+def best_of(n_init: int, points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+    """Return k-means' labels of the points as they are, the best by its own objective of several starts.
+
+    Parameters
+    ----------
+    n_init
+        How many starts.
+    points, n_clusters, seed
+        As for `cluster`.
+
+    Returns
+    -------
+    [N] integers, in no order.
+    """
     with unfinished_starts_expected():
-        model = KMeans(n_clusters, n_init=N_INIT, random_state=seed).fit(sample(points, n_clusters, seed))
-        return by_size(model.predict(points))
+        model = KMeans(n_clusters, n_init=n_init, random_state=seed).fit(sample(points, n_clusters, seed))
+        return model.predict(points)
