@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment
@@ -104,11 +106,13 @@ def _clearness(shares: np.ndarray) -> float:
 
 
 def _most_agreeing(partitions: list[np.ndarray], n: int) -> list[np.ndarray]:
-    """Return the n partitions that agree best with the others (mean ARI with all; the first of equals)."""
+    """Return the n partitions that agree best with the others (mean ARI; the first of equals)."""
     step = max(1, len(partitions[0]) // AGREEMENT_ON)  # every so many cells, since all pairs are compared
-    agreement = [np.mean([adjusted_rand_score(a[::step], b[::step]) for b in partitions]) for a in partitions]
+    agreement = np.zeros((len(partitions), len(partitions)))
+    for i, j in combinations(range(len(partitions)), 2):
+        agreement[i, j] = agreement[j, i] = adjusted_rand_score(partitions[i][::step], partitions[j][::step])
     # Rounded, so that the last bits do not decide between equals.
-    return [partitions[i] for i in np.argsort(-np.round(agreement, 12), kind="stable")[:n]]
+    return [partitions[i] for i in np.argsort(-np.round(agreement.sum(axis=1), 12), kind="stable")[:n]]
 
 
 def nearest(labels: list[np.ndarray], final: np.ndarray) -> int:

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
 
 from scrcl.cluster import partition
-from scrcl.cluster.methods import kmeans, mixture
+from scrcl.cluster.methods import kmeans, mixture, tied
 from scrcl.messages import UserError
 from scrcl.methods import METHODS
 from scrcl.recipes import FIELDS, RECIPES
@@ -81,11 +83,12 @@ def discs(n: int = 400) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_mixtures_start_in_their_own_metric_too():
-    points, truth = discs()
+    values, truth = discs()
+    points = torch.as_tensor(values)
     found = mixture.likeliest_mixture(points, 4, seed=0)
     assert adjusted_rand_score(found.predict(points), truth) == 1
     plain = mixture.likeliest_mixture(points, 4, seed=0, rounds=0)
-    assert adjusted_rand_score(plain.predict(points), truth) < 0.9 and plain.lower_bound_ < found.lower_bound_
+    assert adjusted_rand_score(plain.predict(points), truth) < 0.9 and plain.log_likelihood < found.log_likelihood
 
 
 def test_few_cells_have_few_dimensions():
@@ -95,15 +98,35 @@ def test_few_cells_have_few_dimensions():
 
 
 def test_a_mixture_from_a_partition_keeps_what_is_right():
-    points, truth = discs()
-    found = mixture.mixture_from(points, 5 * truth)  # any integers name clusters
-    assert np.array_equal(found.predict(points), truth) and np.allclose(found.weights_, 0.25, atol=1e-3)
+    points, truth = map(torch.as_tensor, discs())
+    found = tied.fit(points, 5 * truth)  # any integers name clusters
+    assert found.predict(points).equal(truth) and np.allclose(found.weights, 0.25, atol=1e-3)
+
+
+def test_a_mixture_is_the_one_of_scikit_learn():
+    """Both start from the same partition; after every number of steps they are alike."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(300, 2)) + 2.5 * (np.arange(300) % 3)[:, None]  # they overlap
+    start = (values[:, 0] > -1).astype(int) + (values[:, 0] > 0)  # most are in the wrong cluster
+    shares = np.eye(3)[start]
+    first = tied.maximised(torch.as_tensor(shares), torch.as_tensor(values))
+    theirs = GaussianMixture(3, covariance_type="tied", reg_covar=tied.RIDGE, max_iter=tied.MOST_STEPS)
+    theirs.weights_init, theirs.means_init = first.weights.numpy(), first.means.numpy()
+    theirs.precisions_init = (first.whitener @ first.whitener.T).numpy()
+    theirs.fit(values)
+    ours = tied.fit(torch.as_tensor(values), torch.as_tensor(start))
+    constant = values.shape[1] / 2 * np.log(2 * np.pi)
+    assert theirs.n_iter_ > 3
+    assert np.isclose(ours.log_likelihood - constant, theirs.lower_bound_, rtol=0, atol=1e-10)
+    assert np.allclose(ours.means, theirs.means_, atol=1e-8) and np.allclose(ours.weights, theirs.weights_, atol=1e-10)
+    assert np.allclose(ours.whitener, theirs.precisions_cholesky_, atol=1e-8)
+    assert np.array_equal(ours.predict(torch.as_tensor(values)), theirs.predict(values))
 
 
 def test_a_partition_for_each_number_of_dimensions():
     """On 60 cells both numbers are cut down to 4, which is one partition."""
     points, truth = blobs(60)
-    settings = SimpleNamespace(mixture_dims=[20, 30], mixture_rounds=1)
+    settings = SimpleNamespace(mixture_dims=[20, 30], mixture_rounds=1, device="cpu")
     found = mixture.partitions(points, 3, 5, settings)
     assert list(found) == ["4 dimensions"] and adjusted_rand_score(found["4 dimensions"], truth) == 1
     points, _ = blobs(450)

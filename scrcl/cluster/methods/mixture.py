@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from sklearn.mixture import GaussianMixture
+from torch import Tensor
 
-from scrcl.cluster.partition import by_size, one_hot, require_enough, sample, unfinished_starts_expected
-from scrcl.runtime import limited_threads
+from scrcl.cluster.methods import tied
+from scrcl.cluster.methods.tied import Mixture
+from scrcl.cluster.partition import by_size, require_enough, sample, unfinished_starts_expected
+from scrcl.runtime import find_device, limited_threads
 
 STARTS = 12  # starts of the mixture in all rounds together
 WHITENED_ROUNDS = 2  # rounds of starts in the metric of the likeliest mixture so far
 MIXTURE_DIMS = 20  # leading PCs that the mixture sees; a covariance of 2H dimensions cannot be estimated
 CELLS_PER_DIM = 15  # at least; with fewer, the covariance is mostly noise
-RIDGE = 1e-6  # added to the variances of a mixture, as scikit-learn does; PCs are scaled to a variance of 1
 
 
 def partitions(points: np.ndarray, n_clusters: int, seed: int, settings: Any) -> dict[str, np.ndarray]:
@@ -29,18 +31,24 @@ def partitions(points: np.ndarray, n_clusters: int, seed: int, settings: Any) ->
     n_clusters, seed
         As for `cluster`.
     settings
-        The recipe, with mixture_dims and mixture_rounds.
+        The recipe, with mixture_dims, mixture_rounds and device.
     """
     dims = sorted({dims_for(len(points), n_dims) for n_dims in settings.mixture_dims})
     points = leading_components(points, max(dims))  # once for all, since the first PCs of PCs are themselves
     return {
-        f"{n_dims} dimensions": cluster(points, n_clusters, seed, n_dims, settings.mixture_rounds) for n_dims in dims
+        f"{n_dims} dimensions": cluster(points, n_clusters, seed, n_dims, settings.mixture_rounds, settings.device)
+        for n_dims in dims
     }
 
 
 @limited_threads(1)  # so that the order of sums does not depend on the number of threads; it is no slower
 def cluster(
-    points: np.ndarray, n_clusters: int, seed: int, n_dims: int = MIXTURE_DIMS, rounds: int = WHITENED_ROUNDS
+    points: np.ndarray,
+    n_clusters: int,
+    seed: int,
+    n_dims: int = MIXTURE_DIMS,
+    rounds: int = WHITENED_ROUNDS,
+    device: str = "cpu",
 ) -> np.ndarray:
     """Cluster the rows of points by the likeliest mixture on their leading PCs.
 
@@ -58,6 +66,8 @@ def cluster(
         How many leading PCs the mixture sees; fewer for few points (`dims_for`).
     rounds
         Rounds of starts in the metric of the likeliest mixture so far, see `likeliest_mixture`.
+    device
+        Where the mixtures are fitted if it is a CUDA card; else on the CPU, since others have no float64.
 
     Returns
     -------
@@ -70,8 +80,12 @@ def cluster(
     """
     require_enough(points, n_clusters)
     points = leading_components(points, dims_for(len(points), n_dims))
+    found = find_device(device)
+    place = found if found.type == "cuda" else torch.device("cpu")
     with unfinished_starts_expected():
-        return by_size(likeliest_mixture(sample(points, n_clusters, seed), n_clusters, seed, rounds).predict(points))
+        part = torch.as_tensor(sample(points, n_clusters, seed), device=place)
+        mixture = likeliest_mixture(part, n_clusters, seed, rounds)
+    return by_size(mixture.predict(torch.as_tensor(points, device=place)).cpu().numpy())
 
 
 def dims_for(n_cells: int, n_dims: int) -> int:
@@ -102,7 +116,7 @@ def leading_components(points: np.ndarray, n_dims: int) -> np.ndarray:
     return reduced / max(reduced.std(), np.finfo(float).tiny)
 
 
-def likeliest_mixture(points: np.ndarray, n_clusters: int, seed: int, rounds: int = WHITENED_ROUNDS) -> GaussianMixture:
+def likeliest_mixture(points: Tensor, n_clusters: int, seed: int, rounds: int = WHITENED_ROUNDS) -> Mixture:
     """Return the likeliest of several Gaussian mixtures with tied covariance, each started from its own k-means.
 
     k-means treats all directions alike, so it starts by cutting along the directions in which every cluster is wide.
@@ -121,40 +135,12 @@ def likeliest_mixture(points: np.ndarray, n_clusters: int, seed: int, rounds: in
     """
     per_round = max(1, STARTS // (1 + rounds))
     seeds = iter(np.random.SeedSequence(seed).generate_state(per_round * (1 + rounds)))
-    tried: list[GaussianMixture] = []
-    metric = np.eye(points.shape[1])  # the first round sees the points as they are
+    tried: list[Mixture] = []
+    seen = points  # the first round sees the points as they are
     for _ in range(1 + rounds):
         for _ in range(per_round):
-            start = KMeans(n_clusters, n_init=1, random_state=int(next(seeds))).fit_predict(points @ metric)
-            tried.append(mixture_from(points, start))
-        likeliest = max(tried, key=lambda mixture: mixture.lower_bound_)
-        metric = likeliest.precisions_cholesky_  # [d, d]; multiplying by it whitens the points within clusters
+            start = KMeans(n_clusters, n_init=1, random_state=int(next(seeds))).fit_predict(seen.cpu().numpy())
+            tried.append(tied.fit(points, torch.as_tensor(start, device=points.device)))
+        likeliest = max(tried, key=lambda mixture: mixture.log_likelihood)
+        seen = points @ likeliest.whitener
     return likeliest
-
-
-def mixture_from(points: np.ndarray, labels: np.ndarray) -> GaussianMixture:
-    """Fit a Gaussian mixture with tied covariance that starts from the means, weights and covariance of a partition.
-
-    Parameters
-    ----------
-    points
-        [N, d] float64.
-    labels
-        [N] integers.
-    """
-    _, labels, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    means = (one_hot(labels, len(sizes)).T @ points) / sizes[:, None]
-    # Tied covariance: the scatter around the clusters' own means, pooled over all clusters.
-    rest = points - means[labels]
-    covariance = rest.T @ rest / len(points) + RIDGE * np.eye(points.shape[1])
-    model = GaussianMixture(
-        len(sizes),
-        covariance_type="tied",
-        reg_covar=RIDGE,
-        max_iter=200,
-        weights_init=sizes / len(points),
-        means_init=means,
-        precisions_init=np.linalg.inv(covariance),
-        random_state=0,  # no effect, since everything is initialised
-    )
-    return model.fit(points)
