@@ -169,7 +169,8 @@ def graph_of_values(prepared: Prepared, settings: CellSettings | TissueSettings)
     if settings.task == "SC":
         return prepared.graph
     points = next(iter(prepared.views.values()), prepared.pcs)
-    return graphs.cell_graph(points, min(CellSettings.n_neighbors, len(points)), CellSettings.metric, seed=0)
+    n_neighbors = min(CellSettings.n_neighbors, len(points))
+    return graphs.cell_graph(points, n_neighbors, CellSettings.metric, 0, find_device(settings.device))
 
 
 def inputs_of(prepared: Prepared, settings: CellSettings | TissueSettings, device: torch.device) -> GraphInputs:

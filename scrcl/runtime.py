@@ -109,6 +109,14 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def card_memory_gib(name: str) -> float:
+    """Memory of the CUDA card of that name in GiB, as `find_device` takes it; 0 for every other device."""
+    import torch
+
+    device = find_device(name)
+    return torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else 0.0
+
+
 def _multiplies_sparse(device: torch.device) -> bool:
     import torch
 

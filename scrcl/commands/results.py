@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,8 @@ import h5py
 import pandas as pd
 import torch
 import yaml
+from anndata.experimental import write_dispatched
+from scipy import sparse
 
 from scrcl.commands.files import NUMBERS
 from scrcl.commands.script import command_line, task_command
@@ -149,8 +151,18 @@ def _h5ad(cells: ad.AnnData) -> bytes:
     cells.strings_to_categoricals()
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
-        ad.io.write_elem(file, "/", cells, dataset_kwargs={"compression": "gzip"})
+        write_dispatched(file, "/", cells, _compressed_where_sparse)
     return buffer.getvalue()
+
+
+def _compressed_where_sparse(write: Callable[..., None], file: Any, key: str, value: Any, **_: Any) -> None:
+    """Write one element, for anndata's `write_dispatched`.
+
+    Embeddings hardly shrink. Of sparse matrices gzip makes the same size at its lowest level as at its usual one once
+    bytes of like meaning stand together (shuffle), in half the time.
+    """
+    how = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if sparse.issparse(value) else {}
+    write(file, key, value, dataset_kwargs=how)
 
 
 def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | None = None) -> dict:

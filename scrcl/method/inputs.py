@@ -39,6 +39,8 @@ class GraphInputs:
         [N, N] sparse 0/1, A + I.
     gene_graph
         [G, G] sparse, normalised; row g holds what gene g receives.
+    gene_graph_transposed
+        Its transpose.
     block
         Cells at a time where a step can process rows one by one, which bounds its memory; 0 for all.
     """
@@ -48,6 +50,7 @@ class GraphInputs:
     normalised: Tensor
     neighbourhood: Tensor
     gene_graph: Tensor
+    gene_graph_transposed: Tensor
     block: int = 0
 
 
@@ -80,6 +83,7 @@ def graph_inputs(
     neighbourhood = graphs.with_self_loops(cells)
     a_hat = graphs.normalised(neighbourhood).astype(np.float32 if isinstance(values, Features) else values.dtype)
     normalised = sparse_tensor(a_hat, device, dtype)
+    b_hat = graphs.normalised(genes)
     view1: torch.Tensor | SparseView
     propagated: torch.Tensor | SparseView
     if isinstance(values, Features):
@@ -94,7 +98,8 @@ def graph_inputs(
         propagated_view2=propagated,
         normalised=normalised,
         neighbourhood=sparse_tensor(neighbourhood, device, dtype),
-        gene_graph=sparse_tensor(graphs.normalised(genes), device, dtype),
+        gene_graph=sparse_tensor(b_hat, device, dtype),
+        gene_graph_transposed=sparse_tensor(b_hat.T, device, dtype),
         block=block,
     )
 
@@ -158,6 +163,7 @@ class SparseView:
         self.transposed = False
         # One buffer for all blocks, since allocating memory takes as long as filling it.
         self._buffer = torch.empty(self.block, self.shape[1], **place, dtype=self.dtype)
+        self._held: list[slice] = []  # the block in it, if any; a list, so that all views of the memory know
 
     @property
     def T(self) -> SparseView:
@@ -209,12 +215,16 @@ class SparseView:
 
     def _dense(self, rows: slice, stored: slice) -> Tensor:
         """Return the values of these cells without the offset, [cells, G], valid until the next call."""
+        dense = self._buffer[: rows.stop - rows.start]
+        if self._held == [rows]:  # always, where a block holds all cells
+            return dense
         ends = self._ends(rows)
         # Position of each stored value in the flat buffer: the start of its row plus its gene.
         firsts = torch.arange(len(ends) - 1, device=self.device) * len(self.offset)
         where = torch.repeat_interleave(firsts, ends.diff(), output_size=stored.stop - stored.start)
-        dense = self._buffer[: len(ends) - 1].zero_()
-        dense.view(-1).index_put_((where + self.genes[stored],), self.values[stored])
+        self._held.clear()  # while it is neither the one nor the other
+        dense.zero_().view(-1).index_put_((where + self.genes[stored],), self.values[stored])
+        self._held.append(rows)
         return dense
 
     def _stored(self, rows: slice, stored: slice) -> Tensor:

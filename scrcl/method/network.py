@@ -13,7 +13,7 @@ from torch_geometric.nn import GCNConv
 from torch_geometric.nn.dense.linear import Linear as InitLinear
 
 from scrcl.method.inputs import GraphInputs
-from scrcl.method.kernels import by_rows, dropout, symmetric_product, unit_rows
+from scrcl.method.kernels import by_rows, dropout, graph_product, unit_rows
 
 
 class Architecture(NamedTuple):
@@ -51,15 +51,23 @@ class Embeddings(NamedTuple):
     z2: Tensor
 
 
-class SymmetricGCNConv(GCNConv):
-    """GCNConv for a symmetric, already normalised sparse adjacency, with one sparse product in each direction."""
+class ConstantGCNConv(GCNConv):
+    """GCNConv for normalised sparse graphs that never change, with one sparse product in each direction."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, normalize=False)
 
-    def message_and_aggregate(self, adj_t: Tensor, x: Tensor) -> Tensor:
-        """Sum the rows of x over neighbours; GCNConv calls this."""
-        return symmetric_product(adj_t, x)
+    def forward(self, x: Tensor, graph: Tensor, transposed: Tensor) -> Tensor:
+        """Return graph (x W) + b.
+
+        Parameters
+        ----------
+        x
+            [n, in_channels].
+        graph, transposed
+            [n, n]; the same tensor twice for a symmetric graph.
+        """
+        return graph_product(graph, transposed, self.lin(x)) + self.bias
 
 
 class GraphEncoder(nn.Module):
@@ -73,14 +81,14 @@ class GraphEncoder(nn.Module):
         super().__init__()
         # Initialised as GCNConv does it, since this layer is the weight half of one.
         self.gcn1 = InitLinear(n_genes, hidden, weight_initializer="glorot", bias_initializer="zeros")
-        self.gcn2 = SymmetricGCNConv(hidden, hidden)
+        self.gcn2 = ConstantGCNConv(hidden, hidden)
         self.out = nn.Linear(hidden, hidden)
         self.dropout = dropout
 
     def forward(self, inputs: GraphInputs) -> Tensor:
         """Return H2, [N, H]."""
         h = leaky_relu_(self.gcn1(inputs.propagated_view2))
-        h = leaky_relu_(self.gcn2(h, inputs.normalised))
+        h = leaky_relu_(self.gcn2(h, inputs.normalised, inputs.normalised))
         (h,) = by_rows(self._head, inputs.block, (h,), (self.out.weight, self.out.bias))
         return h
 
@@ -106,7 +114,7 @@ class ScRCL(nn.Module):
         self.expression_encoder = nn.Linear(n_genes, hidden)
         self.graph_encoder = GraphEncoder(n_genes, hidden, self.dropout)
         self.projector = nn.Linear(hidden, n_genes)
-        self.gene_encoder = GCNConv(n_cells, refined_width, normalize=False)
+        self.gene_encoder = ConstantGCNConv(n_cells, refined_width)
 
     def forward(self, inputs: GraphInputs) -> Embeddings:
         """Return the embeddings that the losses compare."""
@@ -120,7 +128,7 @@ class ScRCL(nn.Module):
 
     def encode_genes(self, inputs: GraphInputs) -> Tensor:
         """Return Q = ReLU(GCN_B(X1^T)), [G, K']."""
-        return self.gene_encoder(inputs.view1.T, inputs.gene_graph).relu()
+        return self.gene_encoder(inputs.view1.T, inputs.gene_graph, inputs.gene_graph_transposed).relu()
 
     def contrasted(self, h1: Tensor, h2: Tensor, q: Tensor, block: int = 0) -> Embeddings:
         """Return what the losses compare: the cell embeddings and the refined embeddings of both views.

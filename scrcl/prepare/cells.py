@@ -22,7 +22,7 @@ from scrcl.prepare.prepared import (
     preprocessed,
 )
 from scrcl.recipes import CellSettings
-from scrcl.runtime import Stopwatch, release_memory
+from scrcl.runtime import Stopwatch, find_device, release_memory
 
 DEPTH_IS_FIRST_PC = 0.75  # R^2 of the first PC and log(counts) above which the first PC only shows depth
 PCS_FROM = 10_000  # from so many cells on, the published cell graph is built on PCs instead of genes
@@ -58,7 +58,7 @@ def prepare(adata: ad.AnnData, settings: CellSettings, watch: Stopwatch) -> Prep
     with watch("graphs"):
         on_genes = settings.graph_on == "genes" and cells.n_obs < PCS_FROM
         points = genes.encoder_values(cells, "lognorm") if on_genes else cells.obsm[PCS]
-        graph = graphs.cell_graph(points, settings.n_neighbors, settings.metric, seed=0)
+        graph = graphs.cell_graph(points, settings.n_neighbors, settings.metric, 0, find_device(settings.device))
         cells.obsp[OURS.graph] = graph
         inputs, order = in_training_order(inputs, graph)
     pcs = cells.obsm[PCS] if cells.n_obs >= FEW_CELLS else long_rows_shortened(cells.obsm[PCS])

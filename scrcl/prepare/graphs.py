@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.spatial import Delaunay, QhullError
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 
 from scrcl.contents.places import section_members
 from scrcl.messages import UserError, log
 from scrcl.prepare.features import Features
 from scrcl.runtime import limited_threads
 
+if TYPE_CHECKING:
+    import torch
+
 # Exact search costs N^2. On two cores and 50 PCs it takes 2 s at 30,000 cells and 7 s at 60,000; approximate search
 # takes 3 s at 60,000, after 17 s of compiling. So search is exact up to about where the two cost the same.
 EXACT_UP_TO = 60_000
+# On a card exact search goes through 10^12 pairs in seconds, whereas approximate search would stay on the CPU.
+EXACT_ON_CARD_UP_TO = 2_000_000
+PAIRS_AT_ONCE = 2**28  # distances that the card holds at a time, 1 GiB
 
 
-def nearest_neighbors(points: np.ndarray, k: int, metric: str, seed: int) -> sparse.csr_matrix:
+def nearest_neighbors(
+    points: np.ndarray, k: int, metric: str, seed: int, device: torch.device | None = None
+) -> sparse.csr_matrix:
     """Return the directed k-nearest-neighbour graph: row i marks i's neighbours, without i itself.
 
-    The search is exact (scikit-learn) up to 60,000 points and approximate (pynndescent) beyond.
+    The search is exact (scikit-learn) up to 60,000 points and approximate (pynndescent) beyond, where on a card it is
+    exact up to two million points.
 
     Parameters
     ----------
@@ -36,6 +47,8 @@ def nearest_neighbors(points: np.ndarray, k: int, metric: str, seed: int) -> spa
         'euclidean', 'cosine' or 'precomputed'.
     seed
         For the approximate search.
+    device
+        A card that may be used for it.
 
     Returns
     -------
@@ -52,6 +65,8 @@ def nearest_neighbors(points: np.ndarray, k: int, metric: str, seed: int) -> spa
     if n <= EXACT_UP_TO:
         index = NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(points)
         neighbours = index.kneighbors(return_distance=False)  # called without points, it leaves out each point itself
+    elif device is not None and device.type == "cuda" and n <= EXACT_ON_CARD_UP_TO:
+        neighbours = _exact(points, k, metric, device)
     else:
         neighbours = _approximate(points, k, metric, seed)
     rows = np.repeat(np.arange(n), neighbours.shape[1])
@@ -60,6 +75,23 @@ def nearest_neighbors(points: np.ndarray, k: int, metric: str, seed: int) -> spa
     return sparse.csr_matrix(
         (np.ones(keep.sum(), dtype=np.float32), (rows[keep], neighbours.ravel()[keep])), shape=shape
     )
+
+
+def _exact(points: np.ndarray, k: int, metric: str, device: torch.device) -> np.ndarray:
+    """Return the indices of each point's k + 1 nearest points, [n, k + 1], itself among them unless others coincide.
+
+    Distances of some rows to all points are held at a time. Cosine distance is Euclidean distance of unit rows.
+    """
+    import torch
+
+    x = torch.as_tensor(normalize(points) if metric == "cosine" else points - points.mean(axis=0), device=device)
+    squared = (x**2).sum(1)
+    nearest = [
+        # |x - y|^2 without |x|^2, which is the same along a row
+        (squared - 2 * rows @ x.T).topk(k + 1, largest=False).indices
+        for rows in x.split(max(1, PAIRS_AT_ONCE // len(x)))
+    ]
+    return torch.cat(nearest).cpu().numpy()
 
 
 def _approximate(points: np.ndarray, k: int, metric: str, seed: int) -> np.ndarray:
@@ -75,7 +107,9 @@ def _approximate(points: np.ndarray, k: int, metric: str, seed: int) -> np.ndarr
         return NNDescent(points, metric=metric, n_neighbors=k + 1, random_state=seed).neighbor_graph[0]
 
 
-def cell_graph(points: np.ndarray, n_neighbors: int, metric: str, seed: int) -> sparse.csr_matrix:
+def cell_graph(
+    points: np.ndarray, n_neighbors: int, metric: str, seed: int, device: torch.device | None = None
+) -> sparse.csr_matrix:
     """Return the cell graph, A of the paper.
 
     Parameters
@@ -84,14 +118,14 @@ def cell_graph(points: np.ndarray, n_neighbors: int, metric: str, seed: int) -> 
         [N, d], genes or PCs.
     n_neighbors
         How many neighbours each cell has, the cell itself included, as in scanpy and in the paper.
-    metric, seed
+    metric, seed, device
         As for `nearest_neighbors`.
 
     Returns
     -------
     [N, N], 0/1, symmetric (an edge where either cell names the other), zero diagonal.
     """
-    directed = nearest_neighbors(points, n_neighbors - 1, metric, seed)
+    directed = nearest_neighbors(points, n_neighbors - 1, metric, seed, device)
     return directed.maximum(directed.T).tocsr()
 
 

@@ -19,6 +19,7 @@ from scrcl.prepare import genes, graphs, on_disk, plan
 from scrcl.prepare.features import Features
 from scrcl.prepare.filters import Filter
 from scrcl.recipes import CellSettings, TissueSettings
+from scrcl.runtime import card_memory_gib
 
 Matrix = np.ndarray | Features  # [N, G], dense, or sparse where cells are worked on in blocks
 
@@ -118,17 +119,17 @@ def plan_of(cells: ad.AnnData, settings: CellSettings | TissueSettings) -> plan.
     cells
         Preprocessed cells, with var['highly_variable'].
     settings
-        The recipe.
+        The recipe, with max_memory and device.
 
     Raises
     ------
     UserError
-        When max_memory is too small.
+        When max_memory is too small, or the card.
     """
     hvgs = cells.var[HIGHLY_VARIABLE].to_numpy()
     stored = int(cells.X.getnnz(axis=0)[hvgs].sum())
     sizes = cells.n_obs, int(hvgs.sum()), stored, settings.n_neighbors, settings.hidden, settings.refined_width
-    return plan.plan(*sizes, settings.max_memory)
+    return plan.plan(*sizes, settings.max_memory, card_memory_gib(settings.device))
 
 
 def pcs_and_inputs(

@@ -114,14 +114,15 @@ def test_dropout_of_a_block_is_the_same_when_it_is_made_again():
     assert torch.isclose((up - down) / 2e-6, (slope**2).sum(), rtol=1e-4)
 
 
-def test_a_run_in_blocks_finds_what_a_run_at_once_does(monkeypatch):
+@pytest.mark.parametrize("block", [64, 300])  # the second as on a card, where one block may hold all cells
+def test_a_run_in_blocks_finds_what_a_run_at_once_does(monkeypatch, block):
     adata = simulate(300, 80, 3)
     recipe = CellSettings(epochs=10, seeds=[5], hidden=16, n_top_genes=60, n_pcs=10, dropout=0.0)
     at_once = analyse(adata, recipe)
-    monkeypatch.setattr(plan, "BLOCKS", (64,))
+    monkeypatch.setattr(plan, "BLOCKS", (block,))
     monkeypatch.setattr(plan, "ALL_AT_ONCE_UP_TO", 0)
     in_blocks = analyse(adata, recipe)
-    assert at_once.prepared.block == 0 and in_blocks.prepared.block == 64
+    assert at_once.prepared.block == 0 and in_blocks.prepared.block == block
     assert isinstance(in_blocks.prepared.inputs, Features)
     assert not np.array_equal(in_blocks.prepared.order, np.arange(300))
     found, expected = (run.cells.obsm["X_scrcl"] for run in (in_blocks, at_once))

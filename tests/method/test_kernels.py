@@ -66,10 +66,17 @@ def test_unit_rows_are_those_of_torch_also_where_a_row_is_zero():
     assert torch.allclose(ours.grad, theirs.grad, rtol=1e-12)
 
 
-def test_product_with_a_symmetric_matrix_and_its_gradient():
+@pytest.mark.parametrize("directed", [False, True])
+def test_product_with_a_graph_and_its_gradient(directed):
     dense = graph(9)
+    if directed:
+        dense[2, 5:] = 0
     ours, theirs = (torch.arange(27, dtype=torch.float64).reshape(9, 3).requires_grad_() for _ in range(2))
-    found, expected = kernels.symmetric_product(csr(dense), ours), dense @ theirs
+    transposed = csr(dense.T.contiguous())
+    found = (
+        kernels.graph_product(csr(dense), transposed, ours) if directed else kernels.symmetric_product(csr(dense), ours)
+    )
+    expected = dense @ theirs
     assert torch.equal(found, expected)
     (found**2).sum().backward()
     (expected**2).sum().backward()

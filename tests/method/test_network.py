@@ -137,14 +137,14 @@ def test_dropout_acts_in_training_only():
 def test_a_step_makes_no_tensor_elsewhere_and_waits_for_no_value(block, consistency):
     """On the meta device, which holds no values, both fail.
 
-    Sparse products are not made for it: edge lists and a dense matrix stand in.
+    Sparse products are not made for it: dense matrices stand in.
     """
     meta, n, g = torch.device("meta"), 30, 12
     features = Features(sparse.random(n, g, 0.3, "csr", np.float32), np.ones(g, dtype=np.float32))
-    edges = torch.empty(2, 50, dtype=torch.int64, device=meta)
+    cells, genes = torch.empty(n, n, device=meta), torch.empty(g, g, device=meta)
     dense = [torch.empty(n, g, device=meta) for _ in range(2)]
-    views = [SparseView(features, torch.empty(n, n, device=meta), hops, block) for hops in (0, 1)]
-    inputs = GraphInputs(*(views if block else dense), edges, torch.empty(n, n, device=meta), edges, block)
+    views = [SparseView(features, cells, hops, block) for hops in (0, 1)]
+    inputs = GraphInputs(*(views if block else dense), cells, cells, genes, genes, block)
     network = ScRCL(n, g, Architecture(8, 3, 0.1)).to(meta)
     optimizer = adam(network, Schedule(epochs=1, lr=1e-3, weight_decay=1e-3))
     terms = update(network, inputs, optimizer, Objective(0.5, 100.0, 1.0, consistency))

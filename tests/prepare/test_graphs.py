@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -66,6 +67,17 @@ def test_approximate_search_agrees_with_exact(monkeypatch):
     assert (approximate != again).nnz == 0
     assert approximate.diagonal().sum() == 0
     assert exact.multiply(approximate).nnz > 0.95 * exact.nnz
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_search_on_a_card_agrees_with_exact(monkeypatch, metric):
+    """The same code on a CPU, 50 rows at a time and far from the origin."""
+    points = np.random.default_rng(0).normal(size=(600, 5)).astype(np.float32) + np.float32(30)
+    exact = graphs.nearest_neighbors(points.astype(np.float64), 10, metric, seed=0)
+    monkeypatch.setattr(graphs, "PAIRS_AT_ONCE", 50 * 600)
+    found = graphs._exact(points.astype(np.float64), 10, metric, torch.device("cpu"))
+    assert [len(set(row)) for row in found] == [11] * 600
+    assert all(set(row) == {*exact[i].indices, i} for i, row in enumerate(found))
 
 
 def test_too_few_cells():
