@@ -2,6 +2,7 @@
 
     python -m benchmarks.scale --cells 1000 3000 10000 30000 100000 --csv scale.csv   # killed, it continues
     python -m benchmarks.scale --cells 1000000 --methods scRCL --csv scale.csv
+    python -m benchmarks.scale --cells 100000 1000000 --methods scRCL --device cuda --csv card.csv
     python -m benchmarks.scale --tables scale.csv --figure docs/scale.png             # tables, exponents, figure
 
 Cells are simulated (`write_cells`: negative binomial types, 5,000 genes, about 7 % of the values not 0). 'scRCL' is
@@ -24,11 +25,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.step import seconds_in_turn
+from benchmarks.step import seconds_in_turn, wait_for
 from scrcl.messages import format_table
 from scrcl.readers.simulated import write_cells
 from scrcl.recipes import CellSettings
-from scrcl.runtime import peak_memory_gib
+from scrcl.runtime import find_device, peak_memory_gib
 
 ROOT = Path(__file__).resolve().parent.parent
 GENES, HIDDEN, WIDTH = 2000, CellSettings().hidden, CellSettings().refined_width
@@ -38,21 +39,22 @@ EXPONENT_FROM = 10_000
 STAGES = ["read", "preprocess", "graphs", "train", "cluster"]  # the others: starting, scoring and writing
 
 
-def run_scrcl(data: Path, n_cells: int, epochs: int) -> dict[str, float]:
+def run_scrcl(data: Path, n_cells: int, epochs: int, device: str) -> dict[str, float]:
     """A run by `runSC.py`."""
     folder = data.parent / f"scRCL_{n_cells}"  # stays, to be looked at
-    flags = ["--seed", "5", "--epochs", str(epochs), "--plateau", "0", "--no-figures"]
+    flags = ["--seed", "5", "--epochs", str(epochs), "--plateau", "0", "--no-figures", "--device", device]
     command = [sys.executable, str(ROOT / "runSC.py"), "--dataset", str(data), "--output", str(folder), *flags]
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=sys.stderr)
     total = time.perf_counter() - start
     found = json.loads((folder / "metrics.json").read_text())
-    own = {"total": total, "gib": found["peak_memory_gib"]["cpu"], "step": found["seconds"]["train"] / epochs}
+    peak = found["peak_memory_gib"]
+    own = {"total": total, "gib": peak["cpu"], "card gib": peak.get("cuda"), "step": found["seconds"]["train"] / epochs}
     return own | found["seconds"] | {"ARI": found["scores"]["scrcl"]["ARI"]}
 
 
-def run_leiden(data: Path, n_cells: int, epochs: int) -> dict[str, float]:
-    """scanpy's usual clustering, and what it loads."""
+def run_leiden(data: Path, n_cells: int, epochs: int, device: str) -> dict[str, float]:
+    """scanpy's usual clustering on the CPU, and what it loads."""
     import anndata as ad
     import scanpy as sc
     from sklearn.metrics import adjusted_rand_score
@@ -71,8 +73,9 @@ def run_leiden(data: Path, n_cells: int, epochs: int) -> dict[str, float]:
     return {"total": total, "gib": peak_memory_gib("cpu")["cpu"], "ARI": ari}
 
 
-def run_dense(data: Path, n_cells: int, epochs: int) -> dict[str, float]:
+def run_dense(data: Path, n_cells: int, epochs: int, device: str) -> dict[str, float]:
     """A dense step, for which nothing is read."""
+    torch.set_default_device(find_device(device))
     seconds = seconds_in_turn(["dense"], n_cells, GENES, HIDDEN)["dense"]
     return {"step": float(np.median(seconds)), "gib": peak_memory_gib("cpu")["cpu"]}
 
@@ -80,13 +83,15 @@ def run_dense(data: Path, n_cells: int, epochs: int) -> dict[str, float]:
 RUNS = dict(zip(METHODS, (run_scrcl, run_leiden, run_dense)))
 
 
-def peak_gflops() -> float:
-    """The best rate of a matrix product of the shapes of training, float32, on this machine."""
-    x, w = torch.randn(4096, GENES), torch.randn(GENES, HIDDEN)
+def peak_gflops(device: torch.device) -> float:
+    """The best rate of a matrix product of the shapes of training, float32, on this device."""
+    x, w = torch.randn(4096, GENES, device=device), torch.randn(GENES, HIDDEN, device=device)
     best = np.inf
     for _ in range(20):
+        wait_for(device)
         start = time.perf_counter()
         x @ w
+        wait_for(device)
         best = min(best, time.perf_counter() - start)
     return 2 * 4096 * GENES * HIDDEN / best / 1e9
 
@@ -111,8 +116,14 @@ def measure(args: argparse.Namespace) -> None:
                 continue
             if method == "dense" and n_cells > DENSE_UP_TO:
                 continue
-            found = {"method": method, "cells": n_cells, "epochs": args.epochs, "peak GFLOP/s": peak_gflops()}
+            found = {
+                "method": method,
+                "cells": n_cells,
+                "epochs": args.epochs,
+                "peak GFLOP/s": peak_gflops(find_device(args.device)),
+            }
             options = ["--single", method, "--cells", n_cells, "--epochs", args.epochs, "--data", args.data]
+            options += ["--device", args.device]
             command = [sys.executable, "-m", "benchmarks.scale", *map(str, options)]
             ended = subprocess.run(command, stdout=subprocess.PIPE, text=True)
             if ended.returncode != 0:
@@ -186,6 +197,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, nargs="+", default=[1000, 3000, 10_000, 30_000, 100_000])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--device", default="cpu", help="as for runSC.py")
     parser.add_argument("--csv", type=Path, default=Path("scale.csv"))
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()), help="folder of the simulated files")
     parser.add_argument("--single", choices=METHODS, help="measure one method in this process and print JSON")
@@ -196,7 +208,8 @@ def main() -> None:
         tables(args.tables, args.figure)
     elif args.single:
         n_cells = args.cells[0]
-        print(json.dumps(RUNS[args.single](args.data / f"sim{n_cells}.h5ad", n_cells, args.epochs)))
+        data = args.data / f"sim{n_cells}.h5ad"
+        print(json.dumps(RUNS[args.single](data, n_cells, args.epochs, args.device)))
     else:
         measure(args)
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.step                    # N = 500 ... 5000, H = 256 and the published 1500
     python -m benchmarks.step --cells 20000 --forms linear --hidden 256 --genes 2000
+    python -m benchmarks.step --device cuda --cells 3000 100000 --forms linear products --hidden 256 --genes 2000
 
 On simulated cells. The forms take turns in one process, since a shared machine is faster at one time than at another; a
 ratio is the median of those of the rounds. Peak memory is measured with each form in a process of its own.
@@ -35,7 +36,7 @@ from scrcl.method.losses import Objective
 from scrcl.method.network import Architecture
 from scrcl.method.training import Schedule
 from scrcl.prepare import graphs
-from scrcl.runtime import keep_freed_memory, peak_memory_gib
+from scrcl.runtime import find_device, keep_freed_memory, peak_memory_gib
 from tests.dense_reference import PublishedOrder, dense_losses
 
 CLUSTERS = 9
@@ -54,7 +55,7 @@ def simulated(n_cells: int, n_genes: int) -> tuple[np.ndarray, Graph, Graph]:
 
 def linear_step(values: np.ndarray, cells: Graph, genes: Graph, hidden: int) -> Step:
     """A training step of this implementation."""
-    inputs = graph_inputs(values, cells, genes, (0, 0), torch.device("cpu"))
+    inputs = graph_inputs(values, cells, genes, (0, 0), torch.get_default_device())
     model = training.new_model(inputs, Architecture(hidden, CLUSTERS, 0.1))
     optimizer = training.adam(model, Schedule(1, 1e-4, 0.0))
     return lambda: training.step(model, inputs, optimizer, Objective(1.0, 100.0, 1.0))
@@ -85,7 +86,7 @@ def published_epoch(values: np.ndarray, cells: Graph, genes: Graph, hidden: int)
 
     def epoch() -> None:
         step()
-        refined = torch.cat(model(x, x, edges, gene_edges)[2:], dim=1).detach().numpy()
+        refined = torch.cat(model(x, x, edges, gene_edges)[2:], dim=1).detach().cpu().numpy()
         found = KMeans(CLUSTERS, n_init=1, random_state=0).fit_predict(refined)
         score(pd.Series(found).astype(str), known)
 
@@ -115,7 +116,7 @@ FORMS = {"linear": linear_step, "dense": dense_step, "published": published_epoc
 
 
 def prepared(forms: list[str], n_cells: int, n_genes: int, hidden: int) -> dict[str, Step]:
-    """The steps of these forms on the same data, each taken once to warm up."""
+    """The steps of these forms on the same data and torch's default device, each taken once to warm up."""
     keep_freed_memory()
     torch.manual_seed(0)
     data = simulated(n_cells, n_genes)
@@ -123,6 +124,12 @@ def prepared(forms: list[str], n_cells: int, n_genes: int, hidden: int) -> dict[
     for step in steps.values():
         step()
     return steps
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a card has done what it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def seconds_in_turn(forms: list[str], *sizes: int) -> dict[str, list[float]]:
@@ -134,19 +141,22 @@ def seconds_in_turn(forms: list[str], *sizes: int) -> dict[str, list[float]]:
         for form, step in steps.items():
             start = time.perf_counter()
             step()
+            wait_for(torch.get_default_device())
             seconds[form].append(time.perf_counter() - start)
     return seconds
 
 
 def gib_of(form: str, *sizes: int) -> float:
-    """Peak memory of this process after two steps, GiB."""
+    """Peak memory of this process after two steps, GiB; on a card, that of the card."""
     prepared([form], *sizes)[form]()
-    return peak_memory_gib("cpu")["cpu"]
+    peak = peak_memory_gib(str(torch.get_default_device()))
+    return peak.get("cuda", peak["cpu"])
 
 
 def in_new_process(measure: str, forms: list[str], n_cells: int, n_genes: int, hidden: int) -> Any:
     """What a call with --measure in a process of its own prints."""
     options = f"--measure {measure} --forms {' '.join(forms)} --cells {n_cells} --genes {n_genes} --hidden {hidden}"
+    options += f" --device {torch.get_default_device()}"
     done = subprocess.run([sys.executable, "-m", "benchmarks.step", *options.split()], capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{measure} of {forms} at {n_cells} cells failed: {(done.stderr.splitlines() or ['killed'])[-1]}")
@@ -178,8 +188,10 @@ def main() -> None:
     parser.add_argument("--genes", type=int, default=1500)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 1500])
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--device", default="cpu", help="as for runSC.py")
     parser.add_argument("--measure", choices=["seconds", "memory"], help="measure one line in this process, print JSON")
     args = parser.parse_args()
+    torch.set_default_device(find_device(args.device))
     if args.measure:
         sizes = args.cells[0], args.genes, args.hidden[0]
         found = seconds_in_turn(args.forms, *sizes) if args.measure == "seconds" else gib_of(args.forms[0], *sizes)
@@ -190,7 +202,7 @@ def main() -> None:
         for n_cells in args.cells:
             lines.append(compare(n_cells, args.genes, hidden, args.forms))
             print(*lines[-1].values(), flush=True)
-    print(f"\n{torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"\n{torch.get_default_device()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print("seconds per step and ratios (medians over rounds), peak memory of a process\n")
     print(format_table(list(lines[0]), [list(line.values()) for line in lines]))
 
