@@ -11,10 +11,14 @@ import hashlib
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from scrcl.messages import UserError
@@ -126,6 +130,44 @@ def _multiplies_sparse(device: torch.device) -> bool:
     except (RuntimeError, NotImplementedError):
         return False
     return True
+
+
+@contextmanager
+def compiled_once(name: str) -> Iterator[ModuleType]:
+    """Use umap or pynndescent so that numba keeps on disk what it compiles of them, for later runs.
+
+    They ask for that in a few places only, and compiling takes 7 seconds of every run that draws a UMAP, and more of
+    every approximate search, however few the cells.
+
+    Parameters
+    ----------
+    name
+        The library. If it was imported before, nothing changes.
+
+    Yields
+    ------
+    The library.
+    """
+    library = _imported_cached(name)
+    with warnings.catch_warnings():  # two functions of pynndescent are compiled every time
+        warnings.filterwarnings("ignore", message="Cannot cache compiled function")
+        yield library
+
+
+def _imported_cached(name: str) -> ModuleType:
+    """Import a library with `cache=True` for all functions that numba compiles of it."""
+    import numba
+
+    before, plain = set(sys.modules), numba.njit
+    numba.njit = partial(plain, cache=True)  # type: ignore[assignment]  # for this import alone
+    try:
+        return import_module(name)
+    except RuntimeError:  # there is no folder that numba may write to
+        for begun in set(sys.modules) - before:
+            del sys.modules[begun]
+    finally:
+        numba.njit = plain
+    return import_module(name)
 
 
 def release_memory() -> None:

@@ -17,7 +17,7 @@ MOST_TYPES = 150  # most rows of a confusion table that can be read
 
 
 def umap(adata: AnnData, key: str = "scrcl") -> Figure:
-    """Draw the UMAP by cluster and by known type, and with several seeds also by agreement, side by side.
+    """Draw the UMAP by cluster and by known type, and where several partitions voted by agreement, side by side.
 
     Parameters
     ----------
@@ -36,8 +36,9 @@ def umap(adata: AnnData, key: str = "scrcl") -> Figure:
     legends = [
         0.08 * values.astype(str).str.len().max() + 1.2 * (1 + values.nunique() // 18) for _, values in bare.obs.items()
     ]
-    if len(scene.facts["params"]["seeds"]) > 1:
-        bare.obs["agreement"] = adata.obs.loc[bare.obs_names, scene.keys.confidence]
+    agreement = adata.obs.loc[bare.obs_names, scene.keys.confidence]
+    if agreement.notna().any():  # a single partition agrees with nothing
+        bare.obs["agreement"] = agreement
         legends.append(1.0)
     figure = Figure(figsize=(5 * len(legends) + sum(legends), 5), layout="constrained")
     look = {"show": False, "frameon": False, "legend_fontsize": 9, "na_color": MISSING}

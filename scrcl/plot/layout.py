@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import anndata as ad
 import numpy as np
 import scanpy as sc
@@ -11,6 +9,7 @@ import scanpy as sc
 from scrcl.annotate import NEIGHBORS, graph_among, rows_among
 from scrcl.keys import OURS, UMAP
 from scrcl.messages import log
+from scrcl.runtime import compiled_once
 
 UMAP_ON = 50_000  # most cells laid out; a repeatable layout runs in one thread
 
@@ -30,9 +29,9 @@ def add_umap(cells: ad.AnnData, use_rep: str = OURS.embedding) -> None:
     if OURS.parameters in cells.uns:
         cells.uns[OURS.parameters]["umap"] = UMAP
     if cells.n_obs <= UMAP_ON:
-        _keep_what_is_compiled()
-        sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=0)
-        sc.tl.umap(cells, random_state=0)
+        with compiled_once("umap"):
+            sc.pp.neighbors(cells, n_neighbors=min(15, cells.n_obs - 1), use_rep=use_rep, random_state=0)
+            sc.tl.umap(cells, random_state=0)
         return
     log.info("The UMAP shows %d random cells; all of them would take hours.", UMAP_ON)
     drawn = np.sort(np.random.default_rng(0).choice(cells.n_obs, UMAP_ON, replace=False))
@@ -42,19 +41,3 @@ def add_umap(cells: ad.AnnData, use_rep: str = OURS.embedding) -> None:
     for name in NEIGHBORS:
         cells.obsp[name] = graph_among(part.obsp[name], drawn, cells.n_obs)
     cells.uns["neighbors"] = part.uns["neighbors"]
-
-
-def _keep_what_is_compiled() -> None:
-    """Let numba keep on disk what it compiles of umap-learn, for the next run: 3 to 4 seconds, however few the cells.
-
-    umap-learn does not ask for it, and a run uses each of these functions once.
-    """
-    from umap import layouts, umap_  # takes seconds itself, so only where a UMAP is made
-
-    with suppress(AttributeError, RuntimeError):  # another version, or no folder that numba may write to
-        for function in (
-            umap_.smooth_knn_dist,
-            umap_.compute_membership_strengths,
-            layouts._nb_optimize_layout_euclidean_single_epoch,
-        ):
-            function.enable_caching()

@@ -16,7 +16,7 @@ from sklearn.preprocessing import normalize
 from scrcl.contents.places import section_members
 from scrcl.messages import UserError, log
 from scrcl.prepare.features import Features
-from scrcl.runtime import limited_threads
+from scrcl.runtime import compiled_once, limited_threads
 
 if TYPE_CHECKING:
     import torch
@@ -99,12 +99,11 @@ def _approximate(points: np.ndarray, k: int, metric: str, seed: int) -> np.ndarr
 
     A point is usually among its own neighbours.
     """
-    from pynndescent import NNDescent  # compiles on import, so only where it is used
-
     log.info("%d cells: approximate nearest neighbours (pynndescent).", len(points))
-    with warnings.catch_warnings():  # it warns when it finds fewer neighbours for some points
+    # It compiles on import, so only where it is used, and warns when it finds fewer neighbours for some points.
+    with compiled_once("pynndescent") as pynndescent, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Failed to correctly find n_neighbors")
-        return NNDescent(points, metric=metric, n_neighbors=k + 1, random_state=seed).neighbor_graph[0]
+        return pynndescent.NNDescent(points, metric=metric, n_neighbors=k + 1, random_state=seed).neighbor_graph[0]
 
 
 def cell_graph(

@@ -23,6 +23,7 @@ from scrcl.recipes import CellSettings
 def annotated(labels: list[str], known: list[str | None] | None = None, **obsm: np.ndarray) -> ad.AnnData:
     """An AnnData as a run annotates it, as far as figures read it; known labels in obs['truth']."""
     obs = pd.DataFrame({"scrcl": pd.Categorical(labels, natural_order(set(labels)))})
+    obs["scrcl_confidence"] = np.nan
     if known is not None:
         obs["truth"] = pd.Series(known, dtype=object)
     facts = {"label_key": "" if known is None else "truth", "params": {"seeds": [5]}}
@@ -75,11 +76,13 @@ def test_losses_of_every_seed(counts, fast):
         assert all(list(line.get_xdata()) == list(range(1, 9)) for line in axes.lines)
 
 
-def test_the_umap_by_cluster_by_type_and_by_agreement(fast):
-    cells = analyse(simulate(), CellSettings(**fast | {"seeds": [5, 15]})).cells
+@pytest.mark.parametrize("seeds", [[5], [5, 15]])
+def test_the_umap_by_cluster_by_type_and_by_agreement(fast, seeds):
+    """One seed of cells gives one partition, which agrees with nothing."""
+    cells = analyse(simulate(), CellSettings(**fast | {"seeds": seeds})).cells
     add_umap(cells)
     titles = [axes.get_title() for axes in plot.umap(cells).axes]
-    assert titles[:3] == ["scRCL", "given: cell_type1", "agreement"]
+    assert titles[:3] == ["scRCL", "given: cell_type1", "agreement"][: 1 + len(seeds)]
 
 
 def test_cells_without_a_place_are_not_drawn():

@@ -95,4 +95,6 @@ def test_paga_by_domain_and_by_given_domain(tissue):
     assert graphs["given: ground_truth"].n_obs == tissue.obs["ground_truth"].notna().sum()
     assert [axes.get_title() for axes in plot.paga(cells).axes] == ["PAGA, scRCL", "PAGA, given: ground_truth"]
     assert len(plot.paga_compare(cells).axes) >= 4
+    # One seed of tissue is a vote of many partitions, whose agreement is shown.
+    assert "agreement" in [axes.get_title() for axes in plot.umap(cells).axes]
     assert repr(cells) == repr(before) and cells.obs.equals(before.obs)

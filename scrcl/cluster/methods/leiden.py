@@ -9,7 +9,7 @@ import numpy as np
 import scanpy as sc
 
 from scrcl.cluster.partition import by_size, require_enough
-from scrcl.runtime import limited_threads
+from scrcl.runtime import compiled_once, limited_threads
 
 
 def partitions(points: np.ndarray, n_clusters: int, seed: int, settings: Any) -> dict[str, np.ndarray]:
@@ -58,7 +58,8 @@ def cluster(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
 def neighbour_graph(points: np.ndarray, seed: int) -> ad.AnnData:
     """Return scanpy's neighbour graph of the rows of points (15 neighbours, or as many as there are) in an AnnData."""
     graph = ad.AnnData(obsm={"X": np.asarray(points, dtype=np.float32)})
-    sc.pp.neighbors(graph, n_neighbors=min(15, len(points) - 1), use_rep="X", random_state=seed)
+    with compiled_once("umap"):
+        sc.pp.neighbors(graph, n_neighbors=min(15, len(points) - 1), use_rep="X", random_state=seed)
     return graph
 
 
