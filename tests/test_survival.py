@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -279,3 +280,16 @@ def test_what_is_no_bad_input_keeps_its_traceback():
 
     with pytest.raises(RuntimeError, match="a fault"):
         script.guarded(fail)
+
+
+def test_the_collector_is_on_again_after_loading(monkeypatch):
+    """Also after an import that fails; what was there before is frozen only where something was loaded."""
+    before = gc.get_freeze_count()
+    with script.loading():
+        assert not gc.isenabled()
+    assert gc.isenabled() and gc.get_freeze_count() == before
+    with pytest.raises(ModuleNotFoundError), script.loading():
+        monkeypatch.setitem(sys.modules, "something_large", sys)
+        import no_such_module  # noqa: F401
+    assert gc.isenabled() and gc.get_freeze_count() > before
+    gc.unfreeze()

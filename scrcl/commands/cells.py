@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from scrcl import plot, readers
 from scrcl.commands.flags import parse
+from scrcl.commands.script import loading
 from scrcl.readers import formats
 from scrcl.recipes import CellSettings
 
@@ -22,6 +23,7 @@ def main(argv: Sequence[str], prog: str) -> None:
     words = {"formats": formats.in_words(), "drawings": ", ".join(plot.names("SC"))}
     settings = parse(CellSettings, argv, prog, USAGE.format(prog=prog), words)
     source = readers.source(settings.dataset, "SC", max_memory=settings.max_memory)
-    from scrcl.commands.run import run  # loads torch and scanpy, which wrong flags and missing files need not wait for
+    with loading():  # loads torch and scanpy, which wrong flags and missing files need not wait for
+        from scrcl.commands.run import run
 
     run(settings, source)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from scrcl import plot
 from scrcl.commands.flags import parse
+from scrcl.commands.script import loading
 from scrcl.genes.settings import MarkerSettings
 
 USAGE = """Rank the marker genes of clusters, draw them, and write a report.
@@ -22,6 +23,7 @@ def main(argv: Sequence[str], prog: str) -> None:
     """Read the flags, and rank."""
     words = {"drawings": ", ".join(plot.GENE_FIGURES)}
     settings = parse(MarkerSettings, argv, prog, USAGE.format(prog=prog), words)
-    from scrcl.commands.ranking import run  # loads scanpy, which wrong flags need not wait for
+    with loading():  # loads scanpy, which wrong flags need not wait for
+        from scrcl.commands.ranking import run
 
     run(settings)

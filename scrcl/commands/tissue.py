@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from scrcl import plot, readers
 from scrcl.commands.flags import parse
+from scrcl.commands.script import loading
 from scrcl.readers import formats
 from scrcl.recipes import TissueSettings
 
@@ -24,6 +25,7 @@ def main(argv: Sequence[str], prog: str) -> None:
     demo = "run on a small simulated tissue; needs no data"
     settings = parse(TissueSettings, argv, prog, USAGE.format(prog=prog), words, demo=demo)
     source = readers.source(settings.dataset, "ST", settings.annotation)
-    from scrcl.commands.run import run  # loads torch and scanpy, which wrong flags and missing files need not wait for
+    with loading():  # loads torch and scanpy, which wrong flags and missing files need not wait for
+        from scrcl.commands.run import run
 
     run(settings, source)
