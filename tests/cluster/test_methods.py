@@ -10,8 +10,8 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
-from scrcl.cluster import partition
-from scrcl.cluster.methods import kmeans, mixture, tied
+from scrcl.cluster import partition, tied
+from scrcl.cluster.methods import kmeans, mixture
 from scrcl.messages import UserError
 from scrcl.methods import METHODS
 from scrcl.recipes import FIELDS, RECIPES

@@ -10,9 +10,9 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from scrcl.cluster.methods import tied
-from scrcl.cluster.methods.tied import Mixture
+from scrcl.cluster import tied
 from scrcl.cluster.partition import by_size, require_enough, sample, unfinished_starts_expected
+from scrcl.cluster.tied import Mixture
 from scrcl.runtime import find_device, limited_threads
 
 STARTS = 12  # starts of the mixture in all rounds together
