@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,11 @@ def prepared(forms: list[str], n_cells: int, n_genes: int, hidden: int) -> dict[
     return steps
 
 
+def on(device: torch.device) -> AbstractContextManager[object]:
+    """Make new tensors on this device within the block; on a CPU they are anyway, and torch would ask at every call."""
+    return nullcontext() if device.type == "cpu" else device
+
+
 def wait_for(device: torch.device) -> None:
     """Wait until a card has done what it was given; a CPU has."""
     if device.type == "cuda":
@@ -191,12 +197,19 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="as for runSC.py")
     parser.add_argument("--measure", choices=["seconds", "memory"], help="measure one line in this process, print JSON")
     args = parser.parse_args()
-    torch.set_default_device(find_device(args.device))
-    if args.measure:
-        sizes = args.cells[0], args.genes, args.hidden[0]
-        found = seconds_in_turn(args.forms, *sizes) if args.measure == "seconds" else gib_of(args.forms[0], *sizes)
-        print(json.dumps(found))
-        return
+    with on(find_device(args.device)):
+        measure(args) if args.measure else tables(args)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Measure one line in this process, and print JSON."""
+    sizes = args.cells[0], args.genes, args.hidden[0]
+    found = seconds_in_turn(args.forms, *sizes) if args.measure == "seconds" else gib_of(args.forms[0], *sizes)
+    print(json.dumps(found))
+
+
+def tables(args: argparse.Namespace) -> None:
+    """Print a line for each size, and the table of all."""
     lines = []
     for hidden in args.hidden:
         for n_cells in args.cells:

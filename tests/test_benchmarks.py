@@ -133,7 +133,7 @@ def test_every_form_of_a_step():
 
 def test_the_dense_step_of_a_scale_run(monkeypatch):
     monkeypatch.setattr(scale, "GENES", 40)
-    assert scale.RUNS["dense"](Path("not read"), 60, 1).keys() == {"step", "gib"}
+    assert scale.RUNS["dense"](Path("not read"), 60, 1, "cpu").keys() == {"step", "gib"}
 
 
 def test_exponents():

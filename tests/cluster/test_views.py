@@ -12,7 +12,7 @@ from scrcl.cluster import consensus, views
 from scrcl.method.training import Embedded
 from scrcl.prepare.tissue import RINGS, at_scales, views_of
 
-SETTINGS = SimpleNamespace(cluster_method="gmm", mixture_dims=[2, 3], mixture_rounds=0)
+SETTINGS = SimpleNamespace(cluster_method="gmm", mixture_dims=[2, 3], mixture_rounds=0, device="cpu")
 
 
 def blobs(n: int = 120, d: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -98,6 +98,6 @@ def test_a_view_that_is_noise_is_outvoted():
 @pytest.mark.parametrize("method", ["kmeans", "leiden"])
 def test_another_method_votes_alone(method):
     points, _ = blobs()
-    settings = SimpleNamespace(cluster_method=method, mixture_dims=[2, 3], mixture_rounds=0)
+    settings = SimpleNamespace(cluster_method=method, mixture_dims=[2, 3], mixture_rounds=0, device="cpu")
     labels, voters = views.vote({"one": points}, 3, settings, 0)
     assert len(voters) == 1 and len(np.unique(labels)) == 3
