@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.step import on, seconds_in_turn, wait_for
+from benchmarks.step import seconds_in_turn, wait_for
 from scrcl.messages import format_table
 from scrcl.readers.simulated import write_cells
 from scrcl.recipes import CellSettings
@@ -75,8 +75,7 @@ def run_leiden(data: Path, n_cells: int, epochs: int, device: str) -> dict[str, 
 
 def run_dense(data: Path, n_cells: int, epochs: int, device: str) -> dict[str, float]:
     """A dense step, for which nothing is read."""
-    with on(find_device(device)):
-        seconds = seconds_in_turn(["dense"], n_cells, GENES, HIDDEN)["dense"]
+    seconds = seconds_in_turn(["dense"], find_device(device), n_cells, GENES, HIDDEN)["dense"]
     return {"step": float(np.median(seconds)), "gib": peak_memory_gib("cpu")["cpu"]}
 
 

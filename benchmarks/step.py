@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -116,20 +115,16 @@ RATIOS = [("dense", "linear"), ("published", "linear"), ("linear", "products")]
 FORMS = {"linear": linear_step, "dense": dense_step, "published": published_epoch, "products": products_step}
 
 
-def prepared(forms: list[str], n_cells: int, n_genes: int, hidden: int) -> dict[str, Step]:
-    """The steps of these forms on the same data and torch's default device, each taken once to warm up."""
+def prepared(forms: list[str], device: torch.device, n_cells: int, n_genes: int, hidden: int) -> dict[str, Step]:
+    """The steps of these forms on the same data, each taken once to warm up."""
     keep_freed_memory()
     torch.manual_seed(0)
     data = simulated(n_cells, n_genes)
-    steps = {form: FORMS[form](*data, hidden) for form in forms}
+    with device:  # where new tensors are made; not during steps, since torch then asks at every call
+        steps = {form: FORMS[form](*data, hidden) for form in forms}
     for step in steps.values():
         step()
     return steps
-
-
-def on(device: torch.device) -> AbstractContextManager[object]:
-    """Make new tensors on this device within the block; on a CPU they are anyway, and torch would ask at every call."""
-    return nullcontext() if device.type == "cpu" else device
 
 
 def wait_for(device: torch.device) -> None:
@@ -138,45 +133,47 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds_in_turn(forms: list[str], *sizes: int) -> dict[str, list[float]]:
+def seconds_in_turn(forms: list[str], device: torch.device, *sizes: int) -> dict[str, list[float]]:
     """Seconds of a step of every form, one of each a round, for at least 9 rounds and 3 seconds."""
-    steps = prepared(forms, *sizes)
+    steps = prepared(forms, device, *sizes)
     seconds: dict[str, list[float]] = {form: [] for form in forms}
     began = time.perf_counter()
     while (rounds := len(seconds[forms[0]])) < 9 or (time.perf_counter() - began < 3 and rounds < 20):
         for form, step in steps.items():
             start = time.perf_counter()
             step()
-            wait_for(torch.get_default_device())
+            wait_for(device)
             seconds[form].append(time.perf_counter() - start)
     return seconds
 
 
-def gib_of(form: str, *sizes: int) -> float:
+def gib_of(form: str, device: torch.device, *sizes: int) -> float:
     """Peak memory of this process after two steps, GiB; on a card, that of the card."""
-    prepared([form], *sizes)[form]()
-    peak = peak_memory_gib(str(torch.get_default_device()))
+    prepared([form], device, *sizes)[form]()
+    peak = peak_memory_gib(str(device))
     return peak.get("cuda", peak["cpu"])
 
 
-def in_new_process(measure: str, forms: list[str], n_cells: int, n_genes: int, hidden: int) -> Any:
+def in_new_process(
+    measure: str, forms: list[str], device: torch.device, n_cells: int, n_genes: int, hidden: int
+) -> Any:
     """What a call with --measure in a process of its own prints."""
     options = f"--measure {measure} --forms {' '.join(forms)} --cells {n_cells} --genes {n_genes} --hidden {hidden}"
-    options += f" --device {torch.get_default_device()}"
+    options += f" --device {device}"
     done = subprocess.run([sys.executable, "-m", "benchmarks.step", *options.split()], capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{measure} of {forms} at {n_cells} cells failed: {(done.stderr.splitlines() or ['killed'])[-1]}")
     return json.loads(done.stdout)
 
 
-def compare(n_cells: int, n_genes: int, hidden: int, forms: list[str]) -> dict[str, str]:
+def compare(n_cells: int, n_genes: int, hidden: int, forms: list[str], device: torch.device) -> dict[str, str]:
     """One line of the table: every form, and how the linear one stands to the others."""
     sizes = n_cells, n_genes, hidden
-    seconds = in_new_process("seconds", forms, *sizes)
+    seconds = in_new_process("seconds", forms, device, *sizes)
     line = {"cells x genes": f"{n_cells} x {n_genes}, H {hidden}"}
     for form in forms:
         line[f"{form} s"] = f"{np.median(seconds[form]):.3f}"
-        line[f"{form} GiB"] = f"{in_new_process('memory', [form], *sizes):.2f}"
+        line[f"{form} GiB"] = f"{in_new_process('memory', [form], device, *sizes):.2f}"
     for above, below in RATIOS:
         if {above, below} <= set(forms):
             line[f"{above}/{below}"] = f"{np.median(np.divide(seconds[above], seconds[below])):.2f}"
@@ -197,25 +194,18 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="as for runSC.py")
     parser.add_argument("--measure", choices=["seconds", "memory"], help="measure one line in this process, print JSON")
     args = parser.parse_args()
-    with on(find_device(args.device)):
-        measure(args) if args.measure else tables(args)
-
-
-def measure(args: argparse.Namespace) -> None:
-    """Measure one line in this process, and print JSON."""
-    sizes = args.cells[0], args.genes, args.hidden[0]
-    found = seconds_in_turn(args.forms, *sizes) if args.measure == "seconds" else gib_of(args.forms[0], *sizes)
-    print(json.dumps(found))
-
-
-def tables(args: argparse.Namespace) -> None:
-    """Print a line for each size, and the table of all."""
+    device = find_device(args.device)
+    if args.measure:
+        where = device, args.cells[0], args.genes, args.hidden[0]
+        found = seconds_in_turn(args.forms, *where) if args.measure == "seconds" else gib_of(args.forms[0], *where)
+        print(json.dumps(found))
+        return
     lines = []
     for hidden in args.hidden:
         for n_cells in args.cells:
-            lines.append(compare(n_cells, args.genes, hidden, args.forms))
+            lines.append(compare(n_cells, args.genes, hidden, args.forms, device))
             print(*lines[-1].values(), flush=True)
-    print(f"\n{torch.get_default_device()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"\n{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print("seconds per step and ratios (medians over rounds), peak memory of a process\n")
     print(format_table(list(lines[0]), [list(line.values()) for line in lines]))
 

@@ -127,7 +127,7 @@ def test_parts_of_a_data_set():
 
 
 def test_every_form_of_a_step():
-    seconds = step.seconds_in_turn(list(step.FORMS), 60, 40, 8)
+    seconds = step.seconds_in_turn(list(step.FORMS), torch.device("cpu"), 60, 40, 8)
     assert set(seconds) == set(step.FORMS) and all(min(found) > 0 for found in seconds.values())
 
 
