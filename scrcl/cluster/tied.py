@@ -70,7 +70,9 @@ def maximised(shares: Tensor, points: Tensor, log_likelihood: float = -torch.inf
     covariance = (points.T @ points - (sizes * means.T) @ means) / sizes.sum()
     covariance.diagonal().add_(RIDGE)
     factor = torch.linalg.cholesky(covariance)
-    whitener = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).T
+    whitener = torch.linalg.solve_triangular(
+        factor, torch.eye(len(factor), dtype=factor.dtype, device=factor.device), upper=False
+    ).T
     return Mixture(sizes / sizes.sum(), means, whitener, log_likelihood)
 
 
