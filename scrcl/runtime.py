@@ -164,7 +164,8 @@ def _imported_cached(name: str) -> ModuleType:
         return import_module(name)
     except RuntimeError:  # there is no folder that numba may write to
         for begun in set(sys.modules) - before:
-            del sys.modules[begun]
+            if begun.partition(".")[0] in (name, "pynndescent"):  # which umap imports
+                del sys.modules[begun]
     finally:
         numba.njit = plain
     return import_module(name)

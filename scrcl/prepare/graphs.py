@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # takes 3 s at 60,000, after 17 s of compiling. So search is exact up to about where the two cost the same.
 EXACT_UP_TO = 60_000
 # On a card exact search goes through 10^12 pairs in seconds, whereas approximate search would stay on the CPU.
-EXACT_ON_CARD_UP_TO = 2_000_000
-PAIRS_AT_ONCE = 2**28  # distances that the card holds at a time, 1 GiB
+EXACT_ON_CARD_UP_TO = 1_000_000
+PAIRS_AT_ONCE = 2**26  # distances that the card holds at a time, half a GiB and as much to work with
 
 
 def nearest_neighbors(
@@ -35,7 +35,7 @@ def nearest_neighbors(
     """Return the directed k-nearest-neighbour graph: row i marks i's neighbours, without i itself.
 
     The search is exact (scikit-learn) up to 60,000 points and approximate (pynndescent) beyond, where on a card it is
-    exact up to two million points.
+    exact up to a million points.
 
     Parameters
     ----------
@@ -80,11 +80,13 @@ def nearest_neighbors(
 def _exact(points: np.ndarray, k: int, metric: str, device: torch.device) -> np.ndarray:
     """Return the indices of each point's k + 1 nearest points, [n, k + 1], itself among them unless others coincide.
 
-    Distances of some rows to all points are held at a time. Cosine distance is Euclidean distance of unit rows.
+    Distances of some rows to all points are held at a time. Cosine distance is Euclidean distance of unit rows. They
+    are of float64, since they are differences of large numbers, and since a card may round products of float32 (TF32).
     """
     import torch
 
-    x = torch.as_tensor(normalize(points) if metric == "cosine" else points - points.mean(axis=0), device=device)
+    values = normalize(points) if metric == "cosine" else points - points.mean(axis=0)
+    x = torch.as_tensor(values, dtype=torch.float64, device=device)
     squared = (x**2).sum(1)
     nearest = [
         # |x - y|^2 without |x|^2, which is the same along a row

@@ -87,7 +87,7 @@ def plan(
     kept = FIXED * 2**30 + 8.0 * COPIES * n_stored + BYTES_PER_EDGE * 1.5 * n_neighbors * n_cells
     refined = ARRAYS_REFINED * (refined_width or USUAL_WIDTH)
     at_once = 4.0 * n_cells * (2 * n_genes + ARRAYS * hidden + refined)
-    if (at_once <= ALL_AT_ONCE_UP_TO * 2**30) if max_memory == 0 else (kept + at_once <= max_memory * 2**30):
+    if (at_once <= ALL_AT_ONCE_UP_TO * 2**30) if max_memory == 0 else (kept + at_once <= limit * 2**30):
         return Plan(0, (kept + at_once) / 2**30)
     for block in (*blocks, *BLOCKS):
         of_cells = ARRAYS if block == n_cells else ARRAYS_IN_BLOCKS

@@ -27,6 +27,8 @@ def test_a_card_takes_the_largest_block_that_it_holds():
     assert [found.block for found in on] == [1_000_000, plan.CARD_BLOCKS[0], plan.CARD_BLOCKS[1]]
     assert on[0].gib > on[1].gib > on[2].gib
     assert plan.plan(**sizes, card_memory=80, max_memory=16).block == plan.CARD_BLOCKS[2]  # the smaller of both counts
+    assert plan.plan(**sizes, max_memory=1000).block == 0  # and so does the card's, however much is allowed
+    assert plan.plan(**sizes, card_memory=24, max_memory=1000) == on[2]
     small = sizes | {"n_cells": 3000, "n_stored": 10**5}
     assert plan.plan(**small, card_memory=80) == plan.plan(**small)
     with pytest.raises(UserError, match="The card's memory of 8 GiB is too little: .* GiB; use --device cpu"):
