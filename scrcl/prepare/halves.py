@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 
 from scrcl.contents.places import sections
 from scrcl.keys import PCS, SPATIAL, SPATIAL_WEIGHT
-from scrcl.prepare import genes, tissue
+from scrcl.prepare import genes, scales, tissue
 from scrcl.prepare.features import Features
 from scrcl.prepare.prepared import Matrix, Prepared
 from scrcl.recipes import Task
@@ -36,7 +36,7 @@ class Described(NamedTuple):
 
 
 def described(prepared: Prepared, task: Task, seed: int = 0) -> Described:
-    """Return PCs of all genes and of random halves of them; for spots at three scales, as the views have them.
+    """Return PCs of all genes and of random halves of them; for spots with their means over one ring and two.
 
     Parameters
     ----------
@@ -56,7 +56,8 @@ def described(prepared: Prepared, task: Task, seed: int = 0) -> Described:
     members = sections(cells.obs, prepared.section_key) if task == "ST" else None
 
     def described_by(pcs: np.ndarray) -> np.ndarray:
-        return tissue.at_scales(pcs, cells.obsm[SPATIAL], members) if task == "ST" else pcs
+        # Without the wide mean: it shows drifts across the tissue in both halves, which are real but no domains.
+        return scales.at_scales(pcs, cells.obsm[SPATIAL], members, wide=False) if task == "ST" else pcs
 
     def half(chosen: np.ndarray) -> np.ndarray:
         return described_by(_components(values, np.sort(chosen)))

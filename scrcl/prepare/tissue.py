@@ -6,7 +6,6 @@ import anndata as ad
 import numpy as np
 import scanpy as sc
 from scipy import sparse
-from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 
 from scrcl.contents.places import placed, section_members, sections
@@ -25,12 +24,10 @@ from scrcl.prepare.prepared import (
     plan_of,
     preprocessed,
 )
+from scrcl.prepare.scales import RINGS, at_scales
 from scrcl.recipes import TissueSettings
-from scrcl.runtime import Stopwatch, limited_threads
+from scrcl.runtime import Stopwatch
 
-RINGS = (6, 18)  # spots in the first ring of a hexagonal grid, and in two
-VIEW_DIMS = 50  # components that are kept of a view
-TINY = np.finfo(np.float32).tiny
 MORAN_VALUES = 100_000_000  # most values made dense at a time
 
 
@@ -128,40 +125,9 @@ def views_of(
     plain = normalize(plain)
     return {
         "genes of the encoder": at_scales(weighted, places, sections),
-        "genes, one ring": at_scales(plain, places, sections, RINGS[:1]),
+        "genes, one ring": at_scales(plain, places, sections, rings=RINGS[:1]),
         "genes, two rings": at_scales(plain, places, sections),
     }
-
-
-def at_scales(
-    points: np.ndarray, places: np.ndarray, sections: np.ndarray | None = None, rings: tuple[int, ...] = RINGS
-) -> np.ndarray:
-    """Return the leading components of points beside their means over the first ring of spots and over two rings.
-
-    A spot has 6 spots in its first ring and 18 in two, on Visium's grid and about so elsewhere. Each scale has the same
-    total variance.
-
-    Parameters
-    ----------
-    points
-        [N, d].
-    places
-        [N, 2 or 3], the positions of the spots.
-    sections
-        [N], the section of each spot; None for a single section.
-    rings
-        How many nearest spots each mean is taken over.
-
-    Returns
-    -------
-    [N, up to VIEW_DIMS] float32.
-    """
-    scales = [points, *(graphs.neighbour_mean(points, graphs.nearest_spots(places, k, sections)) for k in rings)]
-    centred = [scale - scale.mean(axis=0) for scale in scales]
-    side_by_side = np.hstack([scale / max(np.sqrt(scale.var(axis=0).sum()), TINY) for scale in centred])
-    pca = PCA(min(VIEW_DIMS, *side_by_side.shape), svd_solver="covariance_eigh")
-    with limited_threads(1):  # so that the order of sums does not depend on the number of threads
-        return pca.fit_transform(side_by_side.astype(np.float64)).astype(np.float32)
 
 
 def spatial_weights(

@@ -10,7 +10,8 @@ from sklearn.metrics import adjusted_rand_score
 
 from scrcl.cluster import consensus, views
 from scrcl.method.training import Embedded
-from scrcl.prepare.tissue import RINGS, at_scales, views_of
+from scrcl.prepare.scales import RINGS, at_scales
+from scrcl.prepare.tissue import views_of
 
 SETTINGS = SimpleNamespace(cluster_method="gmm", mixture_dims=[2, 3], mixture_rounds=0, device="cpu")
 

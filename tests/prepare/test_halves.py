@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scrcl.cluster.number import estimate
-from scrcl.prepare import cells, halves, tissue
+from scrcl.prepare import cells, halves, scales, tissue
 from scrcl.recipes import CellSettings, TissueSettings
 from scrcl.runtime import Stopwatch
 from tests.conftest import simulate
@@ -63,9 +63,10 @@ def test_of_many_cells_a_random_part_is_described(monkeypatch):
     assert len(found.whole) == 50 and {len(half) for pair in found.halves for half in pair} == {50}
 
 
-def test_spots_are_described_at_three_scales(spots):
+def test_spots_are_described_with_their_rings_but_not_the_wide_mean(spots, monkeypatch):
+    monkeypatch.setattr(scales, "WIDE", 0.5)
     found = halves.described(spots, "ST")
-    expected = tissue.at_scales(spots.cells.obsm["X_pca"][:, :20], spots.cells.obsm["spatial"])
+    expected = scales.at_scales(spots.cells.obsm["X_pca"][:, :20], spots.cells.obsm["spatial"], wide=False)
     assert np.array_equal(found.whole, expected) and found.halves[0][0].shape[0] == 90
 
 
