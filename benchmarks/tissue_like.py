@@ -1,15 +1,18 @@
 """Tissue made of real cells, to choose settings by.
 
     python -m benchmarks.tissue_like --cells A.h5ad B.h5ad --to FOLDER    # the whole suite, one h5ad per tissue
+    python -m benchmarks.tissue_like --cells A.h5ad B.h5ad --sections 151673 151674 --to FOLDER
     python runST.py --dataset FOLDER/layers-1.h5ad
 
-The counts are those of real, labelled cells. Where the cells lie, and hence the domains, are made up. So a score on
-such tissue tells settings apart and is no accuracy of anything, and none is reported.
+The counts are those of real, labelled cells. Where the cells lie, and hence the domains, are made up, or are those of
+an annotated section; what a domain is made of is made up in any case. So a score on such tissue tells settings apart
+and is no accuracy of anything, and none is reported.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,7 +28,8 @@ from scipy.spatial import cKDTree
 
 from scrcl.commands.script import guarded
 from scrcl.contents.labels import find_labels
-from scrcl.keys import SPATIAL
+from scrcl.contents.places import placed
+from scrcl.keys import LABELS_OF_SPOTS, SPATIAL
 from scrcl.messages import UserError
 from scrcl.readers import source
 from scrcl.readers.find import dataset_name
@@ -110,7 +114,14 @@ def suite() -> dict[str, Tissue]:
     return {f"{row[0].replace(' ', '-')}-{i // 5 + 1}": Tissue(*row, seed=i) for i, row in enumerate(rows)}
 
 
-def make(cells: ad.AnnData, how: Tissue) -> ad.AnnData:
+def like(i: int) -> Tissue:
+    """Return what the i-th tissue with the domains of an annotated section is like: Visium, of three kinds in turn."""
+    kinds = itertools.product(((4, 3000), (3, 1500), (6, 5000)), (0.05, 0.1, 0.2))
+    (n_cells, depth), strength = list(kinds)[i % 9]
+    return Tissue("a section", strength=strength, clumps=0.6, cells=n_cells, depth=depth, leak=0.1, seed=100 + i)
+
+
+def make(cells: ad.AnnData, how: Tissue, section: ad.AnnData | None = None) -> ad.AnnData:
     """Lay real cells out as tissue.
 
     Parameters
@@ -119,6 +130,8 @@ def make(cells: ad.AnnData, how: Tissue) -> ad.AnnData:
         Counts of labelled cells.
     how
         What the tissue is like.
+    section
+        Annotated spots, whose places and domains are taken; the layout, grid and numbers of `how` then do not count.
 
     Returns
     -------
@@ -133,22 +146,38 @@ def make(cells: ad.AnnData, how: Tissue) -> ad.AnnData:
     counts, known = counts_and_types(cells)
     # One generator per step, so that tissues which differ in one field share all that the field has no part in.
     where, what, clumped, which, measured = np.random.default_rng(how.seed).spawn(5)
-    at = places(how.grid, how.n_spots, where)
-    weights = LAYOUTS[how.layout](at, areas(how.n_domains, where), where)
-    shares = weights @ compositions(known.nunique(), how.n_domains, how.strength, what)
+    if section is None:
+        at = places(how.grid, how.n_spots, where)
+        weights = LAYOUTS[how.layout](at, areas(how.n_domains, where), where)
+        domains = np.array([f"D{i + 1}" for i in range(how.n_domains)])
+    else:
+        at, weights, domains = laid_out(section)
+    shares = weights @ compositions(known.nunique(), len(domains), how.strength, what)
     shares *= np.exp(how.clumps * field(at, shares.shape[1], CLUMP, clumped))
     members = drawn(shares / shares.sum(axis=1, keepdims=True), known.cat.codes.to_numpy(), how.cells, which)
     genes = variable(cells, how.panel)
     spots = members @ counts[:, genes]
     spots.sort_indices()  # the order in which counts are drawn from
     spots = leaked(thinned(spots, how.depth, measured), how.leak, at, measured)
-    names = [f"spot-{i:05d}" for i in range(how.n_spots)]
-    obs = pd.DataFrame({KNOWN: pd.Categorical([f"D{i + 1}" for i in weights.argmax(axis=1)])}, index=names)
+    names = [f"spot-{i:05d}" for i in range(len(at))]
+    obs = pd.DataFrame({KNOWN: pd.Categorical(domains[weights.argmax(axis=1)])}, index=names)
     of_types = pd.DataFrame(members @ pd.get_dummies(known).to_numpy(dtype=np.float32), names, known.cat.categories)
     var = pd.DataFrame(index=cells.var_names[genes])
     made = ad.AnnData(spots.astype(np.float32), obs=obs, var=var, obsm={SPATIAL: SPACING * at, TYPES: of_types})
     made.uns["tissue_like"] = asdict(how)
     return made
+
+
+def laid_out(section: ad.AnnData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return places [S, 2] in distances of neighbours, domains [S, K] as 0 and 1, and their names [K]."""
+    spots = placed(section)
+    known = find_labels(spots.obs, usual=LABELS_OF_SPOTS)
+    if known is None:
+        raise UserError("A section whose domains are taken needs labels in obs; this one has none.")
+    there = known.notna().to_numpy()
+    domains, at = pd.Categorical(known[there]), spots.obsm[SPATIAL][there].astype(np.float64)
+    spacing = np.median(cKDTree(at).query(at, 2)[0][:, 1])
+    return at / spacing, np.eye(len(domains.categories))[domains.codes], domains.categories.to_numpy()
 
 
 def counts_and_types(cells: ad.AnnData) -> tuple[sparse.csr_matrix, pd.Series]:
@@ -316,16 +345,21 @@ def leaked(counts: sparse.csr_matrix, share: float, at: np.ndarray, rng: np.rand
     return result
 
 
-def write_suite(datasets: list[str], folder: Path) -> None:
-    """Write the tissues of the suite, each made of the cells of one data set."""
+def write_tissues(datasets: list[str], sections: list[str], folder: Path) -> None:
+    """Write the tissues of the suite, or those with the domains of sections, each of the cells of one data set."""
     sets = [(dataset_name(dataset), source(dataset, "SC").read()) for dataset in datasets]
     folder.mkdir(parents=True, exist_ok=True)
-    for i, (name, how) in enumerate(suite().items()):
-        made_of, cells = sets[(i + i // len(LAYOUTS)) % len(sets)]  # so that each layout meets each of five sets
-        spots = make(cells, how)
+    made = [(dataset_name(one), like(i), source(one, "ST").read(), i) for i, one in enumerate(sections)] or [
+        (name, how, None, i + i // len(LAYOUTS))  # so that each layout meets each of five sets
+        for i, (name, how) in enumerate(suite().items())
+    ]
+    for name, how, section, i in made:
+        made_of, cells = sets[i % len(sets)]
+        spots = make(cells, how, section)
         spots.uns["tissue_like"]["made_of"] = made_of
         spots.write_h5ad(folder / f"{name}.h5ad", compression="gzip")
-        print(f"{name}: {spots.n_obs} spots, {spots.n_vars} genes, {how.n_domains} domains, of {made_of}")
+        n_domains = spots.obs[KNOWN].nunique()
+        print(f"{name}: {spots.n_obs} spots, {spots.n_vars} genes, {n_domains} domains, of {made_of}")
 
 
 def main() -> None:
@@ -336,9 +370,16 @@ def main() -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--cells", nargs="+", required=True, help="labelled data sets, which the tissues take in turn")
+    parser.add_argument(
+        "--sections",
+        nargs="+",
+        default=[],
+        metavar="DATASET",
+        help="annotated tissue, whose places and domains are taken in place of made-up ones",
+    )
     parser.add_argument("--to", type=Path, required=True, help="folder of the tissues")
     args = parser.parse_args()
-    write_suite(args.cells, args.to)
+    write_tissues(args.cells, args.sections, args.to)
 
 
 if __name__ == "__main__":

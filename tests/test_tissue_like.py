@@ -145,8 +145,37 @@ def test_the_suite_is_written_as_a_run_reads_it(tmp_path, monkeypatch):
     simulate(100, 60).write_h5ad(tmp_path / "other.h5ad")
     few = {"a": SMALL, "b": replace(SMALL, panel=20)}
     monkeypatch.setattr(tissue_like, "suite", lambda: few)
-    tissue_like.write_suite([str(tmp_path / "some.h5ad"), str(tmp_path / "other.h5ad")], tmp_path / "to")
+    tissue_like.write_tissues([str(tmp_path / "some.h5ad"), str(tmp_path / "other.h5ad")], [], tmp_path / "to")
     spots = [source(str(tmp_path / "to" / f"{name}.h5ad"), "ST").read() for name in few]
     assert [part.shape for part in spots] == [(300, 80), (300, 20)]
     assert [part.uns["tissue_like"]["made_of"] for part in spots] == ["some", "other"]
     assert all(find_labels(part.obs, usual=LABELS_OF_SPOTS).nunique() == 4 for part in spots)
+
+
+def annotated() -> ad.AnnData:
+    """A section of 12 x 10 spots in two layers, some without a label, 50 units apart."""
+    places = 50.0 * np.column_stack(np.divmod(np.arange(120), 10))
+    layers = np.where(places[:, 0] < 300, "upper", "lower").astype(object)
+    layers[:7] = np.nan
+    section = ad.AnnData(np.ones((120, 1), dtype=np.float32), obsm={"spatial": places})
+    section.obs["ground_truth"] = layers
+    return section
+
+
+def test_cells_are_laid_out_as_an_annotated_section(tmp_path):
+    section = annotated()
+    spots = make(CELLS, SMALL, section)
+    assert list(spots.obs["ground_truth"]) == list(section.obs["ground_truth"][7:])
+    np.testing.assert_allclose(spots.obsm["spatial"], 2 * section.obsm["spatial"][7:])  # neighbours are 100 um apart
+    CELLS.write_h5ad(tmp_path / "cells.h5ad")
+    section.write_h5ad(tmp_path / "section.h5ad")
+    tissue_like.write_tissues([str(tmp_path / "cells.h5ad")], [str(tmp_path / "section.h5ad")], tmp_path / "to")
+    assert source(str(tmp_path / "to" / "section.h5ad"), "ST").read().shape == (113, 80)
+    assert len({replace(tissue_like.like(i), seed=0) for i in range(9)}) == 9
+
+
+def test_a_section_without_labels_is_refused():
+    section = annotated()
+    del section.obs["ground_truth"]
+    with pytest.raises(UserError, match="needs labels"):
+        make(CELLS, SMALL, section)
