@@ -24,7 +24,9 @@ STARTS = 10  # of k-means; the best by its own objective is kept
 
 
 def all_views(found: Embedded, fixed: Mapping[str, np.ndarray], order: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Return the views of one seed: those that need no training, the encoder alone, and the encoder beside the first.
+    """Return the views of one seed: those that need no training, and the encoder beside the first of them.
+
+    The encoder has one vote, as every other view. With a second one, for itself alone, it outvoted them where it failed.
 
     Parameters
     ----------
@@ -38,7 +40,7 @@ def all_views(found: Embedded, fixed: Mapping[str, np.ndarray], order: np.ndarra
     encoder = in_order_of_cells(shortened_rows(found.encoder, found.lengths), order)
     first = next(iter(fixed.values()))
     beside = np.hstack([unit_variance(encoder), unit_variance(first)])
-    return {**fixed, "encoder": encoder, "encoder beside expression": beside}
+    return {**fixed, "encoder beside expression": beside}
 
 
 def vote(
