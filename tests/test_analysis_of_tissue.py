@@ -84,8 +84,8 @@ def test_a_domain_that_is_only_a_border_is_doubtful():
 def test_the_views_of_one_seed_give_a_confidence(tissue, quick):
     result = find(tissue, **quick)
     assert set(result.clustered.values()) == {"a vote of 12 partitions of 4 views"}
-    fifteenths = result.confidence * 15
-    assert np.allclose(fifteenths, fifteenths.round(), atol=1e-4) and result.confidence.nunique() > 2
+    twelfths = result.confidence * 12
+    assert np.allclose(twelfths, twelfths.round(), atol=1e-4) and result.confidence.nunique() > 2
     assert metrics(result)["mean_confidence"] == pytest.approx(result.confidence.mean())
     assert "Agreement:" in summary(result)
     plain = find(tissue, **(quick | {"gene_weights": "none"}))

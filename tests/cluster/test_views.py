@@ -74,7 +74,7 @@ def test_all_views_are_in_the_order_of_the_cells():
     order = np.random.default_rng(1).permutation(len(points))
     straight = views.all_views(embedded(points), {"genes": points}, None)
     shuffled = views.all_views(embedded(points[order]), {"genes": points}, order)
-    assert list(straight) == ["genes", "encoder", "encoder beside expression"]
+    assert list(straight) == ["genes", "encoder beside expression"]
     for name in straight:
         assert np.allclose(straight[name], shuffled[name], atol=1e-5)
 
