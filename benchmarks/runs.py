@@ -14,7 +14,7 @@ from scrcl.cluster.consensus import smoothed
 from scrcl.cluster.scores import score
 from scrcl.keys import OURS
 from scrcl.method import training
-from scrcl.method.inputs import GraphInputs
+from scrcl.method.inputs import GraphInputs, on_device
 from scrcl.method.losses import Losses, Objective
 from scrcl.method.network import ScRCL
 from scrcl.method.training import Embedded
@@ -30,7 +30,7 @@ def of_recipe(data: DataSet, variant: Variant, seeds: list[int]) -> dict[str, pd
     """Labels of the recipe with a change: of the consensus, '', and of every seed."""
     settings, prepared = RECIPES[data.task](seeds=seeds, **variant.settings), data.prepared
     n_clusters = number.choose(prepared, settings).n
-    inputs = inputs_of(prepared, settings, CPU)
+    inputs = on_device(inputs_of(prepared, settings), CPU)
     found = {}
     for seed in seeds:
         embedded = training.embed(model_of(data, inputs, settings, variant.without, n_clusters, seed), inputs)
@@ -44,7 +44,7 @@ def as_published(data: DataSet, settings: CellSettings | TissueSettings, seed: i
     """Labels of the last epoch, and of the epoch that the known labels like best."""
     prepared, best = data.prepared, -1.0
     n_clusters = number.choose(prepared, settings).n
-    inputs = inputs_of(prepared, settings, CPU)
+    inputs = on_device(inputs_of(prepared, settings), CPU)
     torch.manual_seed(seed)
     model = training.new_model(inputs, architecture_of(settings, n_clusters))
     optimizer = training.adam(model, schedule_of(settings))

@@ -20,8 +20,8 @@ from scrcl.disk.checkpoints import Checkpoints
 from scrcl.fingerprint import fingerprint
 from scrcl.keys import OURS, UNSMOOTHED
 from scrcl.messages import log
-from scrcl.method import training
-from scrcl.method.inputs import GraphInputs, graph_inputs
+from scrcl.method import training, worker
+from scrcl.method.inputs import GraphInputs, HostInputs, host_inputs
 from scrcl.method.losses import Objective
 from scrcl.method.network import Architecture
 from scrcl.method.training import Embedded, Schedule
@@ -118,15 +118,17 @@ def train_and_cluster(
     """
     settings = settings.with_seeds(prepared.cells.n_obs)
     watch, checkpoints = watch or Stopwatch(), checkpoints or Checkpoints()
-    with watch("graphs"):
-        inputs = inputs_of(prepared, settings, device)
-    release_memory()
     if checkpoints.wanted:
         checkpoints.open(fingerprint(prepared, n_clusters.n, settings, device))
+    kept = {seed: kept_seed(checkpoints, seed, on_epoch) for seed in settings.seeds}
+    to_train = [seed for seed, own in kept.items() if own is None]
+    with watch("graphs"):
+        how = architecture_of(settings, n_clusters.n), objective_of(settings), schedule_of(settings)
+        inputs = worker.shared_inputs(inputs_of(prepared, settings), device, *how, to_train)
+    release_memory()
     found = {
-        seed: kept_seed(checkpoints, seed, on_epoch)
-        or run_seed(prepared, inputs, n_clusters.n, settings, seed, on_epoch, watch, checkpoints)
-        for seed in settings.seeds
+        seed: own or run_seed(prepared, inputs, n_clusters.n, settings, seed, on_epoch, watch, checkpoints)
+        for seed, own in kept.items()
     }
     with watch("cluster"):
         voters = np.concatenate([own.voters for own in found.values()])
@@ -173,11 +175,10 @@ def graph_of_values(prepared: Prepared, settings: CellSettings | TissueSettings)
     return graphs.cell_graph(points, n_neighbors, CellSettings.metric, 0, find_device(settings.device))
 
 
-def inputs_of(prepared: Prepared, settings: CellSettings | TissueSettings, device: torch.device) -> GraphInputs:
-    """Return what stays constant over training, on the device: both views, and the graphs of cells and genes."""
+def inputs_of(prepared: Prepared, settings: CellSettings | TissueSettings) -> HostInputs:
+    """Return what stays constant over training: both views, and the graphs of cells and genes."""
     genes = graphs.gene_graph(prepared.inputs, settings.gene_neighbors)
-    graph = prepared.graph_in_training
-    return graph_inputs(prepared.inputs, graph, genes, settings.hops, device, block=prepared.block)
+    return host_inputs(prepared.inputs, prepared.graph_in_training, genes, settings.hops, prepared.block)
 
 
 class SeedResult(NamedTuple):
@@ -235,7 +236,7 @@ def run_seed(
         fitted = training.fit(inputs, architecture, *how, seed=seed, on_epoch=on_epoch, checkpoints=checkpoints)
     with watch("cluster"):
         own = partition(training.embed(fitted.model, inputs), prepared, n_clusters, settings, seed)
-    state = {name: value.cpu() for name, value in fitted.model.state_dict().items()}
+    state = training.whole_parameters(fitted.model, inputs.share)
     found = SeedResult(own.labels, own.voters, own.clustered, state, fitted.history)
     arrays = {name: torch.as_tensor(getattr(found, name)) for name in ("labels", "voters")}
     checkpoints.keep_seed(seed, found._asdict() | arrays)

@@ -37,7 +37,7 @@ def prepared(task: Task) -> DataSet:
 def trained(without: tuple[str, ...], **settings: Any) -> ScRCL:
     """A model of the simulated cells with some losses left out."""
     data, given = prepared("SC"), RECIPES["SC"](**QUICK | settings)
-    inputs = runs.inputs_of(data.prepared, given, torch.device("cpu"))
+    inputs = runs.on_device(runs.inputs_of(data.prepared, given), torch.device("cpu"))
     return runs.model_of(data, inputs, given, without, 3, 5)
 
 
@@ -63,7 +63,7 @@ def test_a_loss_left_out_counts_for_nothing():
 
 def test_rows_of_one_length_stand_beside_the_pcs_as_they_are():
     data, settings = prepared("SC"), RECIPES["SC"](**QUICK)
-    inputs, pcs = runs.inputs_of(data.prepared, settings, torch.device("cpu")), data.prepared.pcs
+    inputs, pcs = runs.on_device(runs.inputs_of(data.prepared, settings), torch.device("cpu")), data.prepared.pcs
     found = training.embed(runs.model_of(data, inputs, settings, (), 3, 5), inputs)
     plain = np.hstack([unit_variance(found.encoder), unit_variance(pcs)])
     np.testing.assert_allclose(embedding(runs.equally_long(found), pcs, "joint"), plain, rtol=1e-4, atol=1e-7)

@@ -15,6 +15,7 @@ from scrcl.disk.checkpoints import Checkpoints
 from scrcl.disk.folders import locked, refuse_to_overwrite, staged
 from scrcl.genes.settings import MarkerSettings
 from scrcl.messages import UserError, log
+from scrcl.method import processes, worker
 from scrcl.plot import style
 from scrcl.plot.layout import add_umap
 from scrcl.readers import Source
@@ -41,9 +42,13 @@ def run(settings: CellSettings | TissueSettings, source: Source) -> None:
         When input or settings cannot be used, or the results cannot be written.
     """
     style.to_files()
-    find_device(settings.device)  # fails early if the device is not there
-    with limited_threads(settings.threads):
-        _run(settings, source, Stopwatch())
+    with processes.joined() as rank:
+        find_device(settings.device)  # fails early if the device is not there
+        if rank:
+            worker.work(settings.device, settings.threads, settings.tf32)
+            return
+        with limited_threads(settings.threads):
+            _run(settings, source, Stopwatch())
 
 
 def output_folder(settings: CellSettings | TissueSettings, source: Source) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from scrcl.method.kernels import symmetric_product
+from scrcl.method.kernels import Graph, symmetric_product
+from scrcl.method.shares import ALL, Share, graphs_of_share
 from scrcl.prepare import graphs
 from scrcl.prepare.features import Features
 
@@ -43,27 +44,67 @@ class GraphInputs:
         Its transpose.
     block
         Cells at a time where a step can process rows one by one, which bounds its memory; 0 for all.
+    share
+        The cells that this process holds; where there are several, N counts those.
     """
 
     view1: Tensor | SparseView
     propagated_view2: Tensor | SparseView
-    normalised: Tensor
-    neighbourhood: Tensor
+    normalised: Graph
+    neighbourhood: Graph
     gene_graph: Tensor
     gene_graph_transposed: Tensor
     block: int = 0
+    share: Share = ALL
 
 
-def graph_inputs(
+@dataclass(frozen=True)
+class HostInputs:
+    """What `GraphInputs` is made of, in main memory; of all cells, or of those of one process.
+
+    Attributes
+    ----------
+    view1
+        [n, G], A_hat^m1 X where it is dense; X itself where that is sparse.
+    propagated_view2
+        [n, G], A_hat^(m2 + 1) X; None where X is sparse.
+    normalised, neighbourhood
+        [n, N], the rows of A_hat and of A + I.
+    gene_graph
+        [G, G].
+    hops
+        m1 and m2.
+    block
+        As in `GraphInputs`.
+    """
+
+    view1: np.ndarray | Features
+    propagated_view2: np.ndarray | None
+    normalised: sparse.csr_matrix
+    neighbourhood: sparse.csr_matrix
+    gene_graph: sparse.csr_matrix
+    hops: Sequence[int]
+    block: int
+
+    def of(self, cells: slice) -> HostInputs:
+        """Return what belongs to some of the cells."""
+        return replace(
+            self,
+            view1=self.view1[cells],
+            propagated_view2=None if self.propagated_view2 is None else self.propagated_view2[cells],
+            normalised=self.normalised[cells],
+            neighbourhood=self.neighbourhood[cells],
+        )
+
+
+def host_inputs(
     values: np.ndarray | Features,
     cells: sparse.spmatrix,
     genes: sparse.spmatrix,
     hops: Sequence[int],
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
     block: int = 0,
-) -> GraphInputs:
-    """Compute what stays constant during training, and move it to the device.
+) -> HostInputs:
+    """Compute what stays constant during training.
 
     Parameters
     ----------
@@ -75,33 +116,78 @@ def graph_inputs(
         B, [G, G].
     hops
         Smoothing hops of the two views, m1 and m2.
-    device, dtype
-        Of every tensor.
     block
         Cells at a time, as in `GraphInputs`; 0 for all.
     """
-    neighbourhood = graphs.with_self_loops(cells)
-    a_hat = graphs.normalised(neighbourhood).astype(np.float32 if isinstance(values, Features) else values.dtype)
-    normalised = sparse_tensor(a_hat, device, dtype)
-    b_hat = graphs.normalised(genes)
-    view1: torch.Tensor | SparseView
-    propagated: torch.Tensor | SparseView
+    neighbourhood, b_hat = graphs.with_self_loops(cells), graphs.normalised(genes)
+    a_hat = graphs.normalised(neighbourhood)
     if isinstance(values, Features):
-        view1 = SparseView(values, normalised, hops[0], block or len(a_hat.indptr))
-        propagated = view1.after(hops[1] + 1)
+        return HostInputs(values, None, a_hat.astype(np.float32), neighbourhood, b_hat, hops, block)
+    a_hat = a_hat.astype(values.dtype)
+    view1 = graphs.smooth(values, a_hat, hops[0])
+    # The extra hop is the first propagation of the graph encoder, which never changes either.
+    propagated = graphs.smooth(values, a_hat, hops[1] + 1)
+    return HostInputs(view1, propagated, a_hat, neighbourhood, b_hat, hops, block)
+
+
+def on_device(
+    host: HostInputs, device: torch.device, dtype: torch.dtype = torch.float32, share: Share = ALL
+) -> GraphInputs:
+    """Move what stays constant during training to the device.
+
+    Parameters
+    ----------
+    host
+        What it is, of the cells that this process holds.
+    device, dtype
+        Of every tensor.
+    share
+        The cells that this process holds.
+    """
+
+    def tensor(matrix: sparse.spmatrix) -> Tensor:
+        return sparse_tensor(matrix, device, dtype)
+
+    normalised, neighbourhood = graphs_of_share([host.normalised, host.neighbourhood], share, tensor)
+    view1: Tensor | SparseView
+    propagated: Tensor | SparseView
+    if isinstance(host.view1, Features):
+        view1 = SparseView(host.view1, normalised, host.hops[0], host.block or host.view1.shape[0])
+        propagated = view1.after(host.hops[1] + 1)
     else:
-        view1 = torch.as_tensor(graphs.smooth(values, a_hat, hops[0]), dtype=dtype, device=device)
-        # The extra hop is the first propagation of the graph encoder, which never changes either.
-        propagated = torch.as_tensor(graphs.smooth(values, a_hat, hops[1] + 1), dtype=dtype, device=device)
+        view1 = torch.as_tensor(host.view1, dtype=dtype, device=device)
+        propagated = torch.as_tensor(host.propagated_view2, dtype=dtype, device=device)
     return GraphInputs(
         view1=view1,
         propagated_view2=propagated,
         normalised=normalised,
-        neighbourhood=sparse_tensor(neighbourhood, device, dtype),
-        gene_graph=sparse_tensor(b_hat, device, dtype),
-        gene_graph_transposed=sparse_tensor(b_hat.T, device, dtype),
-        block=block,
+        neighbourhood=neighbourhood,
+        gene_graph=tensor(host.gene_graph),
+        gene_graph_transposed=tensor(host.gene_graph.T),
+        block=host.block,
+        share=share,
     )
+
+
+def graph_inputs(
+    values: np.ndarray | Features,
+    cells: sparse.spmatrix,
+    genes: sparse.spmatrix,
+    hops: Sequence[int],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    block: int = 0,
+) -> GraphInputs:
+    """Compute what stays constant during training, of all cells, and move it to the device.
+
+    Parameters
+    ----------
+    values, cells, genes, hops, block
+        As for `host_inputs`.
+    device, dtype
+        Of every tensor.
+    """
+    return on_device(host_inputs(values, cells, genes, hops, block), device, dtype)
 
 
 def sparse_tensor(matrix: sparse.spmatrix, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
@@ -148,7 +234,7 @@ class SparseView:
         Cells made dense at a time.
     """
 
-    def __init__(self, features: Features, a_hat: Tensor, hops: int, block: int) -> None:
+    def __init__(self, features: Features, a_hat: Graph, hops: int, block: int) -> None:
         place: dict[str, Any] = {"device": a_hat.device}
         self.shape = torch.Size(features.shape)
         self.device, self.dtype = a_hat.device, a_hat.dtype

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from scrcl.method.shares import ALL, PartOfGraph, Share
+
+Graph = Tensor | PartOfGraph  # sparse, and of the cells of this process
 
 CACHED = 2**19  # numbers per block, so that an array stays in a core's cache while it is in use
 
@@ -121,22 +124,29 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
     return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))
 
 
+def random_numbers(x: Tensor, probability: float, training: bool) -> int:
+    """Return how many numbers of 16 bits `dropout` draws for a row of x from the generator of the CPU."""
+    return x.shape[1] if x.is_cpu and training and probability else 0
+
+
 class _GraphProduct(torch.autograd.Function):
     """S @ x for a sparse S that never changes and its transpose, which torch would make anew for every gradient."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, graph: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
-        ctx.save_for_backward(transposed)
+    def forward(ctx: Any, graph: Graph, transposed: Graph, x: Tensor) -> Tensor:
+        ctx.transposed = transposed
         return _product(graph, x)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[None, None, Tensor]:
-        (transposed,) = ctx.saved_tensors  # type: ignore[attr-defined]  # torch does not declare it
-        return None, None, _product(transposed, grad)
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, _product(ctx.transposed, grad)
 
 
-def _product(graph: Tensor, x: Tensor) -> Tensor:
+def _product(graph: Graph, x: Tensor) -> Tensor:
     """Return graph @ x in two thirds of the time of @, which first writes zeros and copies them."""
+    if isinstance(graph, PartOfGraph):
+        return graph.times(x)
     # With beta=0 the summand is ignored, so it may be uninitialised memory.
     return torch.addmm(result := torch.empty_like(x), graph, x, beta=0, out=result)
 
@@ -144,7 +154,7 @@ def _product(graph: Tensor, x: Tensor) -> Tensor:
 graph_product = _GraphProduct.apply
 
 
-def symmetric_product(symmetric: Tensor, x: Tensor) -> Tensor:
+def symmetric_product(symmetric: Graph, x: Tensor) -> Tensor:
     """Return S @ x for a sparse S that is its own transpose."""
     return graph_product(symmetric, symmetric, x)
 
@@ -202,7 +212,7 @@ class RowProducts(NamedTuple):
     drift: Tensor
 
 
-def row_products(u: Tensor, v: Tensor, neighbourhood: Tensor, block: int = 0) -> RowProducts:
+def row_products(u: Tensor, v: Tensor, neighbourhood: Graph, block: int = 0, share: Share = ALL) -> RowProducts:
     """Return the dot products of both views that the losses need.
 
     Parameters
@@ -213,9 +223,11 @@ def row_products(u: Tensor, v: Tensor, neighbourhood: Tensor, block: int = 0) ->
         [N, N], symmetric and sparse.
     block
         Rows at a time; 0 for as many as suit the device.
+    share
+        The cells that this process holds.
     """
     block = block or (max(1, CACHED // u.shape[1]) if u.is_cpu else len(u))
-    return RowProducts(*_RowProducts.apply(u, v, neighbourhood, block).unbind(0))
+    return RowProducts(*_RowProducts.apply(u, v, neighbourhood, block, share).unbind(0))
 
 
 class _RowProducts(torch.autograd.Function):
@@ -225,42 +237,44 @@ class _RowProducts(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, v: Tensor, neighbourhood: Tensor, block: int) -> Tensor:
+    def forward(ctx: Any, u: Tensor, v: Tensor, neighbourhood: Graph, block: int, share: Share) -> Tensor:
         parts = _parts(len(u), block)
         # q is needed for all cells at once, since neighbours are anywhere; p only row by row.
         q = torch.empty_like(v)
         for part in parts:
             q[part] = _softmax(v[part])[1]
-        v_near, q_near, v_all, q_all = _product(neighbourhood, v), _product(neighbourhood, q), v.sum(0), q.sum(0)
+        v_near, q_near = _product(neighbourhood, v), _product(neighbourhood, q)
+        v_all, q_all = share.add_up(v.sum(0)), share.add_up(q.sum(0))
         results = u.new_empty((len(RowProducts._fields), len(u)))
         for part in parts:
             own = u[part], v[part], q[part], v_near[part], q_near[part]
             results[:, part] = torch.stack(_products_of(*own, v_all, q_all))
-        ctx.save_for_backward(u, v, neighbourhood, v_near, q_near, v_all, q_all)
-        ctx.parts = parts
+        ctx.save_for_backward(u, v, v_near, q_near, v_all, q_all)
+        ctx.neighbourhood, ctx.parts, ctx.share = neighbourhood, parts, share
         return results
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        u, v, neighbourhood, v_near, q_near, v_all, q_all = ctx.saved_tensors
+        u, v, v_near, q_near, v_all, q_all = ctx.saved_tensors
         grad_of = RowProducts(*grad[:, :, None])  # the gradient of each product, [N, 1]
         # q and v also get gradient through the products of other cells: dq and dv through near, dq_all and dv_all
         # through all. The neighbourhood is symmetric, so the same product carries gradients back.
         weighted = grad_of.with_near * u
-        dq = _product(neighbourhood, weighted)
+        dq = _product(ctx.neighbourhood, weighted)
         dq_all, dv_all = torch.zeros_like(q_all), torch.zeros_like(v_all)
         for part in ctx.parts:
             p = _softmax(u[part])[1]
             weighted[part] = grad_of.with_near[part] * p
             dq_all += (grad_of.with_all[part] * u[part]).sum(0)
             dv_all += (grad_of.with_all[part] * p).sum(0)
-        dv = _product(neighbourhood, weighted)
+        dq_all, dv_all = ctx.share.add_up(dq_all), ctx.share.add_up(dv_all)
+        dv = _product(ctx.neighbourhood, weighted)
         du = weighted  # its memory is free again
         for part in ctx.parts:
             own = u[part], v[part], v_near[part], q_near[part], dq[part] + dq_all, dv[part] + dv_all
             du[part], dv[part] = _gradients_of(*own, v_all, q_all, RowProducts(*(x[part] for x in grad_of)))
-        return du, dv, None, None
+        return du, dv, None, None, None
 
 
 def _softmax(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -325,21 +339,6 @@ def _gradients_of(
     )
     dv = shares_v * (dq - row_dot(shares_v, dq)[:, None] + grad_of.size_v) + grad_of.qv * q + dv
     return du + dd, dv - dd
-
-
-def fixed_sum(x: Tensor) -> Tensor:
-    """Return the sum of all values, in an order that does not depend on the number of threads.
-
-    torch splits a sum of 32,768 or more values between threads.
-    """
-    side = math.isqrt(x.numel())  # one thread sums each row; the row sums and the rest are too few to be split
-    flat = x.flatten()
-    return flat[: side**2].view(side, side).sum(1).sum() + flat[side**2 :].sum()
-
-
-def mean(x: Tensor) -> Tensor:
-    """Return the mean of [N] values, by `fixed_sum`."""
-    return fixed_sum(x) / len(x)
 
 
 def row_dot(a: Tensor, b: Tensor) -> Tensor:

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scrcl.method.kernels import RowProducts, fixed_sum, mean, row_products, symmetric_product
+from scrcl.method.kernels import Graph, RowProducts, row_products, symmetric_product
 from scrcl.method.network import Embeddings
+from scrcl.method.shares import ALL, Share, fixed_sum
 
 
 class Losses(NamedTuple):
@@ -52,7 +53,9 @@ class Objective(NamedTuple):
         return terms.hea_global + terms.hea_cell + self.lambda1 * terms.ndc + self.lambda2 * terms.cvc
 
 
-def losses(embeddings: Embeddings, neighbourhood: Tensor, objective: Objective, block: int = 0) -> Losses:
+def losses(
+    embeddings: Embeddings, neighbourhood: Graph, objective: Objective, block: int = 0, share: Share = ALL
+) -> Losses:
     """Return all loss terms of one forward pass.
 
     Parameters
@@ -65,16 +68,18 @@ def losses(embeddings: Embeddings, neighbourhood: Tensor, objective: Objective, 
         Temperature, and the form of CVC.
     block
         Cells at a time; 0 for as many as suit the device.
+    share
+        The cells that this process holds. Of several processes, all return the same.
     """
     e1, e2, z1, z2 = embeddings
-    degree = neighbourhood @ torch.ones_like(e1[:, 0])  # |N(i)| + 1
+    degree = symmetric_product(neighbourhood, torch.ones_like(e1[:, :1]))[:, 0]  # |N(i)| + 1
     # Logits: p and q of the paper are their row softmax.
     u, v = (e1, e2) if objective.temperature == 1 else (e1 / objective.temperature, e2 / objective.temperature)
-    products = row_products(u, v, neighbourhood, block)
+    products = row_products(u, v, neighbourhood, block, share)
     return Losses(
-        *distribution_alignment(products),
-        neighbourhood_contrast(products, neighbourhood, degree),
-        CONSISTENCY[objective.consistency](z1, z2, neighbourhood, degree),
+        *distribution_alignment(products, share),
+        neighbourhood_contrast(products, neighbourhood, degree, share),
+        CONSISTENCY[objective.consistency](z1, z2, neighbourhood, degree, share),
     )
 
 
@@ -89,7 +94,7 @@ def losses(embeddings: Embeddings, neighbourhood: Tensor, objective: Objective, 
 # cost O(N H) and O(edges H).
 
 
-def distribution_alignment(products: RowProducts) -> tuple[Tensor, Tensor]:
+def distribution_alignment(products: RowProducts, share: Share = ALL) -> tuple[Tensor, Tensor]:
     """Return HEA, global and per cell: low when both views of the data give the same distribution.
 
         cell    1/2 mean_i D_ii
@@ -101,16 +106,18 @@ def distribution_alignment(products: RowProducts) -> tuple[Tensor, Tensor]:
     ----------
     products
         The dot products of both views.
+    share
+        As for `losses`.
     """
     _, _, pd, qd, _, _, size_u, size_v, drift = products
     # A row's share of the softmax over all entries depends on its log-normaliser alone.
-    share_p, share_q = size_u.softmax(0), size_v.softmax(0)
-    hea_global = fixed_sum(share_p * (pd + drift) - share_q * (qd + drift))
-    hea_cell = mean(pd - qd) / 2
+    of_p, of_q = share.softmax(size_u), share.softmax(size_v)
+    hea_global = share.total(fixed_sum(of_p * (pd + drift) - of_q * (qd + drift)))
+    hea_cell = share.mean(pd - qd) / 2
     return hea_global, hea_cell
 
 
-def neighbourhood_contrast(products: RowProducts, neighbourhood: Tensor, degree: Tensor) -> Tensor:
+def neighbourhood_contrast(products: RowProducts, neighbourhood: Graph, degree: Tensor, share: Share = ALL) -> Tensor:
     """Return NDC: low when a cell is near its neighbours in the other view and far from all other cells.
 
         mean_i [ sum_(j in N(i) or j=i) D_ij / (|N(i)| + 1) ] / [ sum_(j != i) D_ij / (N - 1) ]
@@ -123,30 +130,33 @@ def neighbourhood_contrast(products: RowProducts, neighbourhood: Tensor, degree:
         [N, N] sparse, A + I.
     degree
         [N], its row sums.
+    share
+        As for `losses`.
     """
     pu, qv, pd, qd, near_cross, all_cross, *_ = products
-    n_cells = len(pu)
+    n_cells = share.n_cells(len(pu))
     qv_near = symmetric_product(neighbourhood, qv[:, None])[:, 0]
     # Both sums of D_ij expand to p_i . u_i and q_j . v_j minus the cross terms. D is never below 0, but by rounding the
     # computed sum can be.
     near = (degree * pu + qv_near - near_cross).clamp_min(0) / degree
     # pd - qd is D_ii, which the denominator leaves out.
-    far = (n_cells * pu + fixed_sum(qv) - all_cross - (pd - qd)) / max(n_cells - 1, 1)
-    far = torch.maximum(far, _rounding_error_of_far(pu, qv))
-    return mean(near / far)
+    far = (n_cells * pu + share.total(fixed_sum(qv)) - all_cross - (pd - qd)) / max(n_cells - 1, 1)
+    far = torch.maximum(far, _rounding_error_of_far(pu, qv, share))
+    return share.mean(near / far)
 
 
-def _rounding_error_of_far(pu: Tensor, qv: Tensor) -> Tensor:
+@torch.no_grad()
+def _rounding_error_of_far(pu: Tensor, qv: Tensor, share: Share) -> Tensor:
     """Return a floor for the denominator of NDC, [N].
 
     Where all cells are alike, numerator and denominator are rounding errors, and without a floor their ratio could be
     anything.
     """
     precision = torch.finfo(pu.dtype)
-    return 10 * precision.eps * (pu.abs() + fixed_sum(qv.abs()) / len(pu)).detach() + precision.tiny**0.5
+    return 10 * precision.eps * (pu.abs() + share.mean(qv.abs())) + precision.tiny**0.5
 
 
-def consistency(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree: Tensor) -> Tensor:
+def consistency(z1: Tensor, z2: Tensor, neighbourhood: Graph, degree: Tensor, share: Share = ALL) -> Tensor:
     """Return CVC: low when the refined embeddings of both views are alike for neighbours and for no other cells.
 
         mean over all N^2 of (Z1 Z2^T - (A + I))^2, expanded so that no N x N matrix is formed
@@ -159,13 +169,15 @@ def consistency(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree: Tensor) -
         [N, N] sparse, A + I.
     degree
         [N], its row sums.
+    share
+        As for `losses`.
     """
-    all_pairs = ((z1.T @ z1) * (z2.T @ z2)).sum()
-    neighbours = fixed_sum(z1 * symmetric_product(neighbourhood, z2))
-    return (all_pairs - 2 * neighbours + fixed_sum(degree)) / z1.shape[0] ** 2
+    all_pairs = (share.total(z1.T @ z1) * share.total(z2.T @ z2)).sum()
+    neighbours = share.total(fixed_sum(z1 * symmetric_product(neighbourhood, z2)))
+    return (all_pairs - 2 * neighbours + share.total(fixed_sum(degree))) / share.n_cells(len(z1)) ** 2
 
 
-def scale_free_consistency(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree: Tensor) -> Tensor:
+def scale_free_consistency(z1: Tensor, z2: Tensor, neighbourhood: Graph, degree: Tensor, share: Share = ALL) -> Tensor:
     """Return CVC after the best scaling of Z1 Z2^T, as -log cos^2 of the angle between Z1 Z2^T and A + I.
 
     It is 0 where the two are parallel. In the published CVC the sum over neighbours is divided by N^2, so the force
@@ -178,13 +190,13 @@ def scale_free_consistency(z1: Tensor, z2: Tensor, neighbourhood: Tensor, degree
 
     Parameters
     ----------
-    z1, z2, neighbourhood, degree
+    z1, z2, neighbourhood, degree, share
         As for `consistency`.
     """
-    all_pairs = ((z1.T @ z1) * (z2.T @ z2)).sum()
-    neighbours = fixed_sum(z1 * symmetric_product(neighbourhood, z2))
+    all_pairs = (share.total(z1.T @ z1) * share.total(z2.T @ z2)).sum()
+    neighbours = share.total(fixed_sum(z1 * symmetric_product(neighbourhood, z2)))
     tiny = torch.finfo(z1.dtype).tiny ** 0.5  # keeps the logarithms finite
-    return (all_pairs.clamp_min(tiny) * fixed_sum(degree)).log() - 2 * neighbours.clamp_min(tiny).log()
+    return (all_pairs.clamp_min(tiny) * share.total(fixed_sum(degree))).log() - 2 * neighbours.clamp_min(tiny).log()
 
 
 CONSISTENCY = {"published": consistency, "scale-free": scale_free_consistency}

@@ -13,7 +13,8 @@ from torch_geometric.nn import GCNConv
 from torch_geometric.nn.dense.linear import Linear as InitLinear
 
 from scrcl.method.inputs import GraphInputs
-from scrcl.method.kernels import by_rows, dropout, graph_product, unit_rows
+from scrcl.method.kernels import Graph, by_rows, dropout, graph_product, random_numbers, unit_rows
+from scrcl.method.shares import ALL, Share
 
 
 class Architecture(NamedTuple):
@@ -57,7 +58,7 @@ class ConstantGCNConv(GCNConv):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, normalize=False)
 
-    def forward(self, x: Tensor, graph: Tensor, transposed: Tensor) -> Tensor:
+    def forward(self, x: Tensor, graph: Graph, transposed: Graph, share: Share = ALL) -> Tensor:
         """Return graph (x W) + b.
 
         Parameters
@@ -65,9 +66,11 @@ class ConstantGCNConv(GCNConv):
         x
             [n, in_channels].
         graph, transposed
-            [n, n]; the same tensor twice for a symmetric graph.
+            [n, n]; the same graph twice for a symmetric one.
+        share
+            Where the channels are cells, those that this process holds.
         """
-        return graph_product(graph, transposed, self.lin(x)) + self.bias
+        return graph_product(graph, transposed, share.total(self.lin(x))) + self.bias
 
 
 class GraphEncoder(nn.Module):
@@ -89,7 +92,8 @@ class GraphEncoder(nn.Module):
         """Return H2, [N, H]."""
         h = leaky_relu_(self.gcn1(inputs.propagated_view2))
         h = leaky_relu_(self.gcn2(h, inputs.normalised, inputs.normalised))
-        (h,) = by_rows(self._head, inputs.block, (h,), (self.out.weight, self.out.bias))
+        with inputs.share.turn(random_numbers(h, self.dropout, self.training)):
+            (h,) = by_rows(self._head, inputs.block, (h,), (self.out.weight, self.out.bias))
         return h
 
     def _head(self, h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
@@ -120,7 +124,7 @@ class ScRCL(nn.Module):
         """Return the embeddings that the losses compare."""
         h1, h2 = self.encode(inputs)
         q = self.encode_genes(inputs)
-        return self.contrasted(h1, h2, q, inputs.block)
+        return self.contrasted(h1, h2, q, inputs.block, inputs.share)
 
     def encode(self, inputs: GraphInputs) -> tuple[Tensor, Tensor]:
         """Return the hidden units of both views, [N, H] each: H1 = ReLU(X1 W + b), and H2 of the graph encoder."""
@@ -128,9 +132,9 @@ class ScRCL(nn.Module):
 
     def encode_genes(self, inputs: GraphInputs) -> Tensor:
         """Return Q = ReLU(GCN_B(X1^T)), [G, K']."""
-        return self.gene_encoder(inputs.view1.T, inputs.gene_graph, inputs.gene_graph_transposed).relu()
+        return self.gene_encoder(inputs.view1.T, inputs.gene_graph, inputs.gene_graph_transposed, inputs.share).relu()
 
-    def contrasted(self, h1: Tensor, h2: Tensor, q: Tensor, block: int = 0) -> Embeddings:
+    def contrasted(self, h1: Tensor, h2: Tensor, q: Tensor, block: int = 0, share: Share = ALL) -> Embeddings:
         """Return what the losses compare: the cell embeddings and the refined embeddings of both views.
 
         E1, E2 are H1, H2 with rows of unit length, and Z1, Z2 their refinement by the genes.
@@ -143,12 +147,14 @@ class ScRCL(nn.Module):
             [G, K'], the encoded genes.
         block
             Cells at a time; 0 for all.
+        share
+            The cells that this process holds.
         """
-        z1, z2 = self.refine(q, h1, h2, block=block)
+        z1, z2 = self.refine(q, h1, h2, block=block, share=share)
         (e1,), (e2,) = (by_rows(lambda h: (unit_rows(h),), block, (h,)) for h in (h1, h2))
         return Embeddings(e1, e2, z1, z2)
 
-    def refine(self, q: Tensor, *hidden: Tensor, block: int = 0) -> list[Tensor]:
+    def refine(self, q: Tensor, *hidden: Tensor, block: int = 0, share: Share = ALL) -> list[Tensor]:
         """Return Z = rownorm(P(h) Q), [N, K'], for each h.
 
         P(h) Q = h (W^T Q) + b Q. The small factors are multiplied first, so the N x G matrix P(h) is never formed.
@@ -161,10 +167,16 @@ class ScRCL(nn.Module):
             [N, H] each, hidden units.
         block
             Cells at a time; 0 for all.
+        share
+            The cells that this process holds.
         """
 
         def refined(h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
             return (unit_rows(dropout(h, self.dropout, self.training) @ weight + bias),)
 
         projected = self.projector.weight.T @ q, self.projector.bias @ q
-        return [by_rows(refined, block, (h,), projected)[0] for h in hidden]
+        found: list[Tensor] = []
+        for h in hidden:
+            with share.turn(random_numbers(h, self.dropout, self.training)):
+                found += by_rows(refined, block, (h,), projected)
+        return found

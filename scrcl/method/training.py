@@ -15,6 +15,7 @@ from scrcl.messages import UserError, log, progress
 from scrcl.method.inputs import GraphInputs
 from scrcl.method.losses import Losses, Objective, losses
 from scrcl.method.network import Architecture, ScRCL
+from scrcl.method.shares import Share
 from scrcl.runtime import keep_freed_memory
 
 PER_CELL = "gene_encoder.lin.weight"  # [K', N]
@@ -87,17 +88,20 @@ def fit(
         When a loss is not finite.
     """
     keep_freed_memory()
-    device, checkpoints = inputs.view1.device, checkpoints or Checkpoints()
+    device, share, checkpoints = inputs.view1.device, inputs.share, checkpoints or Checkpoints()
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), interrupts.deferred() as asked_to_end:
         torch.manual_seed(seed)
         model = new_model(inputs, architecture)
         optimizer = adam(model, schedule)
-        history = _go_on(checkpoints.training(seed), model, optimizer)
+        history = _go_on(_own_part(checkpoints.training(seed), model, share), model, optimizer)
+        if device.type == "cuda" and share.rank:
+            torch.cuda.manual_seed(torch.initial_seed() + share.rank)  # so that no two processes drop the same units
         for record in history:
             on_epoch(record)
         bar = progress(desc=f"seed {seed}", unit="epoch", total=schedule.epochs, initial=len(history))
-        while len(history) < schedule.epochs and not _has_flattened(history, schedule.plateau) and not asked_to_end():
+        ends = False
+        while len(history) < schedule.epochs and not _has_flattened(history, schedule.plateau) and not ends:
             terms = step(model, inputs, optimizer, objective)
             history.append({"seed": seed, "epoch": len(history) + 1, **terms})
             on_epoch(history[-1])
@@ -105,8 +109,10 @@ def fit(
                 raise _diverged(f"The loss is no longer a finite number in epoch {len(history)} of seed {seed}")
             bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
             bar.update()
-            if checkpoints.is_due(len(history)) or asked_to_end():
-                checkpoints.keep_training(_state(seed, model, optimizer, history))
+            # All processes have to go on, save and end together, so the first one decides.
+            ends, is_due = map(bool, share.same([asked_to_end(), checkpoints.is_due(len(history))]))
+            if is_due or ends:
+                checkpoints.keep_training(_state(seed, model, optimizer, history, share))
         bar.total = len(history)  # the bar ends full, also on a plateau
         bar.close()
     return Fitted(model, history)
@@ -114,12 +120,16 @@ def fit(
 
 def new_model(inputs: GraphInputs, architecture: Architecture) -> ScRCL:
     """Return a new model for these inputs, on their device, with parameters drawn from torch's random state."""
-    n_cells, n_genes = inputs.view1.shape
-    model = ScRCL(n_cells, n_genes, architecture)
+    here, n_genes = inputs.view1.shape
+    model = ScRCL(inputs.share.n_cells(here), n_genes, architecture)
+    per_cell = model.gene_encoder.lin  # drawn for all cells, so that each has the weights that one process would draw
+    per_cell.weight = torch.nn.Parameter(inputs.share.cut(per_cell.weight.data))
     return model.to(inputs.view1.device, inputs.view1.dtype)
 
 
-def restored_model(parameters: dict[str, torch.Tensor], inputs: GraphInputs, architecture: Architecture) -> ScRCL:
+def restored_model(
+    parameters: dict[str, torch.Tensor] | None, inputs: GraphInputs, architecture: Architecture
+) -> ScRCL:
     """Return a model with the parameters of an earlier one.
 
     The caller's torch random state stays as it was.
@@ -127,14 +137,22 @@ def restored_model(parameters: dict[str, torch.Tensor], inputs: GraphInputs, arc
     Parameters
     ----------
     parameters
-        The state dict of the earlier model.
+        The state dict of the earlier model, of all cells; only the first of several processes needs it.
     inputs, architecture
         What it was trained on, and its sizes.
     """
     with torch.random.fork_rng(devices=[]):
         model = new_model(inputs, architecture)
-    model.load_state_dict(parameters)
+    state = _own_part(None if parameters is None else {"model": parameters}, model, inputs.share)
+    assert state is not None
+    model.load_state_dict(state["model"])
     return model
+
+
+def whole_parameters(model: ScRCL, share: Share) -> dict[str, torch.Tensor]:
+    """Return the parameters in CPU memory, of all cells in the first of several processes."""
+    parameters = {name: value.cpu() for name, value in model.state_dict().items()}
+    return parameters | {PER_CELL: share.join(parameters[PER_CELL])}
 
 
 def in_order_of_cells(parameters: dict[str, torch.Tensor], order: np.ndarray | None) -> dict[str, torch.Tensor]:
@@ -156,18 +174,46 @@ def in_order_of_cells(parameters: dict[str, torch.Tensor], order: np.ndarray | N
     return parameters | {PER_CELL: weight}
 
 
-def _state(seed: int, model: ScRCL, optimizer: torch.optim.Adam, history: list[dict[str, float]]) -> dict[str, Any]:
-    """Return everything that the next epochs depend on."""
+def _state(
+    seed: int, model: ScRCL, optimizer: torch.optim.Adam, history: list[dict[str, float]], share: Share
+) -> dict[str, Any]:
+    """Return everything that the next epochs depend on, of all cells in the first of several processes."""
     on_cuda = next(model.parameters()).is_cuda
+    adam = optimizer.state_dict()
+    moments = dict(adam["state"])
+    for index in _per_cell(model):
+        moments[index] = {name: share.join(value) if value.ndim else value for name, value in moments[index].items()}
     return {
         "seed": seed,
         "epoch": len(history),
         "history": history,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": model.state_dict() | {PER_CELL: share.join(model.state_dict()[PER_CELL])},
+        "optimizer": adam | {"state": moments},
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state(next(model.parameters()).device) if on_cuda else None,
     }
+
+
+def _per_cell(model: ScRCL) -> list[int]:
+    """Return which of the model's parameters have one column per cell, as their optimizer numbers them."""
+    return [index for index, (name, _) in enumerate(model.named_parameters()) if name == PER_CELL]
+
+
+def _own_part(state: dict[str, Any] | None, model: ScRCL, share: Share) -> dict[str, Any] | None:
+    """Return the part of a state that belongs to the cells of this process, from the state in the first process."""
+
+    def part(other: Share) -> dict[str, Any] | None:
+        if state is None:
+            return None
+        own = state | {"model": state["model"] | {PER_CELL: other.cut(state["model"][PER_CELL])}}
+        if "optimizer" in state:
+            moments = dict(state["optimizer"]["state"])
+            for index in _per_cell(model):
+                moments[index] = {n: other.cut(value) if value.ndim else value for n, value in moments[index].items()}
+            own["optimizer"] = state["optimizer"] | {"state": moments}
+        return own
+
+    return share.handed_out(part)
 
 
 def _go_on(state: dict[str, Any] | None, model: ScRCL, optimizer: torch.optim.Adam) -> list[dict[str, float]]:
@@ -224,11 +270,19 @@ def update(model: ScRCL, inputs: GraphInputs, optimizer: torch.optim.Optimizer, 
     """
     model.train()
     optimizer.zero_grad(set_to_none=True)
-    terms = losses(model(inputs), inputs.neighbourhood, objective, inputs.block)
+    terms = losses(model(inputs), inputs.neighbourhood, objective, inputs.block, inputs.share)
     total = objective.total(terms)
-    total.backward()
+    (total / inputs.share.n_processes).backward()
+    _add_up_gradients(model, inputs.share)
     _step_in_one_thread(optimizer)
     return torch.stack([*terms, total]).detach()
+
+
+def _add_up_gradients(model: ScRCL, share: Share) -> None:
+    """Add up the gradients of what all processes have in common."""
+    for name, parameter in model.named_parameters():
+        if name != PER_CELL and parameter.grad is not None:
+            share.add_up(parameter.grad)
 
 
 def _step_in_one_thread(optimizer: torch.optim.Optimizer) -> None:
@@ -261,7 +315,7 @@ class Embedded(NamedTuple):
 
 @torch.no_grad()
 def embed(model: ScRCL, inputs: GraphInputs) -> Embedded:
-    """Embed all cells, without dropout.
+    """Embed all cells, without dropout; of several processes, the first returns all.
 
     Parameters
     ----------
@@ -278,9 +332,9 @@ def embed(model: ScRCL, inputs: GraphInputs) -> Embedded:
     model.eval()
     hidden = model.encode(inputs)
     lengths = torch.stack([h.norm(dim=1) for h in hidden], dim=1)
-    e1, e2, z1, z2 = model.contrasted(*hidden, model.encode_genes(inputs), inputs.block)
+    e1, e2, z1, z2 = model.contrasted(*hidden, model.encode_genes(inputs), inputs.block, inputs.share)
     views = torch.cat([e1, e2], dim=1), torch.cat([z1, z2], dim=1), lengths
-    found = Embedded(*(points.float().cpu().numpy() for points in views))
+    found = Embedded(*(inputs.share.join(points.float().cpu().T).T.numpy() for points in views))
     if not all(np.isfinite(points).all() for points in found):
         raise _diverged("The embedding is not finite after the last epoch")
     return found

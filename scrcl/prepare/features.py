@@ -46,7 +46,7 @@ class Features:
             rows = slice(start, min(start + BLOCK, self.shape[0]))
             yield rows, self.values[rows].toarray() - self.offset
 
-    def __getitem__(self, cells: np.ndarray) -> Features:
+    def __getitem__(self, cells: np.ndarray | slice) -> Features:
         """Return the rows of some cells."""
         return Features(self.values[cells], self.offset)
 

@@ -7,7 +7,7 @@ import torch
 from scipy import sparse
 from torch.nn.functional import normalize
 
-from scrcl.method import kernels
+from scrcl.method import kernels, shares
 from scrcl.method.inputs import sparse_tensor
 
 
@@ -119,7 +119,7 @@ def test_sums_do_not_depend_on_the_number_of_threads(shape):
     found, before = [], torch.get_num_threads()
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        found.append(kernels.fixed_sum(x))
+        found.append(shares.fixed_sum(x))
     torch.set_num_threads(before)
     assert torch.equal(*found) and torch.allclose(found[0], x.sum())
     found[0].backward()

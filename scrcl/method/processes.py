@@ -1,0 +1,130 @@
+"""Run as one of the processes that torchrun starts, and pass things between them.
+
+torchrun tells each process its rank in the environment. The first process, of rank 0, reads, prepares, clusters and
+writes. The others hold a share of the cells while a network is trained.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+
+from scrcl.messages import UserError, log
+
+TIMEOUT = timedelta(days=30)  # the others wait while the first process clusters; one that has died is noticed at once
+PIECE = 2**28  # bytes sent at a time
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+_joined = False
+_handed_out = False  # whether the first process has given the others something to do
+
+
+def number() -> int:
+    """Return how many processes work together."""
+    return int(os.environ["WORLD_SIZE"]) if _joined else 1
+
+
+def rank() -> int:
+    """Return which of them this is, from 0."""
+    return int(os.environ["RANK"]) if _joined else 0
+
+
+@contextmanager
+def joined() -> Iterator[int]:
+    """Within the block, work together with the other processes of a torchrun; without one, alone.
+
+    Yields
+    ------
+    The rank of this process; 0 when it is alone.
+
+    Raises
+    ------
+    UserError
+        When another process is gone.
+    """
+    global _joined
+    if not all(name in os.environ for name in TORCHRUN) or os.environ["WORLD_SIZE"] == "1":
+        yield 0
+        return
+    import torch
+    from torch import distributed
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    with _of_others():
+        distributed.init_process_group(timeout=TIMEOUT)  # gloo on CPUs, nccl on cards
+        _joined = True
+        try:
+            if rank():
+                log.setLevel(logging.ERROR)  # the first process speaks for all
+            yield rank()
+        except UserError:
+            if not rank() and not _handed_out:
+                hand_out(lambda other: None)  # so that the others end as well
+            raise
+        finally:
+            _joined = False
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _of_others() -> Iterator[None]:
+    """Turn what torch says where another process is gone into one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        from torch.distributed import DistError
+
+        if isinstance(error, DistError) or any(word in str(error).lower() for word in ("gloo", "nccl", "connection")):
+            raise UserError(
+                "Another process of this run has ended, so this one ends too; its own message says why. Repeat the "
+                "command with --resume to continue from the last checkpoint."
+            ) from error
+        raise
+
+
+def send(content: Any, to: int) -> None:
+    """Send anything that can be pickled to another process."""
+    import torch
+    from torch import distributed
+
+    data = torch.frombuffer(bytearray(pickle.dumps(content, protocol=5)), dtype=torch.uint8)
+    distributed.send(torch.tensor([len(data)]), to)
+    for piece in data.split(PIECE):
+        distributed.send(piece, to)
+
+
+def receive(sender: int = 0) -> Any:
+    """Return what another process sends."""
+    import torch
+    from torch import distributed
+
+    distributed.recv(size := torch.empty(1, dtype=torch.int64), sender)
+    data = torch.empty(int(size), dtype=torch.uint8)
+    for piece in data.split(PIECE):
+        distributed.recv(piece, sender)
+    return pickle.loads(data.numpy().tobytes())
+
+
+def hand_out(make: Callable[[int], Any]) -> Any:
+    """Send make(r) from the first process to each other one, of rank r, and return make(0)."""
+    global _handed_out
+    for other in range(1, number()):
+        send(make(other), other)
+        _handed_out = True
+    return make(0)
+
+
+def gather(part: np.ndarray) -> list[np.ndarray] | None:
+    """Return the parts of all processes in the first one, in the order of their ranks, and None elsewhere."""
+    if rank():
+        send(part, 0)
+        return None
+    return [part, *(receive(other) for other in range(1, number()))]
