@@ -1,3 +1,3 @@
 """The version of this software."""
 
-VERSION = "0.8.1"
+VERSION = "0.9.0"
