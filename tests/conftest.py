@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,20 @@ def own_home(tmp_path_factory) -> Iterator[Path]:
     home.set_home(folder)
     yield folder
     home.set_home(Path())
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Starts processes that have all modules imported already."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_survival", "test_processes"])
+    yield context
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
 
 
 def run(command: str, capsys: Any, *argv: object, at: Path | None = None) -> tuple[int, str, str]:

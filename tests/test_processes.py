@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
@@ -34,20 +33,6 @@ SMALL = ["--hidden", 16, "--n-top-genes", 60, "--n-pcs", 10, "--no-figures", "--
 CPU, N_CELLS, N_GENES = torch.device("cpu"), 230, 40
 FORMS = [(form, block, cvc) for form, block in [("dense", 0), ("sparse", 0), ("sparse", 50)]
          for cvc in ("published", "scale-free")]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def server():
-    """Starts processes that have all modules imported already."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_processes"])
-    yield context
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
 
 
 def as_rank(environment: dict, function, arguments: tuple, log: str) -> None:

@@ -82,20 +82,6 @@ def test_genes_of_a_run_that_was_replaced_meanwhile(monkeypatch, capsys, tmp_pat
     assert code == 2 and "was replaced by another" in err and not (tmp_path / "out" / "markers.csv").exists()
 
 
-@pytest.fixture(scope="module")
-def server():
-    """Starts processes that have all modules imported already."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_survival"])
-    yield context
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
-
-
 def work(command: str, argv: list, log: str) -> None:
     """Run a command, its output in a file."""
     with open(log, "a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
