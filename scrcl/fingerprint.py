@@ -26,8 +26,8 @@ def fingerprint(
 
     Returns
     -------
-    Values that JSON can hold. The seeds are left out, since each has a checkpoint of its own, and so is what only
-    decides where results go.
+    Values that JSON can hold. The seeds are left out, since each has a checkpoint of its own. So is what only decides
+    where results go, or how the work is divided: threads, processes, cells at a time.
     """
     content = hashlib.sha256("\n".join(prepared.cells.obs_names).encode())
     inputs, graph = prepared.inputs, prepared.graph
@@ -37,14 +37,16 @@ def fingerprint(
         parts = [inputs]
     for part in (*parts, prepared.pcs, graph.indptr, graph.indices, graph.data):
         content.update(np.ascontiguousarray(part).data)
-    own = {name: value for name, value in vars(settings).items() if name not in (*RUN_ONLY, "seeds", "label_key")}
+    own = {
+        name: value
+        for name, value in vars(settings).items()
+        if name not in (*RUN_ONLY, "seeds", "label_key", "threads")
+    }
     return {
         "task": settings.task,
         "input": content.hexdigest(),
         **own,
         "n_clusters": n_clusters,
-        "cells_at_a_time": prepared.block or len(prepared.pcs),
         "device": str(device),
-        "threads": torch.get_num_threads(),
         **versions(),
     }

@@ -19,9 +19,11 @@ import torch
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
+from scrcl import processes
 from scrcl.commands import script
 from scrcl.disk.checkpoints import Checkpoints
-from scrcl.method import processes, training
+from scrcl.messages import UserError
+from scrcl.method import training, worker
 from scrcl.method.inputs import HostInputs, host_inputs, on_device
 from scrcl.method.losses import Objective
 from scrcl.method.network import Architecture
@@ -231,13 +233,58 @@ def test_a_process_that_dies_ends_the_run(server, tmp_path, counts, victim):
     errors = [line for line in said(tmp_path, 1 - victim).splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1 and "--resume" in errors[0]
     assert "Traceback" not in said(tmp_path, 1 - victim)
-    assert cells([*argv, tmp_path / "out", "--epochs", 400, "--resume"]) == 0
+    assert cells([*argv, tmp_path / "out", "--epochs", 400, "--resume", "--threads", 2]) == 0
     assert cells([*argv, tmp_path / "undisturbed", "--epochs", 400]) == 0
     assert agreement(tmp_path / "out", tmp_path / "undisturbed") == 1
 
 
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_process_that_is_asked_to_end_ends_all(server, tmp_path, counts, asked):
+    """At the end of the epoch, whichever process the signal goes to, and with what was trained so far."""
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    argv = ["--dataset", tmp_path / "in.h5ad", *SMALL, "--seed", 1, "--checkpoint-every", 300, "--epochs", 5000]
+    started = together(server, 2, tmp_path, cells, [*argv, "--output", tmp_path / "out"])
+    while not (tmp_path / "out" / "log.unfinished.jsonl").exists():
+        assert all(process.exitcode is None for process in started), said(tmp_path, 0)
+        time.sleep(0.001)
+    os.kill(started[asked].pid, signal.SIGTERM)
+    for process in started:
+        process.join(60)
+    assert [process.exitcode for process in started] == [143, 143], said(tmp_path, 0)
+    assert "saved in" in said(tmp_path, 0) and "Terminated" in said(tmp_path, 0)
+    state = torch.load(tmp_path / "out" / "checkpoint" / "training.pt", weights_only=True)
+    assert 0 < state["epoch"] < 5000 and len(state["model"]["gene_encoder.lin.weight"].T) == counts.n_obs
+    assert not (tmp_path / "out" / "checkpoint" / "seed_1.pt").exists()
+
+
+def test_more_processes_than_cells_are_refused(monkeypatch):
+    monkeypatch.setattr(processes, "number", lambda: N_CELLS + 1)
+    how = Architecture(16, 8, 0.3), Objective(0.5, 10, 1), training.Schedule(5, 1e-2, 1e-4)
+    with pytest.raises(UserError, match="231 processes cannot share 230 cells"):
+        worker.shared_inputs(problem("dense", 0), CPU, *how, [1])
+
+
+def test_each_process_needs_a_card_of_its_own(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert processes._backend("cpu") == "gloo" and taken == []
+    with pytest.raises(UserError, match="4 processes on this machine and 2 cards"):
+        processes._backend("auto")
+    with pytest.raises(UserError, match="cannot share --device cuda:0"):
+        processes._backend("cuda:0")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # of two machines
+    assert processes._backend("cuda") == "cpu:gloo,cuda:nccl" and taken == [1]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert processes._backend("auto") == "gloo"
+
+
 def test_a_share_of_all_cells_changes_nothing():
     x = torch.rand(7, dtype=torch.float64, requires_grad=True)
-    assert ALL.total(x) is x and ALL.cut(x) is x and ALL.n_cells(7) == 7 and ALL.same([1, 2]) == [1, 2]
+    assert ALL.total(x) is x and ALL.cut(x) is x and ALL.n_cells(7) == 7
+    assert ALL.same([1, 2]) == [1, 2] and ALL.any(True) and not ALL.any(False)
     torch.testing.assert_close(ALL.softmax(x), x.softmax(0))
     torch.testing.assert_close(ALL.mean(x), x.mean())

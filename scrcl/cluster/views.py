@@ -26,7 +26,7 @@ STARTS = 10  # of k-means; the best by its own objective is kept
 def all_views(found: Embedded, fixed: Mapping[str, np.ndarray], order: np.ndarray | None) -> dict[str, np.ndarray]:
     """Return the views of one seed: those that need no training, and the encoder beside the first of them.
 
-    The encoder has one vote, as every other view. With a second one, for itself alone, it outvoted them where it failed.
+    The encoder is one view, as every other. With a second one, for itself alone, it outvoted them where it failed.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anndata as ad
 
-from scrcl import plot
+from scrcl import plot, processes
 from scrcl.analysis import analyse
 from scrcl.commands import files, labelled, ranking, results
 from scrcl.disk import checkpoints, home
@@ -15,7 +15,7 @@ from scrcl.disk.checkpoints import Checkpoints
 from scrcl.disk.folders import locked, refuse_to_overwrite, staged
 from scrcl.genes.settings import MarkerSettings
 from scrcl.messages import UserError, log
-from scrcl.method import processes, worker
+from scrcl.method import worker
 from scrcl.plot import style
 from scrcl.plot.layout import add_umap
 from scrcl.readers import Source
@@ -42,7 +42,7 @@ def run(settings: CellSettings | TissueSettings, source: Source) -> None:
         When input or settings cannot be used, or the results cannot be written.
     """
     style.to_files()
-    with processes.joined() as rank:
+    with processes.joined(settings.device) as rank:
         find_device(settings.device)  # fails early if the device is not there
         if rank:
             worker.work(settings.device, settings.threads, settings.tf32)

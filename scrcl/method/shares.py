@@ -18,7 +18,7 @@ from scipy import sparse
 from torch import Tensor
 from torch import distributed as dist
 
-from scrcl.method import processes
+from scrcl import processes
 
 WORDS_AT_A_TIME = 2**22  # random numbers that are drawn for others, and thrown away
 
@@ -56,7 +56,8 @@ class Share:
         Parameters
         ----------
         width
-            How many numbers of 16 bits a row takes, see `kernels.random_numbers`.
+            How many numbers of 16 bits a row takes, see `kernels.random_numbers`. They are those of one process where
+            this is a multiple of 4.
         """
         yield
 
@@ -71,6 +72,10 @@ class Share:
     def same(self, values: Sequence[float]) -> list[float]:
         """Return the values of the first process."""
         return list(values)
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set in any process."""
+        return flag
 
     def handed_out(self, make: Callable[[Share], Any]) -> Any:
         """Return what the first process makes for the share of this one."""
@@ -123,6 +128,11 @@ class Part(Share):
     def join(self, columns: Tensor) -> Tensor:
         parts = processes.gather(columns.detach().cpu().numpy())
         return columns if parts is None else torch.cat([torch.as_tensor(part) for part in parts], dim=-1)
+
+    def any(self, flag: bool) -> bool:
+        told = torch.tensor([int(flag)])
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        return bool(told)
 
     def handed_out(self, make: Callable[[Share], Any]) -> Any:
         if self.rank:

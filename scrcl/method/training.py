@@ -96,25 +96,29 @@ def fit(
         optimizer = adam(model, schedule)
         history = _go_on(_own_part(checkpoints.training(seed), model, share), model, optimizer)
         if device.type == "cuda" and share.rank:
-            torch.cuda.manual_seed(torch.initial_seed() + share.rank)  # so that no two processes drop the same units
+            # So that no two processes drop the same units, nor one of them the same after it was resumed.
+            torch.cuda.manual_seed((seed * 10_000 + len(history)) * 10_000 + share.rank)
         for record in history:
             on_epoch(record)
         bar = progress(desc=f"seed {seed}", unit="epoch", total=schedule.epochs, initial=len(history))
         ends = False
         while len(history) < schedule.epochs and not _has_flattened(history, schedule.plateau) and not ends:
             terms = step(model, inputs, optimizer, objective)
+            # All processes have to go on, save and end together, so they hold the same losses to the last bit.
+            *told, is_due = share.same([*terms.values(), checkpoints.is_due(len(history) + 1)])
+            terms, ends = dict(zip(terms, told)), share.any(asked_to_end())
             history.append({"seed": seed, "epoch": len(history) + 1, **terms})
             on_epoch(history[-1])
             if not math.isfinite(terms["total"]):
                 raise _diverged(f"The loss is no longer a finite number in epoch {len(history)} of seed {seed}")
             bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
             bar.update()
-            # All processes have to go on, save and end together, so the first one decides.
-            ends, is_due = map(bool, share.same([asked_to_end(), checkpoints.is_due(len(history))]))
             if is_due or ends:
                 checkpoints.keep_training(_state(seed, model, optimizer, history, share))
         bar.total = len(history)  # the bar ends full, also on a plateau
         bar.close()
+        if ends and not asked_to_end():  # another process was
+            raise interrupts.Terminated
     return Fitted(model, history)
 
 

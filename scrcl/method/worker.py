@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from scrcl.messages import log
-from scrcl.method import processes, training
+from scrcl import processes
+from scrcl.messages import UserError, log
+from scrcl.method import training
 from scrcl.method.inputs import GraphInputs, HostInputs, on_device
 from scrcl.method.losses import Objective
 from scrcl.method.network import Architecture
@@ -58,10 +59,17 @@ def shared_inputs(
         Where this process trains.
     architecture, objective, schedule, seeds
         As in `Job`.
+
+    Raises
+    ------
+    UserError
+        When there are fewer cells than processes.
     """
     n_cells, n_processes = host.normalised.shape[0], processes.number()
     if n_processes == 1:
         return on_device(host, device)
+    if n_cells < n_processes:
+        raise UserError(f"{n_processes} processes cannot share {n_cells} cells; start fewer processes.")
     starts = np.linspace(0, n_cells, n_processes + 1).astype(int).tolist()
     jobs = Job(host, starts, architecture, objective, schedule, seeds)
     own = processes.hand_out(lambda rank: jobs._replace(host=host.of(slice(starts[rank], starts[rank + 1]))))

@@ -60,7 +60,7 @@ def prepare(adata: ad.AnnData, settings: CellSettings, watch: Stopwatch) -> Prep
         points = genes.encoder_values(cells, "lognorm") if on_genes else cells.obsm[PCS]
         graph = graphs.cell_graph(points, settings.n_neighbors, settings.metric, 0, find_device(settings.device))
         cells.obsp[OURS.graph] = graph
-        inputs, order = in_training_order(inputs, graph)
+        inputs, order = in_training_order(inputs, cells.obsm[PCS])
     pcs = cells.obsm[PCS] if cells.n_obs >= FEW_CELLS else long_rows_shortened(cells.obsm[PCS])
     return Prepared(cells, inputs, pcs, known, values, block=planned.block, order=order)
 

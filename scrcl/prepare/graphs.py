@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 from scipy.spatial import Delaunay, QhullError
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
@@ -260,14 +259,6 @@ def gene_graph(values: np.ndarray | Features, n_neighbors: int) -> sparse.csr_ma
     else:
         nearest = nearest_neighbors(values.T, k, "euclidean", seed=0)
     return (nearest + self_loops).tocsr()
-
-
-def near_order(graph: sparse.csr_matrix) -> np.ndarray:
-    """Return an order of the cells, [N], that puts neighbours near each other (reverse Cuthill-McKee).
-
-    Products with the graph then find most of the rows they add up in the processor's cache.
-    """
-    return np.ascontiguousarray(reverse_cuthill_mckee(graph, symmetric_mode=True))
 
 
 def with_self_loops(graph: sparse.spmatrix) -> sparse.csr_matrix:

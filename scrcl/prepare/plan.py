@@ -74,7 +74,7 @@ def plan(
     max_memory
         GiB; 0 for no limit.
     card_memory
-        GiB of the card that trains; 0 for a CPU.
+        GiB of the card that trains, or of all cards that do; 0 for a CPU.
 
     Raises
     ------

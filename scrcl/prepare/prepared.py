@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scrcl import processes
 from scrcl.contents import blocks
 from scrcl.contents.labels import find_labels
 from scrcl.contents.values import find_expression
 from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS
-from scrcl.prepare import genes, graphs, on_disk, plan
+from scrcl.prepare import genes, halving, on_disk, plan
 from scrcl.prepare.features import Features
 from scrcl.prepare.filters import Filter
 from scrcl.recipes import CellSettings, TissueSettings
@@ -129,7 +130,8 @@ def plan_of(cells: ad.AnnData, settings: CellSettings | TissueSettings) -> plan.
     hvgs = cells.var[HIGHLY_VARIABLE].to_numpy()
     stored = int(cells.X.getnnz(axis=0)[hvgs].sum())
     sizes = cells.n_obs, int(hvgs.sum()), stored, settings.n_neighbors, settings.hidden, settings.refined_width
-    return plan.plan(*sizes, settings.max_memory, card_memory_gib(settings.device))
+    of_cards = card_memory_gib(settings.device) * processes.number()  # each has a share of the cells, and a card
+    return plan.plan(*sizes, settings.max_memory, of_cards)
 
 
 def pcs_and_inputs(
@@ -164,8 +166,8 @@ def pcs_and_inputs(
     )
 
 
-def in_training_order(inputs: Matrix, graph: sparse.csr_matrix) -> tuple[Matrix, np.ndarray | None]:
-    """Return the inputs with neighbouring cells near each other, and their order.
+def in_training_order(inputs: Matrix, points: np.ndarray) -> tuple[Matrix, np.ndarray | None]:
+    """Return the inputs with cells near each other that are so among these points, and their order.
 
     Dense inputs stay as they are, with None for the order: they are small, so the cache holds them anyway.
 
@@ -173,12 +175,12 @@ def in_training_order(inputs: Matrix, graph: sparse.csr_matrix) -> tuple[Matrix,
     ----------
     inputs
         [N, G].
-    graph
-        The cell graph, [N, N].
+    points
+        [N, d], where the graph joins near points.
     """
     if not isinstance(inputs, Features):
         return inputs, None
-    order = graphs.near_order(graph)
+    order = halving.near_order(points)
     return inputs.reordered(order), order
 
 

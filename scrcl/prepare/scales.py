@@ -7,13 +7,13 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from scrcl.contents.places import section_members
-from scrcl.prepare import graphs
+from scrcl.prepare import graphs, halving
 from scrcl.runtime import limited_threads
 
 RINGS = (6, 18)  # spots in the first ring of a hexagonal grid, and in two
 WIDE = 1 / 25  # of the spots of a section: the finer the spots, the more of them make up a domain
 DIMS = 50  # components that are kept
-PATCHES = 2_500  # up to twice as many spots of a section are counted one by one, more in patches
+PATCHES = 2_500  # of fewer than twice as many spots in a section each is counted, of more whole patches
 ROWS = 50_000  # spots whose patches are looked up at a time
 TINY = np.finfo(np.float32).tiny
 
@@ -82,29 +82,16 @@ def wide_mean(points: np.ndarray, places: np.ndarray, sections: np.ndarray | Non
 def _wide_mean_of_section(points: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Return `wide_mean` of the spots of one section."""
     n = len(points)
-    parts = patches(places, max(1, n // PATCHES))
-    in_order, sizes = np.concatenate(parts), np.array([len(part) for part in parts])
+    patches = halving.parts(places.astype(np.float64), max(1, n // PATCHES))
+    in_order, sizes = np.concatenate(patches), np.array([len(patch) for patch in patches])
     starts = np.cumsum(sizes) - sizes
     sums = np.add.reduceat(points[in_order], starts)
     centres = np.add.reduceat(places[in_order].astype(np.float64), starts) / sizes[:, None]
     # The patch that a spot is in comes on top, as the spot itself does where patches are single spots.
-    k = min(1 + round(max(WIDE * n, RINGS[-1]) / sizes.mean()), len(parts))
+    k = min(1 + round(max(WIDE * n, RINGS[-1]) / sizes.mean()), len(patches))
     index = NearestNeighbors(n_neighbors=k, algorithm="kd_tree").fit(centres)
     means = np.empty_like(points)
     for start in range(0, n, ROWS):
         near = index.kneighbors_graph(places[start : start + ROWS])
         means[start : start + ROWS] = (near @ sums) / (near @ sizes)[:, None]
     return means
-
-
-def patches(places: np.ndarray, most: int) -> list[np.ndarray]:
-    """Return the spots in compact patches of at most `most`, by halving along the longer side as a k-d tree does."""
-    parts, done = [np.arange(len(places))], []
-    while parts:
-        part = parts.pop()
-        if len(part) <= most:
-            done.append(part)
-        else:
-            along = places[part, np.ptp(places[part], axis=0).argmax()]
-            parts.extend(np.array_split(part[np.argsort(along, kind="stable")], 2))
-    return done

@@ -83,7 +83,7 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
         views = {}
         if settings.embedding == "views":
             views = views_of(cells.obsm[PCS], cells.obsm[PCS] if plain is None else plain, places, members)
-        inputs, order = in_training_order(inputs, graph)
+        inputs, order = in_training_order(inputs, places)
     joined = cells.obsm[SPATIAL_PCS]
     return Prepared(cells, inputs, joined, known, values, smoothing_graph, planned.block, order, key, views)
 

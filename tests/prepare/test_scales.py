@@ -51,23 +51,12 @@ def test_each_section_has_its_own_share():
     assert np.allclose(found[900:], dense_mean(points[900:], grid(20), 1 + 18))
 
 
-def test_patches_are_small_compact_and_hold_every_spot_once():
-    places = np.random.default_rng(0).uniform(size=(1000, 2))
-    parts = scales.patches(places, 10)
-    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(1000))
-    assert max(map(len, parts)) <= 10 and min(map(len, parts)) >= 5
-    assert max(np.ptp(places[part], axis=0).max() for part in parts) < 0.3  # of a side of 1
-    alike = scales.patches(np.zeros((9, 2)), 2)  # spots in one place
-    assert max(map(len, alike)) <= 2 and sum(map(len, alike)) == 9
-
-
 def test_many_spots_are_counted_in_patches(monkeypatch):
     places = grid(60)
     points = np.sin(places / 10) + np.random.default_rng(0).normal(size=(3600, 2))
     exact = scales.wide_mean(points, places)
     monkeypatch.setattr(scales, "PATCHES", 200)
     monkeypatch.setattr(scales, "ROWS", 1000)  # also in several steps
-    assert len(scales.patches(places, 3600 // 200)) < 500
     found = scales.wide_mean(points, places)
     assert not np.allclose(found, exact)  # about as many spots, not the same
     assert np.corrcoef(found[:, 0], exact[:, 0])[0, 1] > 0.99

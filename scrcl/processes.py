@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from scrcl.messages import UserError, log
+from scrcl.messages import UserError, log, one_line
 
-TIMEOUT = timedelta(days=30)  # the others wait while the first process clusters; one that has died is noticed at once
+TIMEOUT = timedelta(days=30)  # the others wait while the first process clusters
 PIECE = 2**28  # bytes sent at a time
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -37,8 +37,13 @@ def rank() -> int:
 
 
 @contextmanager
-def joined() -> Iterator[int]:
+def joined(device: str = "auto") -> Iterator[int]:
     """Within the block, work together with the other processes of a torchrun; without one, alone.
+
+    Parameters
+    ----------
+    device
+        As in the settings. Each process on a machine takes a card of its own.
 
     Yields
     ------
@@ -47,20 +52,21 @@ def joined() -> Iterator[int]:
     Raises
     ------
     UserError
-        When another process is gone.
+        When the processes cannot meet, there are not enough cards, or another process is gone.
     """
-    global _joined
+    global _joined, _handed_out
     if not all(name in os.environ for name in TORCHRUN) or os.environ["WORLD_SIZE"] == "1":
         yield 0
         return
-    import torch
     from torch import distributed
 
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    backend = _backend(device)
+    try:
+        distributed.init_process_group(backend, timeout=TIMEOUT)
+    except RuntimeError as error:
+        raise UserError(f"The processes of this run cannot meet: {one_line(error)}") from error
+    _joined, _handed_out = True, False
     with _of_others():
-        distributed.init_process_group(timeout=TIMEOUT)  # gloo on CPUs, nccl on cards
-        _joined = True
         try:
             if rank():
                 log.setLevel(logging.ERROR)  # the first process speaks for all
@@ -74,6 +80,24 @@ def joined() -> Iterator[int]:
         distributed.destroy_process_group()
 
 
+def _backend(device: str) -> str:
+    """Choose the card of this process, if it takes one, and return what carries tensors between processes."""
+    import torch
+
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "gloo"
+    if device not in ("auto", "cuda"):
+        raise UserError(f"Several processes cannot share --device {device}; use --device auto, cuda or cpu.")
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+    if here > torch.cuda.device_count():
+        raise UserError(
+            f"There are {here} processes on this machine and {torch.cuda.device_count()} cards; start one process per "
+            "card, or use --device cpu."
+        )
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return "cpu:gloo,cuda:nccl"
+
+
 @contextmanager
 def _of_others() -> Iterator[None]:
     """Turn what torch says where another process is gone into one sentence."""
@@ -84,8 +108,8 @@ def _of_others() -> Iterator[None]:
 
         if isinstance(error, DistError) or any(word in str(error).lower() for word in ("gloo", "nccl", "connection")):
             raise UserError(
-                "Another process of this run has ended, so this one ends too; its own message says why. Repeat the "
-                "command with --resume to continue from the last checkpoint."
+                "Another process of this run has ended, or cannot be reached, so this one ends too. Repeat the command "
+                f"with --resume to continue from the last checkpoint. (torch says: {one_line(error)})"
             ) from error
         raise
 
