@@ -13,7 +13,7 @@ Symbols
     A_hat           D^-1/2 (A + I) D^-1/2                           scrcl.prepare.graphs.normalised
 
 Forward pass                                                        scrcl.method.network.ScRCL.forward
-    1. views        X1 = A_hat^m1 X, X2 = A_hat^m2 X                scrcl.method.inputs.graph_inputs
+    1. views        X1 = A_hat^m1 X, X2 = A_hat^m2 X                scrcl.method.inputs.host_inputs
     2. expression   H1 = ReLU(X1 W + b)                             scrcl.method.network.ScRCL.encode
     3. graph        H2 = GCN, LeakyReLU, GCN, LeakyReLU, dropout, Linear, LeakyReLU of X2
                                                                     scrcl.method.network.GraphEncoder.forward

@@ -92,7 +92,6 @@ def kept(counts, fast, tmp_path):
         ({"lr": 0.1}, "lr was 0.0005 and is 0.1"),
         ({"n_clusters": 4}, "n_clusters was "),
         ({"hidden": 17}, "hidden was 16 and is 17"),
-        ({"threads": 3}, "threads was "),
     ],
 )
 def test_a_checkpoint_of_other_settings_is_refused(kept, change, says):
@@ -108,8 +107,9 @@ def test_a_checkpoint_of_other_data_is_refused(kept, counts):
             kept(other)
 
 
-def test_a_checkpoint_serves_more_seeds(kept):
-    assert kept(seeds=[5, 6]).cells.uns["scrcl"]["resumed_from"] == "the end of seed 5"
+def test_a_checkpoint_serves_more_seeds_and_another_number_of_threads(kept):
+    assert kept(seeds=[5, 6], threads=1).cells.uns["scrcl"]["resumed_from"] == "the end of seed 5"
+    assert kept(threads=2).cells.uns["scrcl"]["resumed_from"] == "the end of seed 5"
 
 
 @pytest.mark.parametrize("name", ["seed_5.pt", "settings.json"])
