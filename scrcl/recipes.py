@@ -105,7 +105,7 @@ FIELDS = {
         "clustering",
         "what to cluster: [E1|E2] (joint) or [Z1|Z2] joined with the PCs at equal variance, or any alone; "
         "joint-or-pcs: per seed the joint one or the PCs, whichever's labels agree better with the cell graph; "
-        "views (tissue): per seed the vote of many partitions, of PCs at three scales and of the encoder",
+        "views (tissue): per seed the vote of many partitions, of PCs at several scales and of the encoder",
     ),
     "mixture_dims": Field(
         "clustering",

@@ -183,41 +183,34 @@ def _state(
 ) -> dict[str, Any]:
     """Return everything that the next epochs depend on, of all cells in the first of several processes."""
     on_cuda = next(model.parameters()).is_cuda
-    adam = optimizer.state_dict()
-    moments = dict(adam["state"])
-    for index in _per_cell(model):
-        moments[index] = {name: share.join(value) if value.ndim else value for name, value in moments[index].items()}
-    return {
+    state = {
         "seed": seed,
         "epoch": len(history),
         "history": history,
-        "model": model.state_dict() | {PER_CELL: share.join(model.state_dict()[PER_CELL])},
-        "optimizer": adam | {"state": moments},
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state(next(model.parameters()).device) if on_cuda else None,
     }
-
-
-def _per_cell(model: ScRCL) -> list[int]:
-    """Return which of the model's parameters have one column per cell, as their optimizer numbers them."""
-    return [index for index, (name, _) in enumerate(model.named_parameters()) if name == PER_CELL]
+    return _per_cell_changed(state, model, share.join)
 
 
 def _own_part(state: dict[str, Any] | None, model: ScRCL, share: Share) -> dict[str, Any] | None:
     """Return the part of a state that belongs to the cells of this process, from the state in the first process."""
+    return share.handed_out(lambda other: state and _per_cell_changed(state, model, other.cut))
 
-    def part(other: Share) -> dict[str, Any] | None:
-        if state is None:
-            return None
-        own = state | {"model": state["model"] | {PER_CELL: other.cut(state["model"][PER_CELL])}}
-        if "optimizer" in state:
-            moments = dict(state["optimizer"]["state"])
-            for index in _per_cell(model):
-                moments[index] = {n: other.cut(value) if value.ndim else value for n, value in moments[index].items()}
-            own["optimizer"] = state["optimizer"] | {"state": moments}
-        return own
 
-    return share.handed_out(part)
+def _per_cell_changed(
+    state: dict[str, Any], model: ScRCL, change: Callable[[torch.Tensor], torch.Tensor]
+) -> dict[str, Any]:
+    """Return a state with what has one column per cell changed: the gene encoder's weights, and Adam's moments."""
+    changed = state | {"model": state["model"] | {PER_CELL: change(state["model"][PER_CELL])}}
+    if "optimizer" in state:
+        adam = state["optimizer"]["state"]
+        number = [name for name, _ in model.named_parameters()].index(PER_CELL)
+        moments = {name: change(value) if value.ndim else value for name, value in adam[number].items()}
+        changed["optimizer"] = state["optimizer"] | {"state": adam | {number: moments}}
+    return changed
 
 
 def _go_on(state: dict[str, Any] | None, model: ScRCL, optimizer: torch.optim.Adam) -> list[dict[str, float]]:
