@@ -120,16 +120,7 @@ def train_and_cluster(
     watch, checkpoints = watch or Stopwatch(), checkpoints or Checkpoints()
     if checkpoints.wanted:
         checkpoints.open(fingerprint(prepared, n_clusters.n, settings, device))
-    kept = {seed: kept_seed(checkpoints, seed, on_epoch) for seed in settings.seeds}
-    to_train = [seed for seed, own in kept.items() if own is None]
-    with watch("graphs"):
-        how = architecture_of(settings, n_clusters.n), objective_of(settings), schedule_of(settings)
-        inputs = worker.shared_inputs(inputs_of(prepared, settings), device, *how, to_train)
-    release_memory()
-    found = {
-        seed: own or run_seed(prepared, inputs, n_clusters.n, settings, seed, on_epoch, watch, checkpoints)
-        for seed, own in kept.items()
-    }
+    found, inputs = train_seeds(prepared, n_clusters.n, settings, device, on_epoch, watch, checkpoints)
     with watch("cluster"):
         voters = np.concatenate([own.voters for own in found.values()])
         of_seeds = {seed: own.labels for seed, own in found.items()}
@@ -161,6 +152,39 @@ def train_and_cluster(
     )
     write_cells(result, points)
     return result
+
+
+def train_seeds(
+    prepared: Prepared,
+    n_clusters: int,
+    settings: CellSettings | TissueSettings,
+    device: torch.device,
+    on_epoch: OnEpoch,
+    watch: Stopwatch,
+    checkpoints: Checkpoints,
+) -> tuple[dict[int, SeedResult], GraphInputs]:
+    """Train and cluster with every seed that the checkpoint has not finished.
+
+    Parameters
+    ----------
+    prepared, n_clusters, settings, device, on_epoch, watch, checkpoints
+        As for `run_seed` and `analyse`; the checkpoint is open.
+
+    Returns
+    -------
+    What every seed found, and what stays constant during training.
+    """
+    kept = {seed: kept_seed(checkpoints, seed, on_epoch) for seed in settings.seeds}
+    to_train = [seed for seed, own in kept.items() if own is None]
+    with watch("graphs"):
+        how = architecture_of(settings, n_clusters), objective_of(settings), schedule_of(settings)
+        inputs = worker.shared_inputs(inputs_of(prepared, settings), device, *how, to_train)
+    release_memory()
+    found = {
+        seed: own or run_seed(prepared, inputs, n_clusters, settings, seed, on_epoch, watch, checkpoints)
+        for seed, own in kept.items()
+    }
+    return found, inputs
 
 
 def graph_of_values(prepared: Prepared, settings: CellSettings | TissueSettings) -> sparse.csr_matrix:

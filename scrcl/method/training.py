@@ -91,13 +91,7 @@ def fit(
     device, share, checkpoints = inputs.view1.device, inputs.share, checkpoints or Checkpoints()
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), interrupts.deferred() as asked_to_end:
-        torch.manual_seed(seed)
-        model = new_model(inputs, architecture)
-        optimizer = adam(model, schedule)
-        history = _go_on(_own_part(checkpoints.training(seed), model, share), model, optimizer)
-        if device.type == "cuda" and share.rank:
-            # So that no two processes drop the same units, nor one of them the same after it was resumed.
-            torch.cuda.manual_seed((seed * 10_000 + len(history)) * 10_000 + share.rank)
+        model, optimizer, history = _begin(inputs, architecture, schedule, seed, checkpoints)
         for record in history:
             on_epoch(record)
         bar = progress(desc=f"seed {seed}", unit="epoch", total=schedule.epochs, initial=len(history))
@@ -120,6 +114,20 @@ def fit(
         if ends and not asked_to_end():  # another process was
             raise interrupts.Terminated
     return Fitted(model, history)
+
+
+def _begin(
+    inputs: GraphInputs, architecture: Architecture, schedule: Schedule, seed: int, checkpoints: Checkpoints
+) -> tuple[ScRCL, torch.optim.Adam, list[dict[str, float]]]:
+    """Return a new model, its optimizer and no losses, or those of the checkpoint; torch's random state fits them."""
+    torch.manual_seed(seed)
+    model, share = new_model(inputs, architecture), inputs.share
+    optimizer = adam(model, schedule)
+    history = _go_on(_own_part(checkpoints.training(seed), model, share), model, optimizer)
+    if inputs.view1.device.type == "cuda" and share.rank:
+        # So that no two processes drop the same units, nor one of them the same after it was resumed.
+        torch.cuda.manual_seed((seed * 10_000 + len(history)) * 10_000 + share.rank)
+    return model, optimizer, history
 
 
 def new_model(inputs: GraphInputs, architecture: Architecture) -> ScRCL:
