@@ -6,7 +6,8 @@ Shapes: N cells (or spots), H hidden units, K' refined dimensions. `tests/dense_
 as the paper writes them, with N x N matrices.
 
 To add a term, write a function here, add a field to `Losses` and a summand to `Objective.total`, and add its weight
-as a field of `Objective` and a setting of the same name in `scrcl/recipes.py`.
+as a field of `Objective` and a setting of the same name in `scrcl/recipes.py`. Sums over cells go through `share`, so
+that several processes get what one gets.
 """
 
 from __future__ import annotations
