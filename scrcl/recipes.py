@@ -140,6 +140,7 @@ FIELDS = {
         "run", "CPU threads, 0 for all; runs at the same time should not share cores", at_least=0, at_most=1024
     ),
     "output": Field("run", "folder of this run's results; auto is results/{task}/DATASET", is_path=True),
+    "format": Field("run", "of the result's AnnData; auto is h5ad, and zarr for more than a million {unit}"),
     "overwrite": Field("run", "replace results of other data that are in the folder of this run's results"),
     "max_memory": Field(
         "run",
@@ -147,13 +148,20 @@ FIELDS = {
         "of it stay on disk; 0 for no limit",
         at_least=0,
     ),
+    "dask_scheduler": Field(
+        "run",
+        "a dask cluster that reads the values, as tcp://10.0.0.1:8786; none for this process's threads",
+    ),
     "checkpoint_every": Field("run", "epochs between checkpoints, 0 for none", at_least=0),
     "resume": Field("run", "go on from the checkpoint of a run that was ended early"),
     "figures": Field("run", "draw figures ({drawings}; the UMAP takes most of the time)"),
     "report": Field("run", "rank marker genes and write report.html too, as draw_DEGs.py does"),
 }
 # Settings of the scripts that have no effect on what is found.
-RUN_ONLY = ("dataset", "annotation", "output", "overwrite", "figures", "report", "checkpoint_every", "resume")
+RUN_ONLY = (
+    *("dataset", "annotation", "output", "format", "overwrite", "figures", "report"),
+    *("checkpoint_every", "resume", "dask_scheduler"),
+)
 
 
 def first_seeds(n: int, first: int = FIRST_SEED) -> list[int]:
@@ -308,8 +316,10 @@ class CellSettings(Recipe):
     tf32: bool = False
     threads: int = 0
     output: str = "auto"
+    format: Literal["auto", "h5ad", "zarr"] = "auto"
     overwrite: bool = False
     max_memory: float = 0.0
+    dask_scheduler: str = "none"
     checkpoint_every: int = 10
     resume: bool = False
     figures: bool = True
@@ -393,6 +403,7 @@ class TissueSettings(Recipe):
     tf32: bool = False
     threads: int = 0
     output: str = "auto"
+    format: Literal["auto", "h5ad", "zarr"] = "auto"
     overwrite: bool = False
     max_memory: float = 0.0
     checkpoint_every: int = 10

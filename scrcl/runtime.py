@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -34,12 +35,19 @@ LIBRARIES = (  # those that decide a result
 )
 
 
+def has_faiss() -> bool:
+    """Return whether faiss is installed, which finds the neighbours of many cells where it is."""
+    found = find_spec("faiss")
+    return found is not None and found.origin is not None  # any folder of that name would be found, too
+
+
 def versions() -> dict[str, str]:
     """Versions of this software, Python and the libraries that decide the result."""
     return {
         "scrcl": VERSION,
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},
+        **({"faiss": import_module("faiss").__version__} if has_faiss() else {}),
     }
 
 

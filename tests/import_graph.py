@@ -16,9 +16,17 @@ ROOT = Path(__file__).parents[1]
 # The steps of the data, in order, after what all may use
 REGISTRIES = ("scrcl.methods", "scrcl.readers.formats")  # names of what there is; they load it when it is used
 ROOMS = (
-    *("scrcl.version", "scrcl.messages", "scrcl.keys", "scrcl.runtime", "scrcl.processes", "scrcl.settings"),
-    *("scrcl.recipes", "scrcl.disk", "scrcl.published", "scrcl.contents", "scrcl.readers", "scrcl.prepare"),
-    *("scrcl.method", "scrcl.cluster", "scrcl.fingerprint", "scrcl.result", "scrcl.annotate", "scrcl.analysis"),
+    *("scrcl.version", "scrcl.messages", "scrcl.keys", "scrcl.runtime", "scrcl.processes", "scrcl.scheduler"),
+    *("scrcl.settings", "scrcl.recipes", "scrcl.disk", "scrcl.published", "scrcl.contents", "scrcl.readers"),
+    *(
+        "scrcl.prepare",
+        "scrcl.method",
+        "scrcl.cluster",
+        "scrcl.fingerprint",
+        "scrcl.result",
+        "scrcl.annotate",
+        "scrcl.analysis",
+    ),
     *("scrcl.genes", "scrcl.plot", "scrcl.api", "scrcl", "scrcl.commands", "scrcl.__main__"),
 )
 

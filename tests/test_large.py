@@ -14,7 +14,7 @@ import scrcl
 from scrcl import plot, recipes
 from scrcl.analysis import analyse
 from scrcl.commands.run import draw
-from scrcl.contents.blocks import is_backed
+from scrcl.contents.blocks import is_lazy
 from scrcl.messages import UserError
 from scrcl.plot import layout
 from scrcl.prepare import cells as prepare_cells
@@ -74,8 +74,8 @@ def test_a_backed_anndata_can_be_passed_from_a_notebook(large, fast):
 
 def test_little_memory_leaves_more_files_on_disk(large, monkeypatch):
     monkeypatch.setattr(h5ad, "LEAST_SHARE", 1e9)
-    assert not is_backed(h5ad.read(large)) and not is_backed(h5ad.read(large, max_memory=0))
-    assert is_backed(h5ad.read(large, max_memory=1e-4))
+    assert not is_lazy(h5ad.read(large)) and not is_lazy(h5ad.read(large, max_memory=0))
+    assert is_lazy(h5ad.read(large, max_memory=1e-4))
 
 
 def test_one_seed_beyond_a_number_of_cells_unless_more_are_asked_for(monkeypatch, caplog):

@@ -10,6 +10,7 @@ from scrcl.commands.script import loading
 from scrcl.readers import formats
 from scrcl.recipes import CellSettings
 
+STAYS_ON_DISK = 1e-9  # GiB, less than any values take
 USAGE = """Find cell types in scRNA-seq data.
 
 {prog}                                    # a small real set that comes with scanpy
@@ -22,7 +23,8 @@ def main(argv: Sequence[str], prog: str) -> None:
     """Read the flags, find the data, and run."""
     words = {"formats": formats.in_words(), "drawings": ", ".join(plot.names("SC"))}
     settings = parse(CellSettings, argv, prog, USAGE.format(prog=prog), words)
-    source = readers.source(settings.dataset, "SC", max_memory=settings.max_memory)
+    limit = settings.max_memory if settings.dask_scheduler == "none" else STAYS_ON_DISK
+    source = readers.source(settings.dataset, "SC", max_memory=limit)
     with loading():  # loads torch and scanpy, which wrong flags and missing files need not wait for
         from scrcl.commands.run import run
 

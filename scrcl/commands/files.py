@@ -1,10 +1,11 @@
-"""The names of all files that commands write; those that a later run does not write again are removed by it."""
+"""The names of all files and folders that commands write; a later run removes those that it does not write again."""
 
 from __future__ import annotations
 
 from scrcl import plot
 
-RESULTS = ("config.yaml", "labels.csv", "clusters.csv", "result.h5ad", "metrics.json", "log.jsonl", "model.pt")
+CELLS = ("result.h5ad", "result.zarr")  # the AnnData of a result, in one format or the other
+RESULTS = ("config.yaml", "labels.csv", "clusters.csv", *CELLS, "metrics.json", "log.jsonl", "model.pt")
 NUMBERS = "numbers.csv"  # only where the number of clusters was estimated
 REPORT = "report.html"
 TABLES_OF_GENES = ("markers.csv", "top_markers.csv", "cluster_types.csv", "cluster_names.csv", "markers.yaml")

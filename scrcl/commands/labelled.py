@@ -29,7 +29,7 @@ from scrcl.messages import UserError, log, natural_order, without_home
 from scrcl.plot.layout import add_umap
 from scrcl.prepare import genes
 from scrcl.prepare.prepared import preprocessing
-from scrcl.readers import h5ad, tables
+from scrcl.readers import tables
 from scrcl.readers.find import dataset_name
 from scrcl.recipes import RECIPES
 from scrcl.result import Result
@@ -83,7 +83,7 @@ def find(settings: MarkerSettings) -> tuple[Labelled, Run | None]:
         files = source.files
     else:
         log.info("The finished run in %s.", run.folder)
-        cells, values, umap_from = h5ad.read(run.folder / "result.h5ad"), run.provenance["values"], EMBEDDING
+        cells, values, umap_from = run.cells(), run.provenance["values"], EMBEDDING
         task, files = run.task, _files(run)
     labels = find_labels(cells.obs, settings, run)
     if UMAP not in cells.obsm:
@@ -94,7 +94,7 @@ def find(settings: MarkerSettings) -> tuple[Labelled, Run | None]:
 
 def _files(run: Run) -> tuple[Path, ...]:
     """Return the files of a run that are read."""
-    return (run.folder / "result.h5ad", run.folder / "labels.csv")
+    return (run.cells_at, run.folder / "labels.csv")
 
 
 def _labelled(
@@ -175,7 +175,7 @@ def find_run(settings: MarkerSettings) -> Run | None:
     for name in ("layer", "values", "features"):
         if run is not None and getattr(settings, name) != getattr(MarkerSettings, name):
             raise UserError(
-                f"--{name} has no effect on a finished run, whose values are in its result.h5ad; leave it out."
+                f"--{name} has no effect on a finished run, whose values are in its {run.cells_at.name}; leave it out."
             )
     return run
 

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,20 +21,22 @@ import yaml
 from anndata.experimental import write_dispatched
 from scipy import sparse
 
-from scrcl.commands.files import NUMBERS
+from scrcl.commands.files import CELLS, NUMBERS
 from scrcl.commands.script import command_line, task_command
 from scrcl.contents.values import layers_of
 from scrcl.disk import home
 from scrcl.disk.folders import complete_for_reading
 from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS, SPATIAL, SPATIAL_PCS, UMAP
 from scrcl.messages import UserError, log, one_line, whole_path, without_home
-from scrcl.readers import Source
+from scrcl.readers import Source, anndata_zarr, h5ad
 from scrcl.recipes import CellSettings, TissueSettings
 from scrcl.result import Result, facts, metrics
 
+H5AD_UP_TO = 1_000_000  # cells
+
 
 def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str, str] | None = None) -> None:
-    """Write labels.csv, clusters.csv, numbers.csv, result.h5ad, metrics.json, config.yaml, log.jsonl and model.pt.
+    """Write labels.csv, clusters.csv, numbers.csv, metrics.json, config.yaml, log.jsonl, model.pt, and the AnnData.
 
     Parameters
     ----------
@@ -50,12 +53,12 @@ def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str
     result.clusters.round(4).to_csv(folder / "clusters.csv")
     if result.numbers is not None:
         result.numbers.round(4).to_csv(folder / NUMBERS, index=False)
-    _write_h5ad(result.cells, folder / "result.h5ad")
+    _write_cells(result.cells, folder, result.settings.format)
     (folder / "metrics.json").write_text(json.dumps(metrics(result), indent=2) + "\n")
     text = yaml.safe_dump(provenance(result, source, hashes), sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
     (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in result.history))
-    model = io.BytesIO()  # as in _h5ad: only plain writing turns a full disk into an OSError
+    model = io.BytesIO()  # as in _write_h5ad: only plain writing turns a full disk into an OSError
     torch.save(result.state_dict, model)
     (folder / "model.pt").write_bytes(model.getvalue())
 
@@ -113,25 +116,28 @@ def refuse_other_data(
     )
 
 
-def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
-    """Write the result, without the input's own annotations if h5ad cannot hold them, or not at all.
+def _write_cells(cells: ad.AnnData, folder: Path, how: str) -> None:
+    """Write the AnnData, without the input's own annotations if the format cannot hold them, or not at all.
 
     A run does not fail for it, since the labels are what matters; only a disk that cannot be written ends it.
     """
+    as_zarr = how == "zarr" or how == "auto" and cells.n_obs > H5AD_UP_TO
+    name = "result.zarr" if as_zarr else "result.h5ad"
+    write = _write_zarr if as_zarr else _write_h5ad
     try:
         try:
-            content = _h5ad(cells)
+            write(cells, folder / name)
         except (MemoryError, OSError):
             raise
-        except Exception as error:  # anndata and h5py raise many types
-            log.warning("result.h5ad leaves out the input's own annotations, which cannot be stored: %s", error)
-            content = _h5ad(_bare(cells))
+        except Exception as error:  # anndata, h5py and zarr raise many types
+            log.warning("%s leaves out the input's own annotations, which cannot be stored: %s", name, error)
+            shutil.rmtree(folder / name, ignore_errors=True)  # what of a zarr store was written
+            write(_bare(cells), folder / name)
     except OSError:
         raise
     except Exception as error:
-        log.error("result.h5ad cannot be written (%s); labels.csv and all other results are there.", one_line(error))
-        return
-    path.write_bytes(content)
+        log.error("%s cannot be written (%s); labels.csv and all other results are there.", name, one_line(error))
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _bare(cells: ad.AnnData) -> ad.AnnData:
@@ -146,13 +152,22 @@ def _bare(cells: ad.AnnData) -> ad.AnnData:
     return bare
 
 
-def _h5ad(cells: ad.AnnData) -> bytes:
-    """Return the bytes of an h5ad file, made in memory because HDF5 crashes Python when the disk fills up."""
+def _write_h5ad(cells: ad.AnnData, path: Path) -> None:
+    """Write an h5ad file. It is made in memory, because HDF5 crashes Python when the disk fills up."""
     cells.strings_to_categoricals()
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         write_dispatched(file, "/", cells, _compressed_where_sparse)
-    return buffer.getvalue()
+    path.write_bytes(buffer.getvalue())
+
+
+def _write_zarr(cells: ad.AnnData, path: Path) -> None:
+    """Write a zarr store, chunk by chunk."""
+    import zarr
+
+    cells.strings_to_categoricals()
+    store = zarr.open_group(path, mode="w", zarr_format=2)  # which all readers know
+    write_dispatched(store, "/", cells, lambda write, *item, **_: write(*item))
 
 
 def _compressed_where_sparse(write: Callable[..., None], file: Any, key: str, value: Any, **_: Any) -> None:
@@ -211,10 +226,20 @@ class Run:
     provenance: dict
     metrics: dict
 
+    @property
+    def cells_at(self) -> Path:
+        """The AnnData that it has written."""
+        return next(path for name in CELLS if os.path.exists(path := self.folder / name))
+
+    def cells(self) -> ad.AnnData:
+        """Read the AnnData that it has written."""
+        return (anndata_zarr if self.cells_at.is_dir() else h5ad).read(self.cells_at)
+
 
 def is_finished(folder: Path) -> bool:
     """Return whether a run has ended well in a folder."""
-    return all(os.path.isfile(folder / name) for name in ("config.yaml", "labels.csv", "metrics.json", "result.h5ad"))
+    has_cells = any(os.path.exists(folder / name) for name in CELLS)
+    return has_cells and all(os.path.isfile(folder / name) for name in ("config.yaml", "labels.csv", "metrics.json"))
 
 
 def read_run(folder: Path) -> Run | None:

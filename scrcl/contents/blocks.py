@@ -1,17 +1,21 @@
-"""Find expression values that stay on disk, and read them in blocks of cells."""
+"""Find expression values that stay on disk, and go through them in blocks of cells, with dask."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import anndata as ad
+import dask
+import dask.array as da
 import h5py
 import numpy as np
 import pandas as pd
 from anndata.abc import CSCDataset, CSRDataset
 from scipy import sparse
 
+from scrcl import scheduler
 from scrcl.contents import values as contents
 from scrcl.contents.features import Features, are_genes
 from scrcl.contents.gene_names import are_mitochondrial
@@ -20,24 +24,111 @@ from scrcl.contents.values import PREFERENCE, Conversion, Values
 from scrcl.messages import UserError, log, one_line, progress
 
 CELLS = 10_000  # most cells in a block
-VALUES = 4_000_000  # stored values in a block, roughly; they take about 250 MB while they are processed
+VALUES = 2_000_000  # stored values in a block, roughly; they take about 125 MB while they are processed
+AT_ONCE = 4  # blocks for each thread whose results are waited for together
 
 
-def is_backed(adata: ad.AnnData) -> bool:
-    """Return whether any values are on disk, opened by `open_in_place` or by anndata's own backed mode."""
+def is_lazy(adata: ad.AnnData) -> bool:
+    """Return whether any values are not in memory: dask arrays, and values that anndata left on disk."""
     if adata.isbacked or adata.is_view:  # looking into a view would read it
         return adata.isbacked
     values = [adata.X, None if adata.raw is None else adata.raw.X, *adata.layers.values()]
-    return any(isinstance(part, h5py.Dataset | CSRDataset | CSCDataset) for part in values)
+    return any(isinstance(part, da.Array | CSCDataset) or _is_stored(part) for part in values)
+
+
+def _is_stored(values: Any) -> bool:
+    """Return whether values are an array, or a sparse matrix by cells, in HDF5 or zarr."""
+    return isinstance(values, CSRDataset | h5py.Dataset) or type(values).__module__.startswith("zarr.")
+
+
+class Stored(NamedTuple):
+    """A matrix in a file, which every worker opens for itself: an open HDF5 file cannot be sent to another process.
+
+    Attributes
+    ----------
+    place
+        The path of an HDF5 file, or a group or an array of a zarr store.
+    name
+        Of the matrix in the HDF5 file.
+    """
+
+    place: Any
+    name: str = ""
+
+    def rows(self, block_info: Any = None) -> Any:
+        """Return one block of cells, for `da.map_blocks`."""
+        start, stop = block_info[None]["array-location"][0]
+        if not self.name:
+            return _rows(self.place, start, stop)
+        with h5py.File(self.place) as file:
+            return _rows(file[self.name], start, stop)
+
+
+def _rows(matrix: Any, start: int, stop: int) -> Any:
+    """Return some cells of a matrix in a file."""
+    if not hasattr(matrix, "keys"):
+        return matrix[start:stop]
+    pointers = matrix["indptr"][start : stop + 1]
+    part = slice(int(pointers[0]), int(pointers[-1]))
+    data = matrix["data"][part]
+    data = data.astype(np.float32) if data.dtype == np.float16 else data  # which scipy does not have
+    rows = sparse.csr_matrix(
+        (data, matrix["indices"][part], pointers - pointers[0]), shape=(stop - start, _shape(matrix)[1])
+    )
+    rows.check_format(full_check=True)  # scipy crashes on indices outside the matrix
+    return rows
+
+
+def _shape(matrix: Any) -> tuple[int, int]:
+    """Return the shape of a matrix in a file."""
+    if not hasattr(matrix, "keys"):
+        return matrix.shape
+    n_cells, n_genes = matrix.attrs["shape" if "shape" in matrix.attrs else "h5sparse_shape"]
+    return int(n_cells), int(n_genes)
+
+
+def _open(matrix: Any) -> da.Array:
+    """Return a matrix in a file as a dask array."""
+    is_sparse = hasattr(matrix, "keys")
+    n_cells, n_genes = _shape(matrix)
+    if is_sparse:
+        _require_sound_pointers(matrix, n_cells)
+    size = _block_size(n_cells, matrix["data"].shape[0] if is_sparse else n_cells * n_genes)
+    if not is_sparse and matrix.chunks and matrix.chunks[0] * n_genes <= 8 * VALUES:
+        size = max(size // matrix.chunks[0], 1) * matrix.chunks[0]  # whole chunks are read, even for a part
+    stored = Stored(matrix.file.filename, matrix.name) if isinstance(matrix, h5py.HLObject) else Stored(matrix)
+    meta = sparse.csr_matrix((0, 0), dtype=np.float32) if is_sparse else np.empty((0, 0), dtype=np.float32)
+    sizes = tuple(min(size, n_cells - start) for start in range(0, n_cells, size))
+    return da.map_blocks(stored.rows, chunks=(sizes, (n_genes,)), dtype=meta.dtype, meta=meta)
+
+
+def _block_size(n_cells: int, n_stored: int) -> int:
+    """Return how many cells make a block."""
+    return int(np.clip(VALUES * n_cells // max(n_stored, 1), 1, CELLS))
+
+
+def _require_sound_pointers(matrix: Any, n_cells: int) -> None:
+    """Raise ValueError for damaged row pointers of a sparse matrix in a file; it would not show in any single block."""
+    pointers, n_stored = matrix["indptr"][:], matrix["indices"].shape[0]
+    if len(pointers) != n_cells + 1:
+        raise ValueError(f"index pointer size {len(pointers)} should be {n_cells + 1}")
+    if pointers[0] != 0:
+        raise ValueError("index pointer should start with 0")
+    if n_stored != matrix["data"].shape[0]:
+        raise ValueError("indices and data should have the same size")
+    if pointers[-1] > n_stored:
+        raise ValueError("Last value of index pointer should be less than the size of index and data arrays")
+    if (pointers[1:] < pointers[:-1]).any():
+        raise ValueError("indptr must be a non-decreasing sequence")
 
 
 class Blocks:
-    """Read one matrix as float32 CSR blocks of cells, without explicit zeros.
+    """One matrix in float32 CSR blocks of cells, without explicit zeros, each read when it is needed.
 
     Parameters
     ----------
     values
-        [N, G], cells x genes: an HDF5 data set, a sparse matrix on disk, or a matrix in memory.
+        [N, G], cells x genes: an array or sparse matrix in HDF5 or zarr, a dask array, or a matrix in memory.
     slot
         Where the values come from, as named in messages.
     genes
@@ -45,107 +136,109 @@ class Blocks:
 
     Attributes
     ----------
+    array
+        [N, G] dask array, with the genes that are read.
     bounds
         For every block, its first cell and the one after its last.
-    shape
-        (N, G), with the genes that are read.
     slot
         As given.
 
     Raises
     ------
     UserError
-        When the values cannot be read or are not numbers, and when they are stored by genes (CSC).
+        When the values cannot be read, and when they are stored by genes (CSC).
     """
 
     def __init__(self, values: Any, slot: str, genes: np.ndarray | None = None) -> None:
-        if isinstance(values, CSCDataset):
-            raise UserError(
-                f"The matrix in {slot} is stored by genes (CSC), which cannot be read in blocks of cells; save it by "
-                "cells, adata.X = adata.X.tocsr(), where there is enough memory, or name another with --layer."
-            )
         self.slot = slot
-        self._values = values.tocsr() if sparse.issparse(values) else values
-        n_cells, n_genes = self._stored_shape = values.shape
-        self._genes = None if genes is None or genes.all() else genes
-        self.shape: tuple[int, int] = (n_cells, n_genes if self._genes is None else int(self._genes.sum()))
-        stored = n_cells * n_genes
-        if isinstance(values, CSRDataset):
-            self._reading(self._open)
-            stored = int(self._pointers[-1])
-        elif sparse.issparse(values):
-            stored = values.nnz
-        size = int(np.clip(VALUES * n_cells // max(stored, 1), 1, CELLS))
-        if isinstance(values, h5py.Dataset) and values.chunks and values.chunks[0] * n_genes <= 8 * VALUES:
-            size = max(size // values.chunks[0], 1) * values.chunks[0]  # HDF5 reads whole chunks, even for a part
-        self.bounds = [(start, min(start + size, n_cells)) for start in range(0, n_cells, size)]
+        with self._sentences():
+            array = self._lazy(values)
+        n_genes = array.shape[1] if genes is None else int(genes.sum())
+        self.array = da.map_blocks(
+            _as_block, array, slot, None if genes is None or genes.all() else genes,
+            chunks=(array.chunks[0], (n_genes,)), dtype=np.float32, meta=sparse.csr_matrix((0, 0), dtype=np.float32),
+        )  # fmt: skip
+        ends = np.cumsum(array.chunks[0]).tolist()
+        self.bounds = list(zip([0, *ends], ends))
 
-    def _reading(self, read: Callable[..., Any], *arguments: int) -> Any:
-        """Return what `read` gives, and turn its errors into the UserErrors that values in memory would raise."""
-        try:
-            return read(*arguments)
-        except ValueError as error:
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, G), with the genes that are read."""
+        return self.array.shape
+
+    def _lazy(self, values: Any) -> da.Array:
+        """Return the values, of whatever form, as a dask array of blocks of cells."""
+        if isinstance(values, CSCDataset) or getattr(getattr(values, "_meta", None), "format", "") == "csc":
             raise UserError(
-                f"The sparse matrix in {self.slot} is damaged ({one_line(error)}); save or download it again."
-            ) from error
-        except (OSError, RuntimeError, LookupError, TypeError) as error:
-            raise UserError(
-                f"The values in {self.slot} cannot be read ({one_line(error)}); "
-                "the file may be cut off, so download or save it again."
-            ) from error
+                f"The matrix in {self.slot} is stored by genes (CSC), which cannot be read in blocks of cells; save it "
+                "by cells, adata.X = adata.X.tocsr(), where there is enough memory, or name another with --layer."
+            )
+        if isinstance(values, da.Array):
+            return values if values.numblocks[1] == 1 else values.rechunk({1: -1})
+        if _is_stored(values):
+            return _open(values.group if isinstance(values, CSRDataset) else values)
+        values = values.tocsr() if sparse.issparse(values) else np.asarray(values)
+        rows = _block_size(values.shape[0], values.nnz if sparse.issparse(values) else values.size)
+        meta = values[:0] if sparse.issparse(values) else None
+        return da.from_array(values, chunks=(rows, values.shape[1]), name=False, asarray=False, meta=meta)
 
-    def _open(self) -> None:
-        """Find the parts of a sparse matrix on disk and check its row pointers.
-
-        Damaged row pointers would not show in any single block.
-        """
-        group = self._values.group
-        self._data, self._indices, self._pointers = group["data"], group["indices"], group["indptr"][()]
-        if len(self._pointers) != self.shape[0] + 1:
-            raise ValueError(f"index pointer size {len(self._pointers)} should be {self.shape[0] + 1}")
-        if self._pointers[0] != 0:
-            raise ValueError("index pointer should start with 0")
-        if len(self._indices) != len(self._data):
-            raise ValueError("indices and data should have the same size")
-        if self._pointers[-1] > len(self._indices):
-            raise ValueError("Last value of index pointer should be less than the size of index and data arrays")
-        if (self._pointers[1:] < self._pointers[:-1]).any():
-            raise ValueError("indptr must be a non-decreasing sequence")
-
-    def _slice(self, start: int, stop: int) -> Any:
-        """Return the cells from start to stop, in whatever form the slot gives them."""
-        if not isinstance(self._values, CSRDataset):
-            return self._values[start:stop]
-        pointers = self._pointers[start : stop + 1]
-        part = slice(int(pointers[0]), int(pointers[-1]))
-        data = self._data[part]
-        data = data.astype(np.float32) if data.dtype == np.float16 else data  # which scipy does not have
-        block = sparse.csr_matrix(
-            (data, self._indices[part], pointers - pointers[0]), shape=(stop - start, self._stored_shape[1])
-        )
-        block.check_format(full_check=True)  # scipy crashes on indices outside the matrix
-        return block
-
-    def read(self, block: int) -> sparse.csr_matrix:
-        """Read one block of cells with all genes, as float32 CSR.
+    def each(
+        self, function: Callable[..., Any], *arguments: Any, own: Sequence[Any] = (), desc: str = ""
+    ) -> Iterator[Any]:
+        """Yield what a function gives for every block, in their order; several blocks are worked on at the same time.
 
         Parameters
         ----------
-        block
-            The number of the block, an index into `bounds`.
+        function
+            function(block, own argument of the block, *arguments).
+        arguments
+            The same for all blocks.
+        own
+            One argument for each block.
+        desc
+            What the progress bar says.
 
         Raises
         ------
         UserError
             When the values are damaged, cut off or not numbers.
         """
-        values = self._reading(self._slice, *self.bounds[block])
+        blocks = self.array.to_delayed().ravel()
+        call = dask.delayed(function, pure=False)
+        tasks = [call(block, mine, *arguments) for block, mine in zip(blocks, own)]
+        with progress(total=len(tasks), desc=desc, unit="block") as bar:
+            together = AT_ONCE * scheduler.size()
+            for start in range(0, len(tasks), together):
+                with self._sentences():
+                    found = dask.compute(*tasks[start : start + together])
+                yield from found
+                bar.update(len(found))
+
+    @contextmanager
+    def _sentences(self) -> Iterator[None]:
+        """Turn what goes wrong while values are read into the UserErrors that values in memory would raise."""
         try:
-            # A block read from disk belongs to nobody else, so it needs no copy.
-            matrix = contents.as_matrix(values, copy=not isinstance(self._values, CSRDataset))
-        except (TypeError, ValueError) as error:
-            raise UserError(f"The values in {self.slot} are not numbers ({one_line(error)}).") from error
-        return matrix if self._genes is None else matrix[:, self._genes]
+            yield
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(
+                f"The sparse matrix in {self.slot} is damaged ({one_line(error)}); save or download it again."
+            ) from error
+        except Exception as error:  # h5py and zarr raise many types, and a cluster its own
+            cause = "the file may be cut off, so download or save it again"
+            if scheduler.on_cluster():
+                cause = "the workers of the dask cluster need this version of scrcl, and the file under the same path"
+            raise UserError(f"The values in {self.slot} cannot be read ({one_line(error)}); {cause}.") from error
+
+
+def _as_block(values: Any, slot: str, genes: np.ndarray | None) -> sparse.csr_matrix:
+    """Return one block of values of any type as float32 CSR, with some of its genes."""
+    try:
+        matrix = contents.as_matrix(values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The values in {slot} are not numbers ({one_line(error)}).") from error
+    return matrix if genes is None else matrix[:, genes]
 
 
 class Overview(NamedTuple):
@@ -195,19 +288,31 @@ def overview(blocks: Blocks, mitochondrial: np.ndarray | None = None) -> Overvie
     evidence = Evidence(n_cells)
     sums = {how: np.zeros((n_cells, 2)) for how in (None, *BASES)}  # as they are, and of counts by their logarithm
     n_genes_of, n_cells_of = np.zeros(n_cells, dtype=np.int64), np.zeros(n_genes, dtype=np.int64)
-    for i, (start, stop) in enumerate(progress(blocks.bounds, desc=f"values in {blocks.slot}", unit="block")):
-        matrix = blocks.read(i)
-        evidence.add(matrix, start)
-        n_genes_of[start:stop] = np.diff(matrix.indptr)
-        n_cells_of += np.bincount(matrix.indices, minlength=n_genes)
-        stored = matrix.data
-        for how in evidence.still_possible():
-            matrix.data = stored if how is None else counts_of(stored, how)
-            sums[how][start:stop, 0] = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
-            sums[how][start:stop, 1] = matrix @ mito
+    starts = [start for start, _ in blocks.bounds]
+    looks = blocks.each(_look, n_cells, mito, own=starts, desc=f"values in {blocks.slot}")
+    for (start, stop), (own, own_sums, n_genes_of[start:stop], n_seen) in zip(blocks.bounds, looks):
+        evidence.join(own)
+        n_cells_of += n_seen
+        for how, found in own_sums.items():
+            sums[how][start:stop] = found
     kind = evidence.kind()
     totals, mito_totals = sums[kind.base if kind.name == "log1p of counts" else None].T
     return Overview(kind, n_genes_of > 0, totals, n_genes_of, mito_totals, n_cells_of)
+
+
+def _look(
+    matrix: sparse.csr_matrix, start: int, n_cells: int, mito: np.ndarray
+) -> tuple[Evidence, dict[float | None, np.ndarray], np.ndarray, np.ndarray]:
+    """Return what one block shows: evidence of its kind, its cells' sums, how many values cells and genes have."""
+    evidence = Evidence(n_cells)
+    evidence.add(matrix, start)
+    sums = {}
+    counts = matrix.copy()
+    for how in evidence.still_possible():
+        counts.data = matrix.data if how is None else counts_of(matrix.data, how)
+        totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+        sums[how] = np.column_stack([totals, counts @ mito])
+    return evidence, sums, np.diff(matrix.indptr), np.bincount(matrix.indices, minlength=matrix.shape[1])
 
 
 class ExpressionOnDisk(NamedTuple):

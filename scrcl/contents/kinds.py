@@ -112,6 +112,17 @@ class Evidence:
             if own.size:
                 self._cells.append(_look_at(own))
 
+    def join(self, later: Evidence) -> None:
+        """Add what was found in blocks that come later."""
+        self._cells += later._cells
+        self._finite &= later._finite
+        self._whole &= later._whole
+        self._empty &= later._empty
+        self._negative |= later._negative
+        self._largest = max(self._largest, later._largest)
+        for base in BASES:
+            self._whole_without_log[base] &= later._whole_without_log[base]
+
     def still_possible(self) -> tuple[float | None, ...]:
         """Return None, for values as they are, and the bases whose logarithms of counts all values so far may be."""
         tried = not self._negative and self._largest <= LARGEST_LOG and self._finite

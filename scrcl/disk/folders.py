@@ -158,7 +158,8 @@ def _commit(stage: Path, folder: Path, owned: Sequence[str]) -> None:
     moves = {"move": written, "remove": [name for name in owned if name not in written]}
     (stage / MOVES).write_text(json.dumps(moves), encoding="utf-8")
     for name in (*written, MOVES):
-        flush(stage / name)
+        for path in (*(stage / name).rglob("*"), stage / name):
+            flush(path)
     flush(stage)
     os.replace(stage, folder / FINISHED)
     complete(folder)
@@ -183,13 +184,23 @@ def complete(folder: Path) -> None:
     if (finished / MOVES).exists():  # otherwise all moves are made
         moves = _read_moves(finished / MOVES)
         for name in moves["remove"]:
-            (folder / name).unlink(missing_ok=True)
+            _remove(folder / name)
         for name in moves["move"]:
             if (finished / name).exists():
+                if (finished / name).is_dir():  # a folder cannot replace another
+                    _remove(folder / name)
                 os.replace(finished / name, folder / name)
         flush(folder)
         (finished / MOVES).unlink()
     shutil.rmtree(finished)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _read_moves(path: Path) -> dict[str, list[str]]:

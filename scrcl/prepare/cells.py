@@ -8,6 +8,8 @@ from typing import NamedTuple
 import anndata as ad
 import numpy as np
 
+from scrcl import scheduler
+from scrcl.contents import blocks
 from scrcl.keys import OURS, PCS
 from scrcl.messages import log, nothing_said_twice
 from scrcl.prepare import genes, graphs
@@ -88,7 +90,11 @@ class Encoded(NamedTuple):
 
 def encoded(adata: ad.AnnData, settings: CellSettings) -> Encoded:
     """Preprocess the cells, compute their PCs, and return them with what the encoders see."""
-    cells, values = preprocessed(adata, settings)
+    lazy = blocks.is_lazy(adata)
+    if not lazy and settings.dask_scheduler != "none":
+        log.warning("--dask-scheduler has no effect: the values are in memory; h5ad and zarr can be read in blocks.")
+    with scheduler.connected(settings.dask_scheduler if lazy else "none"):
+        cells, values = preprocessed(adata, settings)
     planned = plan_of(cells, settings)
     return Encoded(cells, values, planned, pcs_and_inputs(cells, settings, planned))
 

@@ -15,7 +15,7 @@ from sklearn.preprocessing import normalize
 from scrcl.contents.places import section_members
 from scrcl.messages import UserError, log
 from scrcl.prepare.features import Features
-from scrcl.runtime import compiled_once, limited_threads
+from scrcl.runtime import compiled_once, has_faiss, limited_threads
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 EXACT_UP_TO = 60_000
 # On a card exact search goes through 10^12 pairs in seconds, whereas approximate search would stay on the CPU.
 EXACT_ON_CARD_UP_TO = 1_000_000
+LISTS = 64  # in which faiss looks for the neighbours of a point
+POINTS_PER_LIST = 50  # from which faiss learns its lists
+QUERIES = 50_000  # points at a time, whose neighbours faiss looks for
 PAIRS_AT_ONCE = 2**26  # distances that the card holds at a time, half a GiB and as much to work with
 
 
@@ -33,8 +36,8 @@ def nearest_neighbors(
 ) -> sparse.csr_matrix:
     """Return the directed k-nearest-neighbour graph: row i marks i's neighbours, without i itself.
 
-    The search is exact (scikit-learn) up to 60,000 points and approximate (pynndescent) beyond, where on a card it is
-    exact up to a million points.
+    The search is exact (scikit-learn) up to 60,000 points and approximate beyond (faiss if it is installed, else
+    pynndescent); on a card it is exact up to a million points.
 
     Parameters
     ----------
@@ -100,11 +103,33 @@ def _approximate(points: np.ndarray, k: int, metric: str, seed: int) -> np.ndarr
 
     A point is usually among its own neighbours.
     """
+    if has_faiss():
+        log.info("%d cells: approximate nearest neighbours (faiss).", len(points))
+        return _by_lists(normalize(points) if metric == "cosine" else points, k)
     log.info("%d cells: approximate nearest neighbours (pynndescent).", len(points))
     # It compiles on import, so only where it is used, and warns when it finds fewer neighbours for some points.
     with compiled_once("pynndescent") as pynndescent, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Failed to correctly find n_neighbors")
         return pynndescent.NNDescent(points, metric=metric, n_neighbors=k + 1, random_state=seed).neighbor_graph[0]
+
+
+def _by_lists(points: np.ndarray, k: int) -> np.ndarray:
+    """Return the indices of each point's k + 1 nearest points, [n, k + 1], as faiss finds them.
+
+    The points are cut into 4 sqrt(n) lists by k-means; a point is compared with those of the nearest lists. One index
+    answers for blocks of points, one after the other.
+    """
+    import faiss
+    import torch
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    points = np.ascontiguousarray(points, dtype=np.float32)
+    lists = int(4 * np.sqrt(len(points)))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(points.shape[1]), points.shape[1], lists)
+    index.nprobe = LISTS
+    index.train(points[:: max(1, len(points) // (POINTS_PER_LIST * lists))])
+    index.add(points)
+    return np.concatenate([index.search(points[i : i + QUERIES], k + 1)[1] for i in range(0, len(points), QUERIES)])
 
 
 def cell_graph(

@@ -85,7 +85,7 @@ def preprocessing(settings: CellSettings | TissueSettings) -> dict[str, Any]:
 
 
 def preprocessed(adata: ad.AnnData, settings: CellSettings | TissueSettings) -> tuple[ad.AnnData, str]:
-    """Preprocess the cells, in memory or on disk.
+    """Preprocess the cells, in memory or in blocks.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def preprocessed(adata: ad.AnnData, settings: CellSettings | TissueSettings) -> 
     """
     find: dict[str, Any] = {name: getattr(settings, name) for name in ("layer", "values", "features")}
     how = preprocessing(settings)
-    if blocks.is_backed(adata):
+    if blocks.is_lazy(adata):
         return on_disk.preprocess(adata, **find, **how)
     expression = find_expression(adata, **find)
     return genes.preprocess(expression, **how), expression.in_words()

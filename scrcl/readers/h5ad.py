@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +62,23 @@ def read(path: Path, name: str = "", max_memory: float | None = None) -> ad.AnnD
     UserError
         When the file is not an h5ad file, or is damaged.
     """
-    if max_memory is not None:
-        limit = min(IN_MEMORY_UP_TO, max_memory / 10 or IN_MEMORY_UP_TO) * 2**30
-        if path.stat().st_size >= limit / LEAST_SHARE and values_size(path) > limit:
-            log.info(
-                "%s is large: its values stay on the disk, and the result will hold only the highly variable genes.",
-                path,
-            )
-            return open_in_place(path)
+    limit = in_memory_up_to(max_memory)
+    if path.stat().st_size >= limit / LEAST_SHARE and values_size(path) > limit:
+        say_that_values_stay(path)
+        return open_in_place(path)
     return _checked(path, _read)
+
+
+def in_memory_up_to(max_memory: float | None) -> float:
+    """Return up to how many bytes values are read into memory, by the `max_memory` of `read`."""
+    if max_memory is None:
+        return inf
+    return min(IN_MEMORY_UP_TO, max_memory / 10 or IN_MEMORY_UP_TO) * 2**30
+
+
+def say_that_values_stay(path: Path) -> None:
+    """Say that values are not read into memory, and what follows from it."""
+    log.info("%s is large: its values stay on the disk, and the result will hold only the highly variable genes.", path)
 
 
 def _read(path: Path) -> ad.AnnData:
@@ -136,18 +144,23 @@ def values_size(path: Path) -> int:
         return 0
     try:
         with h5py.File(path) as file:
-            names = ["X", "raw/X", "raw.X", *(f"layers/{name}" for name in COUNT_LAYERS)]
-            return sum(_size(file[name]) for name in names if name in file)
+            return size_of(file)
     except Exception:  # whatever is wrong with the file, read() will meet it and report it
         return 0
 
 
-def _size(item: h5py.Group | h5py.Dataset) -> int:
+def size_of(group: Any) -> int:
+    """Return how many bytes the expression values of an AnnData take in memory, in a group of HDF5 or zarr."""
+    names = ["X", "raw/X", "raw.X", *(f"layers/{name}" for name in COUNT_LAYERS)]
+    return sum(_size(group[name]) for name in names if name in group)
+
+
+def _size(item: Any) -> int:
     """Return the bytes that one item takes in memory."""
-    if isinstance(item, h5py.Dataset):
+    if hasattr(item, "shape"):
         return 4 * prod(item.shape or (0,))
-    if {"data", "indptr"} <= item.keys():
-        return 8 * len(item["data"]) + 4 * len(item["indptr"])
+    if {"data", "indptr"} <= set(item.keys()):
+        return 8 * item["data"].shape[0] + 4 * item["indptr"].shape[0]
     return 0
 
 

@@ -58,12 +58,18 @@ def test_every_cell_graph(seed, n, k, metric, duplicates):
     assert graph.getnnz(axis=1).min() >= k - 1
 
 
-def test_approximate_search_agrees_with_exact(monkeypatch):
+@pytest.mark.parametrize("library", ["faiss", "pynndescent"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_approximate_search_agrees_with_exact(monkeypatch, caplog, library, metric):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(graphs, "has_faiss", lambda: library == "faiss")
     points = np.random.default_rng(0).normal(size=(600, 5)).astype(np.float32)
-    exact = graphs.nearest_neighbors(points, 10, "euclidean", seed=0)
+    exact = graphs.nearest_neighbors(points, 10, metric, seed=0)
     monkeypatch.setattr(graphs, "EXACT_UP_TO", 100)
-    approximate = graphs.nearest_neighbors(points, 10, "euclidean", seed=0)
-    again = graphs.nearest_neighbors(points, 10, "euclidean", seed=0)
+    monkeypatch.setattr(graphs, "QUERIES", 250)
+    approximate = graphs.nearest_neighbors(points, 10, metric, seed=0)
+    again = graphs.nearest_neighbors(points, 10, metric, seed=0)
+    assert f"({library})" in caplog.text
     assert (approximate != again).nnz == 0
     assert approximate.diagonal().sum() == 0
     assert exact.multiply(approximate).nnz > 0.95 * exact.nnz

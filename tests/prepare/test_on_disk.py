@@ -46,7 +46,7 @@ def from_disk(
 ) -> tuple[ad.AnnData, str]:
     adata.write_h5ad(folder / "in.h5ad")
     opened = open_in_place(folder / "in.h5ad")
-    assert blocks.is_backed(opened)
+    assert blocks.is_lazy(opened)
     return preprocess(opened, layer, target_sum, n_top_genes, "seurat", min_cells)
 
 
@@ -168,7 +168,7 @@ def test_a_file_that_the_user_opened_is_not_changed(tmp_path):
     )
     adata.write_h5ad(tmp_path / "in.h5ad")
     opened = ad.read_h5ad(tmp_path / "in.h5ad", backed="r")
-    assert blocks.is_backed(opened)
+    assert blocks.is_lazy(opened)
     for layer in ("auto", "logs"):
         assert_same(preprocess(opened, layer, "10000", 50, "seurat", 10), in_memory(adata, layer))
         assert_same(preprocess(opened[5:], layer, "10000", 50, "seurat", 10), in_memory(adata[5:].copy(), layer))
@@ -208,7 +208,7 @@ def test_files_from_before_anndata_07(tmp_path):
             file[name] = np.array([(f"{name}{i}".encode(),) for i in range(length)], dtype=[("index", "S10")])
     with pytest.warns(ad.OldFormatWarning):
         opened, adata = open_in_place(path), read(path)
-    assert blocks.is_backed(opened)
+    assert blocks.is_lazy(opened)
     assert_same(preprocess(opened, "auto", "10000", 50, "seurat", 10), in_memory(adata))
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import simulate
 from scipy import sparse
 
-from scrcl.contents.blocks import is_backed
+from scrcl.contents.blocks import is_lazy
 from scrcl.contents.values import find_expression
 from scrcl.messages import UserError
 from scrcl.readers import h5ad
@@ -42,7 +42,7 @@ def test_values_stay_on_disk(tmp_path):
     assert isinstance(opened.layers["counts"], h5py.Dataset)
     assert not any(isinstance(values, np.ndarray) or sparse.issparse(values) for values in (opened.X, opened.raw.X))
     assert np.array_equal(opened[3:5].X.toarray(), adata.X[3:5].toarray())
-    assert not opened.uns and not is_backed(adata) and not is_backed(adata[:5])
+    assert not opened.uns and not is_lazy(adata) and not is_lazy(adata[:5])
 
 
 def test_files_that_are_no_h5ad(tmp_path):
@@ -83,11 +83,11 @@ def test_large_values_stay_on_disk_where_they_may(tmp_path, monkeypatch, caplog)
     path = tmp_path / "in.h5ad"
     ad.AnnData(sparse.csr_matrix(COUNTS)).write_h5ad(path)
     size = h5ad.values_size(path) / 2**30
-    assert not is_backed(h5ad.read(path)) and not is_backed(h5ad.read(path, max_memory=0))
-    assert not is_backed(h5ad.read(path, max_memory=11 * size)) and not caplog.text
-    assert is_backed(h5ad.read(path, max_memory=9 * size)) and "its values stay on the disk" in caplog.text
+    assert not is_lazy(h5ad.read(path)) and not is_lazy(h5ad.read(path, max_memory=0))
+    assert not is_lazy(h5ad.read(path, max_memory=11 * size)) and not caplog.text
+    assert is_lazy(h5ad.read(path, max_memory=9 * size)) and "its values stay on the disk" in caplog.text
     monkeypatch.setattr(h5ad, "IN_MEMORY_UP_TO", 0.9 * size)
-    assert is_backed(h5ad.read(path, max_memory=0)) and not is_backed(h5ad.read(path))
+    assert is_lazy(h5ad.read(path, max_memory=0)) and not is_lazy(h5ad.read(path))
 
 
 def test_a_file_or_the_only_one_in_a_folder(tmp_path):
