@@ -65,6 +65,12 @@ FIELDS = {
         "a gene seen in fewer {unit}, or in under a tenth of them if that is less, cannot be highly variable",
         above=0,
     ),
+    "exclude_genes": Field(
+        "preprocessing",
+        "genes that are not to tell {unit} apart: mitochondrial, ribosomal, haemoglobin, "
+        "immune-receptor, cell-cycle, sex, or files with a gene per line",
+    ),
+    "genes": Field("preprocessing", "a file with a gene per line, the only ones that may; all for no such list"),
     "encoder_input": Field(
         "preprocessing",
         "values the encoders see: log-normalised at zero mean and unit variance, at unit variance only, "
@@ -283,6 +289,8 @@ class CellSettings(Recipe):
     n_top_genes: int = 2000
     hvg_flavor: Literal["seurat", "seurat_v3"] = "seurat"
     min_cells: int = 10
+    exclude_genes: list[str] = list_of()
+    genes: str = "all"
     encoder_input: EncoderInput = "scaled"
     n_pcs: int = 50
     # Graphs
@@ -368,6 +376,8 @@ class TissueSettings(Recipe):
     n_top_genes: int = 3000
     hvg_flavor: Literal["seurat", "seurat_v3"] = "seurat"
     min_cells: int = 10
+    exclude_genes: list[str] = list_of()
+    genes: str = "all"
     encoder_input: EncoderInput = "scaled"
     n_pcs: int = 50
     gene_weights: Literal["spatial", "none"] = "spatial"

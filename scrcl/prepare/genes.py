@@ -11,6 +11,7 @@ import scanpy as sc
 from scipy import linalg, sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
+from scrcl.contents.gene_groups import GeneFilter
 from scrcl.contents.gene_names import are_mitochondrial
 from scrcl.contents.kinds import ValueKind
 from scrcl.contents.values import Expression
@@ -20,7 +21,7 @@ from scrcl.prepare.features import Features
 from scrcl.prepare.filters import Filter
 from scrcl.runtime import limited_threads
 
-NO_FILTER = Filter()
+NO_FILTER, ANY_GENE = Filter(), GeneFilter()
 PUBLISHED_SUM = 1e4  # sum of a cell's values after normalisation
 FEWEST_FOR_A_CURVE = 20  # genes that vary, which seurat_v3 needs for its curve
 MAX_SCALED = 10  # standard deviations at which scaled values are clipped
@@ -28,7 +29,13 @@ MAX_SCALED = 10  # standard deviations at which scaled values are clipped
 
 @limited_threads(1)  # so that the order of sums does not depend on the number of threads
 def preprocess(
-    expression: Expression, target_sum: str, n_top_genes: int, hvg_flavor: str, min_cells: int, keep: Filter = NO_FILTER
+    expression: Expression,
+    target_sum: str,
+    n_top_genes: int,
+    hvg_flavor: str,
+    min_cells: int,
+    keep: Filter = NO_FILTER,
+    among: GeneFilter = ANY_GENE,
 ) -> ad.AnnData:
     """Drop empty cells and genes, log-normalise, and choose highly variable genes.
 
@@ -45,6 +52,8 @@ def preprocess(
         HVGs are chosen among the genes seen in so many cells (`seen_often`).
     keep
         What a cell needs in order to be used.
+    among
+        Which genes may be HVGs.
 
     Returns
     -------
@@ -58,7 +67,7 @@ def preprocess(
     """
     cells = log_normalised(expression, target_sum, keep)
     require_differences(cells.X)
-    _choose_genes(cells, n_top_genes, hvg_flavor, min_cells)
+    _choose_genes(cells, n_top_genes, hvg_flavor, min_cells, among)
     return cells
 
 
@@ -156,9 +165,9 @@ def blown_up(cells: ad.AnnData) -> bool:
     return cells.obs[OURS.total].median() < PUBLISHED_SUM
 
 
-def _choose_genes(cells: ad.AnnData, n_top_genes: int, flavor: str, min_cells: int) -> None:
+def _choose_genes(cells: ad.AnnData, n_top_genes: int, flavor: str, min_cells: int, among: GeneFilter) -> None:
     """Write var['highly_variable'], chosen among the genes seen often enough."""
-    candidates = seen_often(cells.X.getnnz(axis=0), cells.n_obs, min_cells)
+    candidates = seen_often(cells.X.getnnz(axis=0), cells.n_obs, min_cells, among.allows(cells.var))
     layers = {COUNTS: cells.layers[COUNTS]} if flavor == "seurat_v3" and COUNTS in cells.layers else None
     part = ad.AnnData(cells.X, var=cells.var[[]], uns=cells.uns, layers=layers)
     if not candidates.all():
@@ -167,8 +176,8 @@ def _choose_genes(cells: ad.AnnData, n_top_genes: int, flavor: str, min_cells: i
     mark_among(cells, candidates, part)
 
 
-def seen_often(n_cells_of: np.ndarray, n_cells: int, min_cells: int) -> np.ndarray:
-    """Return which genes may be highly variable, namely those seen in enough cells.
+def seen_often(n_cells_of: np.ndarray, n_cells: int, min_cells: int, allowed: np.ndarray) -> np.ndarray:
+    """Return which genes may be highly variable, namely those seen in enough cells, of those that are allowed.
 
     Enough is min_cells cells, or a tenth of all cells if that is less. A gene seen in one cell of a hundred sets that
     cell apart from all others but separates no groups. The flavour 'seurat' ranks such genes first, since their
@@ -180,13 +189,15 @@ def seen_often(n_cells_of: np.ndarray, n_cells: int, min_cells: int) -> np.ndarr
         [G], in how many cells each gene has a value.
     n_cells, min_cells
         The number of all cells, and the number asked for.
+    allowed
+        [G] booleans.
 
     Returns
     -------
-    [G] booleans; all True when fewer than 2 genes are seen often enough.
+    [G] booleans; all that are allowed when fewer than 2 genes are seen often enough.
     """
-    often = n_cells_of >= min(min_cells, n_cells // 10)
-    return often if often.sum() >= 2 else np.ones_like(often)
+    often = allowed & (n_cells_of >= min(min_cells, n_cells // 10))
+    return often if often.sum() >= 2 else allowed
 
 
 def mark_among(cells: ad.AnnData, candidates: np.ndarray, part: ad.AnnData) -> None:

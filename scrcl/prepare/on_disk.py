@@ -15,11 +15,13 @@ from scrcl import scheduler
 from scrcl.contents import values as contents
 from scrcl.contents.blocks import ExpressionOnDisk, find_values
 from scrcl.contents.features import Features
+from scrcl.contents.gene_groups import GeneFilter
 from scrcl.contents.values import Conversion, Expression, Values
 from scrcl.keys import COUNTS, HIGHLY_VARIABLE, OURS
 from scrcl.messages import UserError, log
 from scrcl.prepare.filters import Filter
 from scrcl.prepare.genes import (
+    ANY_GENE,
     NO_FILTER,
     mark_among,
     mark_highly_variable,
@@ -40,6 +42,7 @@ def preprocess(
     hvg_flavor: str,
     min_cells: int,
     keep: Filter = NO_FILTER,
+    among: GeneFilter = ANY_GENE,
     values: Values = "auto",
     features: Features = "genes",
 ) -> tuple[ad.AnnData, str]:
@@ -56,7 +59,7 @@ def preprocess(
         Cells or spots x genes, with some or all values on disk or in dask arrays.
     layer, values, features
         As for `values.find_expression`.
-    target_sum, n_top_genes, hvg_flavor, min_cells, keep
+    target_sum, n_top_genes, hvg_flavor, min_cells, keep, among
         As for `genes.preprocess`; hvg_flavor cannot be 'seurat_v3'.
 
     Returns
@@ -78,7 +81,7 @@ def preprocess(
         require_effect(target_sum, found.kind)
         cells = _without_values(adata, found)
         genes = found.seen.n_cells > 0
-        candidates = seen_often(found.seen.n_cells[genes], cells.n_obs, min_cells)
+        candidates = seen_often(found.seen.n_cells[genes], cells.n_obs, min_cells, among.allows(cells.var))
         asked = _Asked(found.how, normalised_sum(target_sum, found.seen.totals[found.seen.filled]))
         part = ad.AnnData(obs=cells.obs[[]], var=cells.var.loc[candidates, []], uns=cells.uns)
         if part.n_vars > n_top_genes:

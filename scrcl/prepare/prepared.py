@@ -13,6 +13,7 @@ from scipy import sparse
 
 from scrcl import processes
 from scrcl.contents import blocks
+from scrcl.contents.gene_groups import GeneFilter
 from scrcl.contents.labels import find_labels
 from scrcl.contents.values import find_expression
 from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS
@@ -81,7 +82,8 @@ class Prepared:
 def preprocessing(settings: CellSettings | TissueSettings) -> dict[str, Any]:
     """Return the settings that `genes.preprocess` and `on_disk.preprocess` take, by name."""
     own = {name: getattr(settings, name) for name in ("target_sum", "n_top_genes", "hvg_flavor", "min_cells")}
-    return own | {"keep": Filter(settings.min_counts, settings.min_genes, settings.max_mito)}
+    keep = Filter(settings.min_counts, settings.min_genes, settings.max_mito)
+    return own | {"keep": keep, "among": GeneFilter(tuple(settings.exclude_genes), settings.genes)}
 
 
 def preprocessed(adata: ad.AnnData, settings: CellSettings | TissueSettings) -> tuple[ad.AnnData, str]:
