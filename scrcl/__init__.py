@@ -25,7 +25,14 @@ from scrcl.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from scrcl import plot as pl
-    from scrcl.api import find_cell_types, find_domains, rank_markers
+    from scrcl.api import (
+        find_cell_types,
+        find_domains,
+        merge_clusters,
+        rank_markers,
+        recluster,
+        split_cluster,
+    )
     from scrcl.messages import UserError
     from scrcl.readers import read
     from scrcl.recipes import CellSettings, TissueSettings
@@ -33,7 +40,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "find_cell_types": "scrcl.api",
     "find_domains": "scrcl.api",
+    "merge_clusters": "scrcl.api",
     "rank_markers": "scrcl.api",
+    "recluster": "scrcl.api",
+    "split_cluster": "scrcl.api",
     "read": "scrcl.readers",
     "pl": "scrcl.plot",
     "CellSettings": "scrcl.recipes",
@@ -42,7 +52,7 @@ _HOMES = {
 }
 __all__ = [
     "CellSettings", "TissueSettings", "UserError", "__version__",
-    "find_cell_types", "find_domains", "pl", "rank_markers", "read",
+    "find_cell_types", "find_domains", "merge_clusters", "pl", "rank_markers", "read", "recluster", "split_cluster",
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import sparse
 
 from scrcl.keys import OURS, SPATIAL, UMAP, UNSMOOTHED, Keys
-from scrcl.messages import log
+from scrcl.messages import log, natural_order
 from scrcl.result import Result, parameters
 
 NEIGHBORS = ("distances", "connectivities")  # obsp: as scanpy's neighbors writes them
@@ -98,8 +98,8 @@ def write_labels(adata: ad.AnnData, labels: pd.DataFrame, confidence: pd.Series,
     earlier = [name for name in adata.obs if str(name).startswith((keys.seed, keys.unsmoothed))]
     adata.obs = adata.obs.drop(columns=earlier)
     for name, column in labels.items():
-        numbers = sorted(column.dropna().unique(), key=int)
-        adata.obs[column_of(str(name), keys)] = column.astype(pd.CategoricalDtype(numbers))
+        names = natural_order(column.dropna().unique())
+        adata.obs[column_of(str(name), keys)] = column.astype(pd.CategoricalDtype(names))
     adata.obs[keys.confidence] = confidence
 
 

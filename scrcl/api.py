@@ -14,8 +14,10 @@ from typing import Any
 import anndata as ad
 import numpy as np
 
+from scrcl import again
+from scrcl.again import Look
 from scrcl.analysis import analyse
-from scrcl.annotate import annotate
+from scrcl.annotate import annotate, write_labels
 from scrcl.contents.features import Features
 from scrcl.contents.labels import as_text
 from scrcl.contents.values import Values, find_expression
@@ -23,11 +25,11 @@ from scrcl.genes import ranking
 from scrcl.genes.ranking import Markers
 from scrcl.genes.settings import MarkerSettings
 from scrcl.keys import OURS, Keys
-from scrcl.messages import UserError, did_you_mean, log, show_messages
+from scrcl.messages import UserError, did_you_mean, log, natural_order, show_messages
 from scrcl.plot import style
 from scrcl.plot.layout import add_umap
 from scrcl.prepare import genes
-from scrcl.recipes import FIRST_SEED, RUN_ONLY, CellSettings, TissueSettings, first_seeds
+from scrcl.recipes import FIRST_SEED, RECIPES, RUN_ONLY, CellSettings, TissueSettings, first_seeds
 from scrcl.result import summary
 
 # Settings of the scripts that have a parameter of another name here, or none
@@ -233,6 +235,128 @@ def _find(
     style.add_colours(style.Scene(adata, keys.name))
     log.info("\n%s\n", summary(result))
     return adata if copy else None
+
+
+def recluster(
+    adata: ad.AnnData,
+    n_clusters: int,
+    *,
+    key: str = OURS.name,
+    key_added: str | None = None,
+) -> None:
+    """Cluster what a run has trained into another number of clusters, in seconds, once per seed of the run.
+
+    Parameters
+    ----------
+    adata
+        With a run of `find_cell_types` or `find_domains`.
+    n_clusters
+        The number of clusters.
+    key
+        The run's `key_added`.
+    key_added
+        The name to write under; None for 'scrcl_12_clusters' and the like.
+
+    Returns
+    -------
+    None. Written are obs['scrcl_12_clusters'], a categorical of strings, obs['scrcl_12_clusters_confidence'], and
+    uns['scrcl_12_clusters'] with 'clusters', the table of the clusters.
+
+    Raises
+    ------
+    UserError
+        When there is no run under this key, and when there are fewer cells than clusters.
+    """
+    with in_words_of_functions():
+        settings = dataclasses.replace(_recipe_of(adata, key), n_clusters=str(n_clusters))
+        _keep(adata, again.recluster(adata, settings, Keys(key)), key, key_added or f"{key}_{n_clusters}_clusters")
+
+
+def merge_clusters(
+    adata: ad.AnnData, clusters: Sequence[str], *, key: str = OURS.name, key_added: str | None = None
+) -> None:
+    """Join clusters of a run: '2' and '5' become '2+5'.
+
+    Parameters
+    ----------
+    adata
+        With a run of `find_cell_types` or `find_domains`.
+    clusters
+        The labels of two clusters or more.
+    key
+        The run's `key_added`.
+    key_added
+        The name to write under; None for 'scrcl_2+5' and the like.
+
+    Returns
+    -------
+    None. Written is what `recluster` writes.
+
+    Raises
+    ------
+    UserError
+        When there is no run under this key, or no such cluster.
+    """
+    with in_words_of_functions():
+        _recipe_of(adata, key)
+        names = again.JOIN.join(natural_order(map(str, clusters)))
+        _keep(adata, again.merged(adata, list(clusters), Keys(key)), key, key_added or f"{key}_{names}")
+
+
+def split_cluster(
+    adata: ad.AnnData,
+    cluster: str,
+    n_clusters: int | None = None,
+    *,
+    key: str = OURS.name,
+    key_added: str | None = None,
+) -> None:
+    """Divide one cluster of a run, by a training on its cells alone: '3' becomes '3,0', '3,1' and so on.
+
+    Parameters
+    ----------
+    adata
+        With a run of `find_cell_types` or `find_domains`.
+    cluster
+        The label of the cluster.
+    n_clusters
+        How many parts; None for an estimate.
+    key
+        The run's `key_added`.
+    key_added
+        The name to write under; None for 'scrcl_3_divided' and the like.
+
+    Returns
+    -------
+    None. Written is what `recluster` writes.
+
+    Raises
+    ------
+    UserError
+        When there is no run under this key, no such cluster, or when it has too few cells.
+    """
+    show_messages()
+    with in_words_of_functions():
+        parts = "auto" if n_clusters is None else str(n_clusters)
+        look = again.split(adata, str(cluster), _recipe_of(adata, key), parts, Keys(key))
+        _keep(adata, look, key, key_added or f"{key}_{cluster}_divided")
+
+
+def _recipe_of(adata: ad.AnnData, key: str) -> CellSettings | TissueSettings:
+    """The recipe of a run that is in an AnnData."""
+    facts = style.Scene(adata, key).facts
+    fields = {f.name for f in dataclasses.fields(RECIPES[facts["task"]])}
+    kept = {name: value for name, value in facts["params"].items() if name in fields}
+    return RECIPES[facts["task"]](**{n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in kept.items()})
+
+
+def _keep(adata: ad.AnnData, look: Look, key: str, key_added: str) -> None:
+    """Write another look at a run beside it, so that figures and markers take it as they take a run."""
+    write_labels(adata, look.labels[[OURS.labels]], look.confidence, Keys(key_added))
+    told = {"clusters": look.clusters, "n_clusters": len(look.clusters), "n_clusters_from": look.how}
+    adata.uns[key_added] = {again.LOOKED_AT: key} | adata.uns[key] | told  # a look at a look is at the same run
+    style.add_colours(style.Scene(adata, key_added))
+    log.info("%d clusters, %s: obs[%r].", len(look.clusters), look.how, key_added)
 
 
 def rank_markers(

@@ -133,6 +133,12 @@ FIELDS = {
         "each spot takes the label of most of its nearest spots, this many; 0 for no smoothing",
         at_least=0,
     ),
+    "merge": Field("another look at a finished run", "join these clusters: --dataset results/{task}/NAME --merge 2 5"),
+    "split": Field(
+        "another look at a finished run",
+        "divide this cluster, by a training on its {unit} alone, into --n-clusters parts; none for none. With neither, "
+        "--dataset results/{task}/NAME --n-clusters 12 clusters what was trained once more",
+    ),
     "seeds": Field(
         "run",
         "one training per seed, and one consensus of all; a single number says how many (5, 15, 25, ...), several are "
@@ -166,7 +172,7 @@ FIELDS = {
 # Settings of the scripts that have no effect on what is found.
 RUN_ONLY = (
     *("dataset", "annotation", "output", "format", "overwrite", "figures", "report"),
-    *("checkpoint_every", "resume", "dask_scheduler"),
+    *("checkpoint_every", "resume", "dask_scheduler", "merge", "split"),
 )
 
 
@@ -318,6 +324,9 @@ class CellSettings(Recipe):
     mixture_dims: list[int] = list_of(20, 30)
     mixture_rounds: int = 2
     cluster_method: str = "gmm"
+    # Another look
+    merge: list[str] = list_of()
+    split: str = "none"
     # Run
     seeds: list[int] = list_of()
     device: str = "auto"
@@ -407,6 +416,9 @@ class TissueSettings(Recipe):
     mixture_rounds: int = 0
     cluster_method: str = "gmm"
     refine_neighbors: int = 6
+    # Another look
+    merge: list[str] = list_of()
+    split: str = "none"
     # Run
     seeds: list[int] = list_of()
     device: str = "auto"

@@ -18,15 +18,8 @@ REGISTRIES = ("scrcl.methods", "scrcl.readers.formats")  # names of what there i
 ROOMS = (
     *("scrcl.version", "scrcl.messages", "scrcl.keys", "scrcl.runtime", "scrcl.processes", "scrcl.scheduler"),
     *("scrcl.settings", "scrcl.recipes", "scrcl.disk", "scrcl.published", "scrcl.contents", "scrcl.readers"),
-    *(
-        "scrcl.prepare",
-        "scrcl.method",
-        "scrcl.cluster",
-        "scrcl.fingerprint",
-        "scrcl.result",
-        "scrcl.annotate",
-        "scrcl.analysis",
-    ),
+    *("scrcl.prepare", "scrcl.method", "scrcl.cluster", "scrcl.fingerprint", "scrcl.result", "scrcl.annotate"),
+    *("scrcl.analysis", "scrcl.again"),
     *("scrcl.genes", "scrcl.plot", "scrcl.api", "scrcl", "scrcl.commands", "scrcl.__main__"),
 )
 

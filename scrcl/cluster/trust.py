@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import sparse
 
 from scrcl.cluster.agreement import agreement_of_pairs, edges_between
+from scrcl.messages import natural_order
 
 CLEAR, DOUBTFUL = "clear", "doubtful"
 HALF = 0.5  # of the cells' partitions and neighbours, so many speak for a clear cluster
@@ -24,7 +25,7 @@ def table(labels: pd.Series, agreement: pd.Series, graph: sparse.spmatrix) -> pd
     Parameters
     ----------
     labels
-        [N], the final labels, whole numbers as strings.
+        [N], the final labels, strings, in most cases whole numbers.
     agreement
         [N], the share of the partitions that put each cell there, see `consensus.confidence`; NaN where there is none.
     graph
@@ -46,7 +47,7 @@ def table(labels: pd.Series, agreement: pd.Series, graph: sparse.spmatrix) -> pd
     verdict
         'clear', or 'doubtful: may be part of cluster X'; 'doubtful' for the largest.
     """
-    names = sorted(labels.unique(), key=int)
+    names = natural_order(labels.unique())
     codes = pd.Index(names).get_indexer(labels)
     sizes = np.bincount(codes)
     nearest, support = _least_apart(sizes, edges_between(codes, graph))

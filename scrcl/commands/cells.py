@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scrcl import plot, readers
+from scrcl.commands import files
 from scrcl.commands.flags import parse
 from scrcl.commands.script import loading
 from scrcl.readers import formats
@@ -23,6 +24,12 @@ def main(argv: Sequence[str], prog: str) -> None:
     """Read the flags, find the data, and run."""
     words = {"formats": formats.in_words(), "drawings": ", ".join(plot.names("SC"))}
     settings = parse(CellSettings, argv, prog, USAGE.format(prog=prog), words)
+    if files.another_look(settings.dataset, settings.merge, settings.split):
+        with loading():
+            from scrcl.commands import again
+
+        again.run(settings)
+        return
     limit = settings.max_memory if settings.dask_scheduler == "none" else STAYS_ON_DISK
     source = readers.source(settings.dataset, "SC", max_memory=limit)
     with loading():  # loads torch and scanpy, which wrong flags and missing files need not wait for

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from scrcl import plot
 
 CELLS = ("result.h5ad", "result.zarr")  # the AnnData of a result, in one format or the other
-RESULTS = ("config.yaml", "labels.csv", "clusters.csv", *CELLS, "metrics.json", "log.jsonl", "model.pt")
+RESULTS = ("config.yaml", "labels.csv", "clusters.csv", CELLS[0], "metrics.json", "log.jsonl", "model.pt")
 NUMBERS = "numbers.csv"  # only where the number of clusters was estimated
 REPORT = "report.html"
 TABLES_OF_GENES = ("markers.csv", "top_markers.csv", "cluster_types.csv", "cluster_names.csv", "markers.yaml")
@@ -20,4 +23,15 @@ def figures(task: str) -> tuple[str, ...]:
 
 def of_run(task: str) -> tuple[str, ...]:
     """All files that a run may write, or that describe its results."""
-    return (*RESULTS, NUMBERS, *figures(task), *OF_GENES)
+    return (*RESULTS, CELLS[1], NUMBERS, *figures(task), *OF_GENES)
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether a run has ended well in a folder."""
+    has_cells = any(os.path.exists(folder / name) for name in CELLS)
+    return has_cells and all(os.path.isfile(folder / name) for name in ("config.yaml", "labels.csv", "metrics.json"))
+
+
+def another_look(dataset: str, merge: list[str], split: str) -> bool:
+    """Return whether settings mean another look at a finished run, as opposed to a run on data."""
+    return bool(merge) or split != "none" or is_finished(Path(dataset))

@@ -21,7 +21,7 @@ import yaml
 from anndata.experimental import write_dispatched
 from scipy import sparse
 
-from scrcl.commands.files import CELLS, NUMBERS
+from scrcl.commands.files import CELLS, NUMBERS, is_finished
 from scrcl.commands.script import command_line, task_command
 from scrcl.contents.values import layers_of
 from scrcl.disk import home
@@ -234,12 +234,6 @@ class Run:
     def cells(self) -> ad.AnnData:
         """Read the AnnData that it has written."""
         return (anndata_zarr if self.cells_at.is_dir() else h5ad).read(self.cells_at)
-
-
-def is_finished(folder: Path) -> bool:
-    """Return whether a run has ended well in a folder."""
-    has_cells = any(os.path.exists(folder / name) for name in CELLS)
-    return has_cells and all(os.path.isfile(folder / name) for name in ("config.yaml", "labels.csv", "metrics.json"))
 
 
 def read_run(folder: Path) -> Run | None:

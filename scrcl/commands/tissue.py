@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scrcl import plot, readers
+from scrcl.commands import files
 from scrcl.commands.flags import parse
 from scrcl.commands.script import loading
 from scrcl.readers import formats
@@ -24,6 +25,12 @@ def main(argv: Sequence[str], prog: str) -> None:
     words = {"formats": formats.in_words(), "drawings": ", ".join(plot.names("ST"))}
     demo = "run on a small simulated tissue; needs no data"
     settings = parse(TissueSettings, argv, prog, USAGE.format(prog=prog), words, demo=demo)
+    if files.another_look(settings.dataset, settings.merge, settings.split):
+        with loading():
+            from scrcl.commands import again
+
+        again.run(settings)
+        return
     source = readers.source(settings.dataset, "ST", settings.annotation)
     with loading():  # loads torch and scanpy, which wrong flags and missing files need not wait for
         from scrcl.commands.run import run

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from scrcl.cluster.scores import matched_types
+from scrcl.messages import natural_order
 from scrcl.plot.style import MISSING, PALETTE, Scene, bare_copy
 
 BLUE, ORANGE = PALETTE[:2]
@@ -179,5 +180,5 @@ def shares(predicted: pd.Series, known: pd.Series) -> tuple[pd.DataFrame, pd.Dat
     rows = table.sum(axis=1).sort_values(ascending=False, kind="stable").index
     partner = {name: cluster for cluster, name in matched_types(predicted, known).items()}
     columns = [partner[name] for name in rows if name in partner]
-    columns += sorted(set(table.columns) - set(columns), key=int)
+    columns += natural_order(set(table.columns) - set(columns))
     return table, table.loc[rows, columns].div(table.sum(axis=1), axis=0).loc[rows]

@@ -195,10 +195,10 @@ def test_labels_survive_whatever_befalls_the_h5ad(monkeypatch, capsys, tmp_path,
     counts.write_h5ad(tmp_path / "in.h5ad")
     out = tmp_path / "out"
 
-    def fail(cells):
+    def fail(cells, path):
         raise failure
 
-    monkeypatch.setattr(results, "_h5ad", fail)
+    monkeypatch.setattr(results, "_write_h5ad", fail)
     assert run("cells", capsys, "--dataset", tmp_path / "in.h5ad", "--output", out, *QUICK)[0] == 0
     assert "result.h5ad cannot be written" in caplog.text and "all other results are there" in caplog.text
     assert {path.name for path in out.iterdir()} == {

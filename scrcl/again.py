@@ -1,0 +1,234 @@
+"""Look at a finished run again without training anew: another number of clusters, clusters joined, one cluster divided.
+
+All work on the AnnData of the run: a run's result, or the caller's that `annotate` has written to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+
+from scrcl.analysis import analyse
+from scrcl.cluster import consensus, trust, views
+from scrcl.cluster.agreement import agreement_with_graph
+from scrcl.contents.places import sections
+from scrcl.keys import COUNTS, OURS, SPATIAL, Keys
+from scrcl.messages import UserError, did_you_mean, log, natural_order
+from scrcl.methods import METHODS
+from scrcl.prepare import graphs
+from scrcl.recipes import CellSettings, TissueSettings
+
+JOIN, PART = "+", ","  # 2+5 is the clusters 2 and 5 together, and 3,0 the first part of cluster 3 (as in scanpy)
+LOOKED_AT = "looked_at"  # in uns of a look: the name of the run
+FEWEST_TO_DIVIDE = 30  # cells
+
+
+class Look(NamedTuple):
+    """Labels from another look.
+
+    Attributes
+    ----------
+    labels
+        A row per cell, missing where the run has no label. The last column, scrcl, are the final labels; columns seed_S
+        before it, where there are several partitions.
+    confidence
+        The share of the partitions that put the cell there.
+    clusters
+        A row per cluster, see `trust.table`.
+    how
+        What was done, in words that follow the number of clusters.
+    """
+
+    labels: pd.DataFrame
+    confidence: pd.Series
+    clusters: pd.DataFrame
+    how: str
+
+
+def recluster(adata: ad.AnnData, settings: CellSettings | TissueSettings, keys: Keys = OURS) -> Look:
+    """Cluster the embedding of a run into another number of clusters, once per seed, and combine the labels by voting.
+
+    Parameters
+    ----------
+    adata
+        With obsm['X_scrcl'] and obsp['scrcl_graph'] of the run.
+    settings
+        The recipe of the run, with the new n_clusters; its seeds are those of the clustering.
+    keys
+        Where the run has written.
+
+    Raises
+    ------
+    UserError
+        When there are fewer cells than clusters.
+    """
+    used = _used(adata, keys)
+    cells = adata[used]
+    graph, n_clusters = cells.obsp[_run(adata, keys).graph], int(settings.n_clusters)
+    smoothing_graph = _smoothing_graph(cells, settings, keys)
+    found, voters = {}, []
+    for seed in settings.seeds:
+        points = _views(cells, settings, keys)
+        if settings.embedding == "views":
+            found[seed], ways = views.vote(points, n_clusters, settings, seed)
+        else:
+            method = METHODS[settings.cluster_method]
+            ways = {
+                f"{name}, {way}": labels
+                for name, own in points.items()
+                for way, labels in method.partitions(own, n_clusters, seed, settings).items()
+            }
+            found[seed] = max(ways.values(), key=lambda labels: round(agreement_with_graph(labels, graph), 12))
+            ways = {"": found[seed]}
+        voters += list(ways.values())
+    final = consensus.smoothed(consensus.consensus(list(found.values()), n_clusters), smoothing_graph)
+    columns = {f"seed_{seed}": consensus.smoothed(labels, smoothing_graph) for seed, labels in found.items()}
+    share = consensus.confidence([consensus.smoothed(own, smoothing_graph) for own in voters], final)
+    table = pd.DataFrame({**columns, OURS.labels: final}, index=cells.obs_names).astype(str)
+    confidence = pd.Series(share if len(voters) > 1 else np.float32("nan"), index=cells.obs_names)
+    return _look(adata, table, confidence, graph, "asked for in another look at what was trained")
+
+
+def merged(adata: ad.AnnData, clusters: list[str], keys: Keys = OURS) -> Look:
+    """Join clusters of a run: those named 2 and 5 become 2+5.
+
+    Parameters
+    ----------
+    adata
+        With obs['scrcl'] and obsp['scrcl_graph'] of the run.
+    clusters
+        The labels of two clusters or more.
+    keys
+        Where the run has written.
+
+    Raises
+    ------
+    UserError
+        When a cluster is not there, or fewer than two are named.
+    """
+    names = list(dict.fromkeys(map(str, clusters)))
+    labels = _labels(adata, names, keys)
+    if len(names) < 2:
+        raise UserError(f"--merge needs two clusters or more, not {names[0] if names else 'none'} alone.")
+    together = JOIN.join(natural_order(names))
+    table = labels.where(~labels.isin(names), together).to_frame(OURS.labels)
+    kept = labels.notna().to_numpy()
+    how = f"after {' and '.join(natural_order(names))} were joined"
+    graph = adata.obsp[_run(adata, keys).graph][kept][:, kept]
+    return _look(adata, table[kept], _confidence(adata, keys)[kept], graph, how)
+
+
+def split(
+    adata: ad.AnnData,
+    cluster: str,
+    settings: CellSettings | TissueSettings,
+    n_clusters: str = "auto",
+    keys: Keys = OURS,
+) -> Look:
+    """Divide one cluster of a run: a network is trained on its cells alone, with highly variable genes of their own.
+
+    Parameters
+    ----------
+    adata
+        With obs['scrcl'] and obsp['scrcl_graph'] of the run, and values as for `analysis.analyse`.
+    cluster
+        The label of the cluster; its parts are called 3,0 and 3,1, the largest first.
+    settings
+        The recipe of the run.
+    n_clusters
+        How many parts, or 'auto' to estimate it.
+    keys
+        Where the run has written.
+
+    Raises
+    ------
+    UserError
+        When the cluster is not there or has too few cells.
+    """
+    labels = _labels(adata, [str(cluster)], keys)
+    inside = (labels == str(cluster)).to_numpy()
+    if inside.sum() < FEWEST_TO_DIVIDE:
+        raise UserError(
+            f"Cluster {cluster} has {inside.sum()} {settings.unit}, too few to divide; at least {FEWEST_TO_DIVIDE} are "
+            "needed."
+        )
+    part = _plain(adata, inside)
+    n_neighbors = min(settings.n_neighbors, inside.sum() - 1)
+    own = dataclasses.replace(
+        settings, n_clusters=str(n_clusters), label_key="none", layer="auto", n_neighbors=n_neighbors, min_counts=0,
+        min_genes=0, max_mito=100, resume=False,
+    )  # fmt: skip
+    log.info("Cluster %s: %d %s.", cluster, inside.sum(), settings.unit)
+    found = analyse(part, own)
+    parts = found.labels[OURS.labels]
+    table = labels.mask(inside & parts.reindex(labels.index).notna(), f"{cluster}{PART}" + parts.reindex(labels.index))
+    confidence = _confidence(adata, keys)
+    confidence[found.confidence.index] = np.fmin(confidence[found.confidence.index], found.confidence)
+    kept = labels.notna().to_numpy()
+    how = f"after {cluster} was divided, {found.n_clusters} parts {found.n_clusters_from}"
+    graph = adata.obsp[_run(adata, keys).graph][kept][:, kept]
+    return _look(adata, table[kept].to_frame(OURS.labels), confidence[kept], graph, how)
+
+
+def _look(adata: ad.AnnData, labels: pd.DataFrame, confidence: pd.Series, graph: object, how: str) -> Look:
+    """Return a look at all cells of `adata`; `labels`, `confidence` and `graph` are of those that have a label."""
+    clusters = trust.table(labels[OURS.labels], confidence, graph)
+    return Look(labels.reindex(adata.obs_names), confidence.reindex(adata.obs_names), clusters, how)
+
+
+def _run(adata: ad.AnnData, keys: Keys) -> Keys:
+    """Return where the run has written that a look was taken at, or that the keys themselves are of."""
+    return Keys(adata.uns[keys.parameters].get(LOOKED_AT, keys.name))
+
+
+def _used(adata: ad.AnnData, keys: Keys) -> np.ndarray:
+    """Return which cells the run has used, as [N] booleans."""
+    return adata.obs[keys.labels].notna().to_numpy()
+
+
+def _labels(adata: ad.AnnData, asked: list[str], keys: Keys) -> pd.Series:
+    """Return the final labels as strings, after a check that these clusters are there."""
+    labels = adata.obs[keys.labels].astype(object)
+    known = natural_order(labels.dropna().unique())
+    for name in asked:
+        if name not in known:
+            near = did_you_mean(name, known)
+            raise UserError(f"There is no cluster {name}{near}; the run has {', '.join(known)}.")
+    return labels
+
+
+def _confidence(adata: ad.AnnData, keys: Keys) -> pd.Series:
+    """Return the agreement of the run."""
+    return adata.obs[keys.confidence].astype(np.float32).copy()
+
+
+def _views(cells: ad.AnnData, settings: CellSettings | TissueSettings, keys: Keys) -> dict[str, np.ndarray]:
+    """Return what is clustered, by name: the embedding of the run, and the PCs in it where the recipe clusters both.
+
+    The joint embedding is that of the encoder, [E1 | E2], followed by the PCs.
+    """
+    points = cells.obsm[_run(cells, keys).embedding]
+    pcs = points[:, 2 * settings.hidden :]
+    if settings.embedding in ("joint-or-pcs", "views") and pcs.shape[1]:
+        return {"joint": points, "pcs": pcs}
+    return {settings.embedding: points}
+
+
+def _smoothing_graph(cells: ad.AnnData, settings: CellSettings | TissueSettings, keys: Keys) -> object:
+    """Return the graph of nearest spots that smooths labels, or None."""
+    if not isinstance(settings, TissueSettings) or not settings.refine_neighbors:
+        return None
+    members = sections(cells.obs, cells.uns[keys.parameters].get("section_key", "none"))
+    return graphs.nearest_spots(np.asarray(cells.obsm[SPATIAL]), settings.refine_neighbors, members)
+
+
+def _plain(adata: ad.AnnData, inside: np.ndarray) -> ad.AnnData:
+    """Return some cells as data to analyse, without what the run has written."""
+    part = adata[inside].copy()
+    if COUNTS in part.layers:
+        part.X = part.layers[COUNTS]
+    return part

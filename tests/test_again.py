@@ -1,0 +1,146 @@
+"""Another look at a finished run: another number of clusters, clusters joined, one divided."""
+
+from __future__ import annotations
+
+import anndata as ad
+import pandas as pd
+import pytest
+import yaml
+from conftest import FAST, run, simulate
+from sklearn.metrics import adjusted_rand_score
+
+import scrcl
+from scrcl.messages import UserError
+from scrcl.readers.simulated import layered_tissue
+
+QUICK = {"epochs": 5, "hidden": 16, "n_top_genes": 60, "n_pcs": 10}
+
+
+@pytest.fixture(scope="module")
+def annotated() -> ad.AnnData:
+    """Cells with a run of three seeds, one cell without a label."""
+    adata = simulate(150)
+    adata.X[3] = 0
+    scrcl.find_cell_types(adata, n_seeds=3, **QUICK)
+    return adata
+
+
+@pytest.fixture
+def adata(annotated) -> ad.AnnData:
+    return annotated.copy()
+
+
+def test_another_number_of_clusters(adata):
+    scrcl.recluster(adata, 3)
+    scrcl.recluster(adata, 5, key_added="five")
+    same, five = adata.obs["scrcl_3_clusters"], adata.obs["five"]
+    assert same.cat.categories.tolist() == ["0", "1", "2"] and five.nunique() == 5
+    assert (
+        same.isna().tolist()
+        == five.isna().tolist()
+        == adata.obs["scrcl"].isna().tolist()
+        == [i == 3 for i in range(150)]
+    )
+    known = same.notna()
+    assert adjusted_rand_score(same[known], adata.obs["scrcl"][known]) > 0.9
+    assert adata.obs["five_confidence"][known].between(0, 1).all()
+    assert adata.uns["five"]["clusters"]["size"].sum() == 149 and adata.uns["five"]["n_clusters"] == 5
+    before = adata.obs["five"].copy()
+    scrcl.recluster(adata, 5, key_added="five")
+    assert adata.obs["five"].equals(before)
+    assert scrcl.pl.umap(adata, key="five") is not None and len(scrcl.rank_markers(adata, "five").top) == 5
+
+
+def test_clusters_joined(adata):
+    scrcl.merge_clusters(adata, ["2", "0"])
+    before, after = adata.obs["scrcl"].astype(object), adata.obs["scrcl_0+2"].astype(object)
+    assert set(after[before.isin(["0", "2"])]) == {"0+2"} and set(after[before == "1"]) == {"1"}
+    assert after.isna().equals(before.isna())
+    assert adata.uns["scrcl_0+2"]["clusters"].loc["0+2", "size"] == before.isin(["0", "2"]).sum()
+
+
+def test_one_cluster_divided(adata):
+    """Two types that the run was told to keep together are told apart; the others stay."""
+    scrcl.recluster(adata, 2, key_added="two")
+    types = pd.crosstab(adata.obs["two"], adata.obs["cell_type1"])
+    mixed = types.index[(types > 5).sum(axis=1) > 1][0]
+    scrcl.split_cluster(adata, mixed, 2, key="two")
+    found = adata.obs[f"two_{mixed}_divided"]
+    inside = adata.obs["two"] == mixed
+    assert set(found[inside]) == {f"{mixed},0", f"{mixed},1"}
+    assert found[~inside].astype(object).equals(adata.obs["two"][~inside].astype(object))
+    assert adjusted_rand_score(found[inside], adata.obs["cell_type1"][inside]) > 0.9
+    assert found.cat.categories.tolist() == sorted(found.cat.categories)
+
+
+def test_what_is_wrong(adata):
+    for act, says in (
+        (lambda: scrcl.merge_clusters(adata, ["0"]), "merge needs two clusters or more"),
+        (lambda: scrcl.merge_clusters(adata, ["0", "9"]), "There is no cluster 9"),
+        (lambda: scrcl.split_cluster(adata, "x"), "There is no cluster x"),
+        (lambda: scrcl.recluster(adata, 500), "cluster"),
+        (lambda: scrcl.recluster(simulate(), 3), "There is no run under 'scrcl'"),
+    ):
+        with pytest.raises(UserError, match=says):
+            act()
+    adata.obs["scrcl"] = adata.obs["scrcl"].cat.add_categories("few")
+    adata.obs.loc[adata.obs_names[:9], "scrcl"] = "few"
+    with pytest.raises(UserError, match="Cluster few has 9 cells, too few to divide"):
+        scrcl.split_cluster(adata, "few")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    simulate(150).write_h5ad(folder / "cells.h5ad")
+    layered_tissue().write_h5ad(folder / "tissue.h5ad")
+    return folder
+
+
+@pytest.mark.parametrize("command", ["cells", "tissue"])
+def test_the_command(command, finished, monkeypatch, capsys, caplog):
+    """By folder and by name; markers of a look, and a look at a look."""
+    monkeypatch.chdir(finished)
+    base = finished / "results" / ("SC" if command == "cells" else "ST") / command
+    flags = [f"{command}.h5ad", *FAST, "--output", base]
+    code, _, err = run(command, capsys, *flags)
+    assert code == 0, err
+    before = {path.name: path.read_bytes() for path in base.iterdir() if path.is_file()}
+    code, out, err = run(command, capsys, base, "--n-clusters", 2, "--no-figures", at=finished)
+    assert code == 0, err
+    assert "2 clusters, asked for in another look at what was trained" in out
+    code, out, err = run(command, capsys, f"{command}.h5ad", "--merge", 0, 1)
+    assert code == 0, err
+    merged = base.with_name(f"{command}_0+1")
+    assert str(merged.relative_to(finished)) in out
+    labels = pd.read_csv(merged / "labels.csv", index_col=0, dtype=str)
+    was = pd.read_csv(base / "labels.csv", index_col=0, dtype=str)["scrcl"]
+    assert labels["scrcl"].equals(was.replace({"0": "0+1", "1": "0+1"}))
+    kept = yaml.safe_load((merged / "config.yaml").read_text())
+    assert kept["provenance"]["n_clusters_from"] == "after 0 and 1 were joined"
+    assert (
+        ad.read_h5ad(merged / "result.h5ad").obs["scrcl"].astype(object).tolist() == labels["scrcl"].dropna().tolist()
+    )
+    assert run("markers", capsys, "--task", base.parent.name, "--dataset", merged)[0] == 0
+    assert (merged / "report.html").exists() and (merged / "clusters.png").exists()
+    code, out, err = run(command, capsys, merged, "--split", "0+1", "--n-clusters", 2, "--no-figures")
+    assert code == 0, err
+    assert "0+1,0" in out
+    assert {path.name: path.read_bytes() for path in base.iterdir() if path.is_file()} == before
+
+
+def test_what_is_wrong_on_the_command_line(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    assert run("cells", capsys, "cells.h5ad", *FAST, "--no-figures", "--output", "results/SC/other")[0] == 0
+    for flags, says in (
+        (["results/SC/other"], "The data set is a finished run: add --n-clusters, --split or --merge"),
+        (["results/SC/other", "--merge", 0], "--merge needs two clusters or more"),
+        (["results/SC/other", "--merge", 0, 1, "--split", 2], "--merge is a look of its own"),
+        (["results/SC/other", "--split", 7], "There is no cluster 7"),
+        (["nothing", "--split", 7], "There is no finished run in"),
+        (["results/SC/other", "--n-clusters", 2, "--output", "results/SC/other"], "would replace the run"),
+    ):
+        code, _, err = run("cells", capsys, *flags)
+        assert code == 2 and says in err
+    code, _, err = run("tissue", capsys, "results/SC/other", "--n-clusters", 3)
+    assert code == 2 and "is of cells, and this command is for spots" in err
