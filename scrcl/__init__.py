@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         recluster,
         split_cluster,
     )
+    from scrcl.commands.onto import map_cells
     from scrcl.messages import UserError
     from scrcl.readers import read
     from scrcl.recipes import CellSettings, TissueSettings
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "find_cell_types": "scrcl.api",
     "find_domains": "scrcl.api",
+    "map_cells": "scrcl.commands.onto",
     "merge_clusters": "scrcl.api",
     "rank_markers": "scrcl.api",
     "recluster": "scrcl.api",
@@ -52,7 +54,8 @@ _HOMES = {
 }
 __all__ = [
     "CellSettings", "TissueSettings", "UserError", "__version__",
-    "find_cell_types", "find_domains", "merge_clusters", "pl", "rank_markers", "read", "recluster", "split_cluster",
+    "find_cell_types", "find_domains", "map_cells", "merge_clusters", "pl", "rank_markers", "read",
+    "recluster", "split_cluster",
 ]  # fmt: skip
 
 

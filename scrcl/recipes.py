@@ -139,6 +139,11 @@ FIELDS = {
         "divide this cluster, by a training on its {unit} alone, into --n-clusters parts; none for none. With neither, "
         "--dataset results/{task}/NAME --n-clusters 12 clusters what was trained once more",
     ),
+    "map_onto": Field(
+        "another look at a finished run",
+        "the folder of a run, in whose clusters the cells of --dataset are placed without training; none for none",
+        is_path=True,
+    ),
     "seeds": Field(
         "run",
         "one training per seed, and one consensus of all; a single number says how many (5, 15, 25, ...), several are "
@@ -172,7 +177,7 @@ FIELDS = {
 # Settings of the scripts that have no effect on what is found.
 RUN_ONLY = (
     *("dataset", "annotation", "output", "format", "overwrite", "figures", "report"),
-    *("checkpoint_every", "resume", "dask_scheduler", "merge", "split"),
+    *("checkpoint_every", "resume", "dask_scheduler", "merge", "split", "map_onto"),
 )
 
 
@@ -327,6 +332,7 @@ class CellSettings(Recipe):
     # Another look
     merge: list[str] = list_of()
     split: str = "none"
+    map_onto: str = "none"
     # Run
     seeds: list[int] = list_of()
     device: str = "auto"

@@ -19,7 +19,7 @@ ROOMS = (
     *("scrcl.version", "scrcl.messages", "scrcl.keys", "scrcl.runtime", "scrcl.processes", "scrcl.scheduler"),
     *("scrcl.settings", "scrcl.recipes", "scrcl.disk", "scrcl.published", "scrcl.contents", "scrcl.readers"),
     *("scrcl.prepare", "scrcl.method", "scrcl.cluster", "scrcl.fingerprint", "scrcl.result", "scrcl.annotate"),
-    *("scrcl.analysis", "scrcl.again"),
+    *("scrcl.analysis", "scrcl.again", "scrcl.mapping"),
     *("scrcl.genes", "scrcl.plot", "scrcl.api", "scrcl", "scrcl.commands", "scrcl.__main__"),
 )
 

@@ -24,7 +24,7 @@ def main(argv: Sequence[str], prog: str) -> None:
     """Read the flags, find the data, and run."""
     words = {"formats": formats.in_words(), "drawings": ", ".join(plot.names("SC"))}
     settings = parse(CellSettings, argv, prog, USAGE.format(prog=prog), words)
-    if files.another_look(settings.dataset, settings.merge, settings.split):
+    if settings.map_onto == "none" and files.another_look(settings.dataset, settings.merge, settings.split):
         with loading():
             from scrcl.commands import again
 
@@ -32,6 +32,12 @@ def main(argv: Sequence[str], prog: str) -> None:
         return
     limit = settings.max_memory if settings.dask_scheduler == "none" else STAYS_ON_DISK
     source = readers.source(settings.dataset, "SC", max_memory=limit)
+    if settings.map_onto != "none":
+        with loading():
+            from scrcl.commands import onto
+
+        onto.run(settings, source)
+        return
     with loading():  # loads torch and scanpy, which wrong flags and missing files need not wait for
         from scrcl.commands.run import run
 

@@ -10,10 +10,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from scrcl.cluster.scores import matched_types
+from scrcl.keys import UMAP
 from scrcl.messages import natural_order
 from scrcl.plot.style import MISSING, PALETTE, Scene, bare_copy
 
 BLUE, ORANGE = PALETTE[:2]
+BACKGROUND = "#dddddd"
 MOST_TYPES = 150  # most rows of a confusion table that can be read
 
 
@@ -48,6 +50,42 @@ def umap(adata: AnnData, key: str = "scrcl") -> Figure:
         sc.pl.umap(bare, color=name, ax=axes, **look, **scale)
         if scale:
             figure.colorbar(axes.collections[0], ax=axes, label="share that agrees", shrink=0.7)
+    return figure
+
+
+def mapped(new: AnnData, reference: AnnData, key: str = "scrcl") -> Figure | None:
+    """Draw new cells where they are placed on the UMAP of a run, by cluster and by whether they are unlike any.
+
+    Parameters
+    ----------
+    new
+        The new cells, with obs[key], obs[key_unlike] and obsm['X_umap'].
+    reference
+        The cells of the run, drawn in grey.
+    key
+        The name under which the labels are.
+
+    Returns
+    -------
+    The figure; None where the run has no UMAP.
+    """
+    if UMAP not in new.obsm:
+        return None
+    labels, unlike = new.obs[key], new.obs[f"{key}_unlike"].fillna(False).to_numpy(dtype=bool)
+    palette = new.uns.get(f"{key}_colors", [*PALETTE, *sc.pl.palettes.default_102])
+    figure = Figure(figsize=(12.5, 5), layout="constrained")
+    for axes, title in zip(figure.subplots(1, 2), ("new cells, by cluster", "unlike any cell of the run")):
+        axes.scatter(*reference.obsm[UMAP].T, s=4, color=BACKGROUND, linewidths=0)
+        if title.startswith("new"):
+            for name, colour in zip(labels.cat.categories, palette):
+                own = (labels == name).to_numpy()
+                axes.scatter(*new.obsm[UMAP][own].T, s=6, color=colour, linewidths=0, label=name)
+        else:
+            axes.scatter(*new.obsm[UMAP][unlike].T, s=8, color=ORANGE, linewidths=0)
+        axes.set(title=title, xticks=[], yticks=[])
+        axes.set_frame_on(False)
+    columns = 1 + len(labels.cat.categories) // 18
+    figure.axes[0].legend(frameon=False, markerscale=2.5, loc="center left", bbox_to_anchor=(1, 0.5), ncols=columns)
     return figure
 
 

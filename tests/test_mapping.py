@@ -1,0 +1,120 @@
+"""New cells placed among the clusters of a finished run."""
+
+from __future__ import annotations
+
+import json
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import run, simulate
+from scipy import sparse
+from sklearn.metrics import adjusted_rand_score
+
+import scrcl
+from scrcl import mapping
+from scrcl.messages import UserError
+from scrcl.prepare import genes
+
+QUICK = ["--epochs", 10, "--hidden", 16, "--n-pcs", 10, "--seed", 5]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run on cells of three types, and other cells of four: the fourth type is new."""
+    folder = tmp_path_factory.mktemp("mapping")
+    whole = simulate(400, 120, 4)
+    old = whole[:240][(whole.obs["cell_type1"][:240] != "type 3").to_numpy()].copy()
+    old.write_h5ad(folder / "old.h5ad")
+    whole[240:].copy().write_h5ad(folder / "new.h5ad")
+    flags = ["cells", "--dataset", folder / "old.h5ad", *QUICK, "--output", folder / "run"]
+    from scrcl.commands import script
+
+    assert script.run(flags[0], [str(word) for word in flags[1:]], "scrcl cells") == 0
+    return folder
+
+
+def reference(finished) -> ad.AnnData:
+    return ad.read_h5ad(finished / "run" / "result.h5ad")
+
+
+def test_the_space_of_the_pcs_is_found_again(finished):
+    cells = reference(finished)
+    space = mapping.space_of(cells)
+    values = sparse.csr_matrix(cells[:, space.names].X)
+    dense = genes.encoder_values(cells, "scaled")
+    features = space.standardised(values)
+    assert np.allclose(features.columns(slice(None)), dense, atol=1e-5)
+    assert np.allclose(features.times(space.axes), cells.obsm["X_pca"], atol=1e-3)
+
+
+def test_genes_that_are_missing_have_the_mean_of_the_run(finished):
+    space = mapping.space_of(reference(finished))
+    known = np.arange(len(space.names)) % 3 > 0
+    values = sparse.random(5, len(space.names), 0.5, format="csr", dtype=np.float32, random_state=0)
+    values = sparse.csr_matrix(values.multiply(known[None]))
+    seen = space.standardised(values, known).columns(slice(None))
+    assert np.allclose(seen[:, ~known], 0, atol=1e-6) and np.abs(seen[:, known]).max() > 0.5
+
+
+def test_the_cells_of_the_run_itself_stay_where_they_are(finished):
+    cells, model = reference(finished), torch.load(finished / "run" / "model.pt", weights_only=True)
+    old = ad.read_h5ad(finished / "old.h5ad")
+    scrcl.map_cells(old, finished / "run")
+    assert adjusted_rand_score(old.obs["scrcl"], cells.obs["scrcl"]) > 0.9 and old.obs["scrcl_unlike"].mean() < 0.1
+    assert np.allclose(old.obsm["X_pca_scrcl"], cells.obsm["X_pca"], atol=1e-3) and len(model)
+
+
+def test_new_cells_and_a_new_type(finished):
+    new = ad.read_h5ad(finished / "new.h5ad")
+    new.X[7] = 0
+    scrcl.map_cells(new, str(finished / "run"), key_added="placed")
+    assert new.obs["placed"].isna().tolist() == [i == 7 for i in range(160)]
+    used, is_new = new.obs["placed"].notna(), (new.obs["cell_type1"] == "type 3")
+    known = used & ~is_new
+    assert adjusted_rand_score(new.obs["placed"][known], new.obs["cell_type1"][known]) > 0.95
+    unlike = new.obs["placed_unlike"]
+    assert unlike[used & is_new].mean() > 0.9 and unlike[known].mean() < 0.15
+    assert new.obs["placed_confidence"][known].mean() > 0.9 and np.isnan(new.obsm["X_pca_placed"][7]).all()
+    again = ad.read_h5ad(finished / "new.h5ad")
+    again.X[7] = 0
+    again = again[::-1, ::-1].copy()  # neither the order of cells nor that of genes matters
+    scrcl.map_cells(again, finished / "run", key_added="placed")
+    assert again.obs["placed"][::-1].astype(object).equals(new.obs["placed"].astype(object))
+
+
+def test_other_genes_and_missing_ones(finished, caplog):
+    new = ad.read_h5ad(finished / "new.h5ad")
+    part = new[:, np.arange(120) % 6 > 0].copy()
+    with caplog.at_level("INFO"):
+        scrcl.map_cells(part, finished / "run")
+    assert "20 of the run's 120 highly variable genes are not in the new data" in caplog.text
+    known = (new.obs["cell_type1"] != "type 3").to_numpy()
+    assert adjusted_rand_score(part.obs["scrcl"][known], new.obs["cell_type1"][known]) > 0.9
+    new.var_names = [f"other-{name}" for name in new.var_names]
+    with pytest.raises(UserError, match="Only 0 of the run's 120 highly variable genes .* give both the same names"):
+        scrcl.map_cells(new, finished / "run")
+
+
+def test_the_command(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    flags = ["new.h5ad", "--map-onto", "run", "--output", "placed"]
+    code, out, err = run("cells", capsys, *flags)
+    assert code == 0, err
+    assert "160 cells were placed" in out and "ARI" in out
+    labels = pd.read_csv("placed/labels.csv", index_col=0)
+    assert list(labels) == ["scrcl_confidence", "unlike", "scrcl"] and len(labels) == 160
+    cells = ad.read_h5ad("placed/result.h5ad")
+    assert cells.obs["scrcl"].astype(int).tolist() == labels["scrcl"].tolist() and "X_umap" in cells.obsm
+    assert json.loads((finished / "placed/metrics.json").read_text())["n_unlike"] == labels["unlike"].sum()
+    assert (finished / "placed/umap.png").stat().st_size > 10_000
+    assert run("cells", capsys, *flags, "--no-figures")[0] == 0  # the same once more may replace it
+    for wrong, says in (
+        (["new.h5ad", "--map-onto", "nowhere"], "There is no finished run of cells in nowhere"),
+        (["nothing.h5ad", "--map-onto", "run"], "There is no data set 'nothing.h5ad'"),
+        (["old.h5ad", "--map-onto", "run", "--output", "placed"], "holds the results of"),
+    ):
+        code, _, err = run("cells", capsys, *wrong)
+        assert code == 2 and says in err
