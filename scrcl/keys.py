@@ -9,6 +9,7 @@ COUNTS = "counts"  # layers: raw counts
 LOG1P = "log1p"  # uns: scanpy's note on the base of logarithms
 HIGHLY_VARIABLE = "highly_variable"  # var: whether a gene is highly variable
 PCS = "X_pca"  # obsm: principal components of the scaled highly variable genes
+HARMONY = "X_pca_harmony"  # obsm: these without what differs between batches, as scanpy names it
 UMAP = "X_umap"  # obsm
 SPATIAL = "spatial"  # obsm: positions; uns: images and scale factors, as squidpy keeps them
 LIBRARY = "library_id"  # obs: squidpy's name for the section of a spot

@@ -141,6 +141,8 @@ def place(
     """
     if settings.encoder_input != "scaled":
         raise UserError(f"New cells cannot be placed in a run with --encoder-input {settings.encoder_input}.")
+    if settings.batch_key != "none":
+        raise UserError("New cells cannot be placed in a run with --batch-key, since their own batch is not known.")
     expression = find_expression(adata, settings.layer, settings.values, settings.features)
     space = space_of(reference)
     known = _known(space, expression.cells.var_names)  # a gene of the data that no cell has is known to be 0

@@ -49,6 +49,9 @@ FIELDS = {
     "section_key": Field(
         "data", "obs column that tells sections apart, which no edge joins; none for one section; auto looks for one"
     ),
+    "batch_key": Field(
+        "data", "obs column of donors, protocols or the like, whose differences are taken out (Harmony); none for none"
+    ),
     "min_counts": Field("preprocessing", "a {one} with fewer counts is left out", at_least=0),
     "min_genes": Field("preprocessing", "a {one} with fewer genes is left out", at_least=0),
     "max_mito": Field(
@@ -292,6 +295,7 @@ class CellSettings(Recipe):
     layer: str = "auto"
     values: Values = "auto"
     features: Literal["genes", "all"] = "genes"
+    batch_key: str = "none"
     # Preprocessing
     min_counts: float = 0.0
     min_genes: int = 0
@@ -383,6 +387,7 @@ class TissueSettings(Recipe):
     values: Values = "auto"
     features: Literal["genes", "all"] = "genes"
     section_key: str = "auto"
+    batch_key: str = "none"
     # Preprocessing
     min_counts: float = 0.0
     min_genes: int = 0

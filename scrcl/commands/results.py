@@ -26,7 +26,7 @@ from scrcl.commands.script import command_line, task_command
 from scrcl.contents.values import layers_of
 from scrcl.disk import home
 from scrcl.disk.folders import complete_for_reading
-from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS, SPATIAL, SPATIAL_PCS, UMAP
+from scrcl.keys import HARMONY, HIGHLY_VARIABLE, OURS, PCS, SPATIAL, SPATIAL_PCS, UMAP
 from scrcl.messages import UserError, log, one_line, whole_path, without_home
 from scrcl.readers import Source, anndata_zarr, h5ad
 from scrcl.recipes import CellSettings, TissueSettings
@@ -145,7 +145,7 @@ def _bare(cells: ad.AnnData) -> ad.AnnData:
     ours = cells.obs[[name for name in cells.obs if str(name).startswith(OURS.name)]]
     uns = {OURS.parameters: cells.uns[OURS.parameters]}
     bare = ad.AnnData(cells.X, obs=ours, var=cells.var[[HIGHLY_VARIABLE]], layers=layers_of(cells), uns=uns)
-    for key in (SPATIAL, PCS, SPATIAL_PCS, OURS.embedding, UMAP):
+    for key in (SPATIAL, PCS, HARMONY, SPATIAL_PCS, OURS.embedding, UMAP):
         if key in cells.obsm:
             bare.obsm[key] = cells.obsm[key]
     bare.obsp[OURS.graph] = cells.obsp[OURS.graph]

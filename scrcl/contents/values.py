@@ -13,7 +13,7 @@ from scrcl.contents.features import Features, are_genes
 from scrcl.contents.gene_names import symbol_columns
 from scrcl.contents.kinds import NATURAL, Evidence, Kind, ValueKind, counts_of
 from scrcl.contents.plain import plain
-from scrcl.keys import COUNT_LAYERS, FEATURE_TYPES, LOG1P, OURS, PCS, SPATIAL_WEIGHT, UMAP
+from scrcl.keys import COUNT_LAYERS, FEATURE_TYPES, HARMONY, LOG1P, OURS, PCS, SPATIAL_WEIGHT, UMAP
 from scrcl.messages import UserError, log, one_line
 
 Values = Literal["auto", "counts", "lognorm", "log2", "log10"]
@@ -221,7 +221,7 @@ def require_content(adata: ad.AnnData) -> None:
 
 def foreign(adata: ad.AnnData) -> dict[str, Any]:
     """Return obsm without the entries that a run writes itself."""
-    return {key: values for key, values in adata.obsm.items() if key not in (PCS, UMAP, OURS.embedding)}
+    return {key: values for key, values in adata.obsm.items() if key not in (PCS, HARMONY, UMAP, OURS.embedding)}
 
 
 def refuse_unusable(kind: ValueKind, slot: str, adata: ad.AnnData) -> None:

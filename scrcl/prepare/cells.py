@@ -10,7 +10,7 @@ import numpy as np
 
 from scrcl import scheduler
 from scrcl.contents import blocks
-from scrcl.keys import OURS, PCS
+from scrcl.keys import OURS
 from scrcl.messages import log, nothing_said_twice
 from scrcl.prepare import genes, graphs
 from scrcl.prepare.plan import Plan
@@ -20,6 +20,7 @@ from scrcl.prepare.prepared import (
     in_training_order,
     known_labels,
     pcs_and_inputs,
+    pcs_of,
     plan_of,
     preprocessed,
 )
@@ -59,12 +60,12 @@ def prepare(adata: ad.AnnData, settings: CellSettings, watch: Stopwatch) -> Prep
         known = known_labels(adata.obs, settings, cells)
     with watch("graphs"):
         on_genes = settings.graph_on == "genes" and cells.n_obs < PCS_FROM
-        points = genes.encoder_values(cells, "lognorm") if on_genes else cells.obsm[PCS]
+        points = genes.encoder_values(cells, "lognorm") if on_genes else pcs_of(cells)
         graph = graphs.cell_graph(points, settings.n_neighbors, settings.metric, 0, find_device(settings.device))
         cells.obsp[OURS.graph] = graph
-        inputs, order = in_training_order(inputs, cells.obsm[PCS])
-    pcs = cells.obsm[PCS] if cells.n_obs >= FEW_CELLS else long_rows_shortened(cells.obsm[PCS])
-    return Prepared(cells, inputs, pcs, known, values, block=planned.block, order=order)
+        inputs, order = in_training_order(inputs, pcs_of(cells))
+    pcs = pcs_of(cells) if cells.n_obs >= FEW_CELLS else long_rows_shortened(pcs_of(cells))
+    return Prepared(cells, inputs, pcs, known, values, block=planned.block, order=order, batch_key=settings.batch_key)
 
 
 class Encoded(NamedTuple):

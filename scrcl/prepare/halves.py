@@ -8,10 +8,10 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from scrcl.contents.places import sections
-from scrcl.keys import PCS, SPATIAL, SPATIAL_WEIGHT
-from scrcl.prepare import genes, scales, tissue
+from scrcl.keys import HARMONY, SPATIAL, SPATIAL_WEIGHT
+from scrcl.prepare import batches, genes, scales, tissue
 from scrcl.prepare.features import Features
-from scrcl.prepare.prepared import Matrix, Prepared
+from scrcl.prepare.prepared import Matrix, Prepared, pcs_of
 from scrcl.recipes import Task
 from scrcl.runtime import limited_threads
 
@@ -51,6 +51,9 @@ def described(prepared: Prepared, task: Task, seed: int = 0) -> Described:
     if task == "SC" and cells.n_obs > MOST_CELLS:
         cells = cells[np.sort(rng.choice(cells.n_obs, MOST_CELLS, replace=False))]
     values = genes.values_for(cells, "scaled", in_blocks=task == "ST" and prepared.block > 0)
+    of_cells = batches.batches_of(cells.obs, prepared.batch_key)
+    if of_cells is not None and not isinstance(values, Features):
+        values = batches.corrected_values(values, cells.obsm[HARMONY], of_cells)
     if SPATIAL_WEIGHT in cells.var:
         values = tissue.weighted(values, cells)
     members = sections(cells.obs, prepared.section_key) if task == "ST" else None
@@ -60,11 +63,12 @@ def described(prepared: Prepared, task: Task, seed: int = 0) -> Described:
         return scales.at_scales(pcs, cells.obsm[SPATIAL], members, wide=False) if task == "ST" else pcs
 
     def half(chosen: np.ndarray) -> np.ndarray:
-        return described_by(_components(values, np.sort(chosen)))
+        pcs = _components(values, np.sort(chosen))
+        return described_by(pcs if of_cells is None else batches.corrected_points(pcs, of_cells))
 
     n_genes = values.shape[1]
     parted = [np.array_split(rng.permutation(n_genes), 2) for _ in range(SPLITS)]
-    return Described(described_by(cells.obsm[PCS][:, :DIMS]), [(half(one), half(other)) for one, other in parted])
+    return Described(described_by(pcs_of(cells)[:, :DIMS]), [(half(one), half(other)) for one, other in parted])
 
 
 @limited_threads(1)  # so that the order of sums does not depend on the number of threads

@@ -16,8 +16,8 @@ from scrcl.contents import blocks
 from scrcl.contents.gene_groups import GeneFilter
 from scrcl.contents.labels import find_labels
 from scrcl.contents.values import find_expression
-from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS
-from scrcl.prepare import genes, halving, on_disk, plan
+from scrcl.keys import HARMONY, HIGHLY_VARIABLE, OURS, PCS
+from scrcl.prepare import batches, genes, halving, on_disk, plan
 from scrcl.prepare.features import Features
 from scrcl.prepare.filters import Filter
 from scrcl.recipes import CellSettings, TissueSettings
@@ -53,6 +53,8 @@ class Prepared:
         `cells`.
     section_key
         The obs column that tells sections apart, or 'none'.
+    batch_key
+        The obs column whose batches were evened out, or 'none'.
     views
         [N, d] by name, further views to cluster that need no training; empty where the recipe asks for none.
     """
@@ -66,6 +68,7 @@ class Prepared:
     block: int = 0
     order: np.ndarray | None = None
     section_key: str = "none"
+    batch_key: str = "none"
     views: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -144,6 +147,9 @@ def pcs_and_inputs(
 ) -> Matrix:
     """Write obsm['X_pca'], the PCs of the scaled HVGs, and return what the encoders see.
 
+    With batches, obsm['X_pca_harmony'] is written too. What differs between them is taken out of the scaled genes as
+    well, unless these are sparse.
+
     Parameters
     ----------
     cells
@@ -159,13 +165,36 @@ def pcs_and_inputs(
     -------
     [N, G] float32.
     """
-    scaled = weigh(genes.values_for(cells, "scaled", planned.block > 0))
+    of_cells = batches.batches_of(cells.obs, settings.batch_key)
+    scaled = weigh(without_batches(genes.values_for(cells, "scaled", planned.block > 0), cells, settings, of_cells))
     cells.obsm[PCS] = genes.principal_components(scaled, settings.n_pcs)
+    if of_cells is not None:
+        cells.obsm[HARMONY] = batches.corrected_points(cells.obsm[PCS], of_cells)
     return (
         scaled
         if settings.encoder_input == "scaled"
         else weigh(genes.values_for(cells, settings.encoder_input, planned.block > 0))
     )
+
+
+def without_batches(
+    scaled: Matrix, cells: ad.AnnData, settings: CellSettings | TissueSettings, of_cells: pd.Series | None
+) -> Matrix:
+    """Return scaled genes without what differs between batches; as they are where they are sparse.
+
+    obsm['X_pca_harmony'] decides which cells are alike; if it is not there yet, that of these genes does.
+    """
+    if of_cells is None or isinstance(scaled, Features):
+        return scaled
+    points = cells.obsm.get(HARMONY)
+    if points is None:
+        points = batches.corrected_points(genes.principal_components(scaled, settings.n_pcs), of_cells)
+    return batches.corrected_values(scaled, points, of_cells)
+
+
+def pcs_of(cells: ad.AnnData) -> np.ndarray:
+    """Return the PCs that cells are compared by: without what differs between batches, where there are any."""
+    return cells.obsm[HARMONY if HARMONY in cells.obsm else PCS]
 
 
 def in_training_order(inputs: Matrix, points: np.ndarray) -> tuple[Matrix, np.ndarray | None]:

@@ -10,9 +10,9 @@ from sklearn.preprocessing import normalize
 
 from scrcl.contents.places import placed, section_members, sections
 from scrcl.contents.several import section_key
-from scrcl.keys import HIGHLY_VARIABLE, OURS, PCS, SPATIAL, SPATIAL_PCS, SPATIAL_WEIGHT
+from scrcl.keys import HIGHLY_VARIABLE, OURS, SPATIAL, SPATIAL_PCS, SPATIAL_WEIGHT
 from scrcl.messages import log
-from scrcl.prepare import genes, graphs
+from scrcl.prepare import batches, genes, graphs
 from scrcl.prepare.features import Features
 from scrcl.prepare.plan import Plan
 from scrcl.prepare.prepared import (
@@ -21,8 +21,10 @@ from scrcl.prepare.prepared import (
     in_training_order,
     known_labels,
     pcs_and_inputs,
+    pcs_of,
     plan_of,
     preprocessed,
+    without_batches,
 )
 from scrcl.prepare.scales import RINGS, at_scales
 from scrcl.recipes import TissueSettings
@@ -79,18 +81,23 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
         weighing = {"weigh": weigh} if settings.gene_weights == "spatial" else {}
         plain = _plain_pcs(cells, settings, planned) if settings.embedding == "views" and weighing else None
         inputs = pcs_and_inputs(cells, settings, planned, **weighing)
-        cells.obsm[SPATIAL_PCS] = graphs.neighbour_mean(cells.obsm[PCS], graph)
+        cells.obsm[SPATIAL_PCS] = graphs.neighbour_mean(pcs_of(cells), graph)
         views = {}
         if settings.embedding == "views":
-            views = views_of(cells.obsm[PCS], cells.obsm[PCS] if plain is None else plain, places, members)
+            views = views_of(pcs_of(cells), pcs_of(cells) if plain is None else plain, places, members)
         inputs, order = in_training_order(inputs, places)
     joined = cells.obsm[SPATIAL_PCS]
-    return Prepared(cells, inputs, joined, known, values, smoothing_graph, planned.block, order, key, views)
+    return Prepared(
+        cells, inputs, joined, known, values, smoothing_graph, planned.block, order, key, settings.batch_key, views
+    )
 
 
 def _plain_pcs(cells: ad.AnnData, settings: TissueSettings, planned: Plan) -> np.ndarray:
     """Return the PCs of genes without weights; made before the inputs, so that only one set of values is in memory."""
-    return genes.principal_components(genes.values_for(cells, "scaled", planned.block > 0), settings.n_pcs)
+    of_spots = batches.batches_of(cells.obs, settings.batch_key)
+    scaled = without_batches(genes.values_for(cells, "scaled", planned.block > 0), cells, settings, of_spots)
+    pcs = genes.principal_components(scaled, settings.n_pcs)
+    return pcs if of_spots is None else batches.corrected_points(pcs, of_spots)
 
 
 def weighted(values: Matrix, cells: ad.AnnData) -> Matrix:
