@@ -16,7 +16,7 @@ USAGE = """Rank the marker genes of clusters, draw them, and write a report.
 {prog} --dataset Zeisel                             # the run of that name
 {prog} --dataset my_cells.h5ad --labels leiden      # any data set by an obs column
 {prog} --dataset my_cells.h5ad --labels mine.csv    # or by a table with barcodes
-{prog} --marker-genes known.csv                     # name clusters; columns type and gene"""
+{prog} --marker-genes builtin                       # name clusters by common types; or a csv of your own"""
 
 
 def main(argv: Sequence[str], prog: str) -> None:

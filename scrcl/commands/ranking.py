@@ -24,7 +24,7 @@ from scrcl.genes.settings import MarkerSettings
 from scrcl.messages import UserError, format_table, log, progress, whole_path
 from scrcl.plot import style
 from scrcl.plot.genes import GeneScene
-from scrcl.readers.marker_genes import read_marker_genes
+from scrcl.readers.marker_genes import common_marker_genes, read_marker_genes
 from scrcl.runtime import limited_threads, sha256, versions
 
 REPORT_DPI = 100  # of the figures in the report
@@ -136,8 +136,12 @@ def _known_markers(cells: Labelled, settings: MarkerSettings) -> dict[str, list[
     """Read the known markers that the settings name, or return None."""
     if not settings.marker_genes:
         return None
+    if settings.marker_genes == "builtin":
+        return common_marker_genes(cells.cells.var_names)
     if not os.path.isfile(settings.marker_genes):
-        raise UserError(f"--marker-genes {settings.marker_genes} is not a file.")
+        raise UserError(
+            f"--marker-genes {settings.marker_genes} is not a file; builtin means common types of human and mouse."
+        )
     return read_marker_genes(Path(settings.marker_genes), cells.cells.var_names)
 
 

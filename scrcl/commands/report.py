@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import numpy as np
 import pandas as pd
 
 from scrcl import plot
 from scrcl.cluster.scores import METRICS
+from scrcl.cluster.trust import DOUBTFUL
 from scrcl.commands.results import Run
 from scrcl.genes.labelled import Labelled
-from scrcl.keys import OURS, UNSMOOTHED
+from scrcl.genes.ranking import GROUP
+from scrcl.keys import OURS, UMAP, UNSMOOTHED
 from scrcl.messages import without_home
+from scrcl.plot.style import as_categorical, colours
 
 HEADINGS = {
     "group": "cluster",
@@ -31,6 +35,8 @@ HEADINGS = {
 }
 PNG = b"\x89PNG\r\n\x1a\n"  # how every PNG file begins
 SHARES = ("in cluster", "in others")  # columns shown in per cent
+PLACES = 4000  # steps of the UMAP on the page
+NO_AGREEMENT = 255  # in place of per cent
 REDRAWN = ("umap", "domains")  # figures of a run that the report shows in another form
 
 
@@ -118,6 +124,8 @@ def page(
         cells=cells,
         own=own,
         method=facts["settings"]["method"],
+        glance=_glance(cells, overview, own),
+        points=_points(cells),
         overview=table(overview.reset_index()),
         genes=table(genes[shown].dropna(axis=1, how="all").rename(columns=HEADINGS)),
         clusters=list(overview.index),
@@ -127,6 +135,64 @@ def page(
         scores=_scores(own),
         facts=_facts(run, facts),
     )
+
+
+def _glance(cells: Labelled, overview: pd.DataFrame, run: Run | None) -> dict[str, Any]:
+    """Return what the first screen says: a sentence on the run as a whole, and a row per cluster."""
+    trusted = {} if run is None else run.metrics.get("clusters") or {}
+    palette, n_cells = _palette(cells), cells.cells.n_obs
+    rows = []
+    for name, row in overview.iterrows():
+        own = trusted.get(str(name), {})
+        agreement = own.get("agreement")
+        rows.append(
+            {
+                "cluster": str(name),
+                "colour": palette[str(name)],
+                "name": "" if "name" not in overview or pd.isna(row["name"]) else str(row["name"]),
+                "cells": f"{row[cells.unit]:,}",
+                "share": f"{row[cells.unit] / n_cells:.1%}",
+                "genes": str(row["top genes"]),
+                "sure": _sure(own),
+                "agreement": "" if agreement is None else f"{agreement:.0%}",
+            }
+        )
+    doubtful = sum(row["sure"] == DOUBTFUL or row["sure"].startswith("perhaps") for row in rows)
+    return {"rows": rows, "named": any(row["name"] for row in rows), "trusted": bool(trusted), "doubtful": doubtful}
+
+
+def _sure(trusted: dict[str, Any]) -> str:
+    """Return how sure a cluster is, in a word or two."""
+    verdict = str(trusted.get("verdict", ""))
+    return verdict.replace(f"{DOUBTFUL}: may be part of cluster ", "perhaps a part of ")
+
+
+def _palette(cells: Labelled) -> dict[str, str]:
+    """Return the colour of each cluster, as in the figures."""
+    panels = {GROUP: cells.cells.obs[GROUP]}
+    if cells.known is not None:
+        panels["known"] = as_categorical(cells.known)
+    return colours(panels)[GROUP]
+
+
+def _points(cells: Labelled) -> dict[str, Any]:
+    """Return the UMAP as the page draws it: places as whole numbers, clusters as codes, agreement in per cent."""
+    places, groups = np.asarray(cells.cells.obsm[UMAP], dtype=float), cells.cells.obs[GROUP]
+    there = np.isfinite(places).all(axis=1)
+    places = places[there] - places[there].min(axis=0)
+    places = np.rint(places / max(places.max(), np.finfo(float).tiny) * PLACES).astype("<u2")
+    agreement = cells.cells.obs[OURS.confidence].to_numpy(dtype=float)[there] if (
+        cells.own and OURS.confidence in cells.cells.obs
+    ) else np.full(there.sum(), np.nan)  # fmt: skip
+    arrays = {
+        "x": places[:, 0],
+        "y": places[:, 1].max() - places[:, 1],
+        "cluster": groups.cat.codes.to_numpy()[there].astype("<u2"),
+        "agreement": np.where(np.isnan(agreement), NO_AGREEMENT, np.rint(100 * np.nan_to_num(agreement))).astype("<u2"),
+    }
+    packed = {name: base64.b64encode(own.tobytes()).decode("ascii") for name, own in arrays.items()}
+    palette = _palette(cells)
+    return packed | {"names": list(groups.cat.categories), "colours": [palette[name] for name in groups.cat.categories]}
 
 
 def table(frame: pd.DataFrame) -> dict[str, Any]:

@@ -8,6 +8,9 @@ import pandas as pd
 
 from scrcl.genes.ranking import GROUP, bare_copy, statistics
 
+# A name in doubt ends with a question mark: the best score, or its lead over the next, is below these.
+FAINT, CLOSE = 0.2, 0.1
+
 
 def name_clusters(cells: ad.AnnData, known: dict[str, list[str]], groupby: str = GROUP) -> pd.DataFrame:
     """Name every cluster by the known type whose markers are highest in it.
@@ -28,8 +31,9 @@ def name_clusters(cells: ad.AnnData, known: dict[str, list[str]], groupby: str =
 
     Returns
     -------
-    One row per cluster of more than one cell. Columns: name (the type with the best score, 'unknown' if none is above
-    0), score, runner_up, margin (between the two; NaN for a single type), and 'score of TYPE' for each type.
+    One row per cluster of more than one cell. Columns: name, the type with the best score, 'unknown' if none is above
+    0, with a question mark if the score is below 0.2 or the margin below 0.1; score; runner_up; margin, between the
+    two, NaN for a single type; and 'score of TYPE' for each type.
     """
     genes = list(dict.fromkeys(gene for own in known.values() for gene in own))
     bare = bare_copy(cells[:, genes], groupby)
@@ -44,9 +48,11 @@ def name_clusters(cells: ad.AnnData, known: dict[str, list[str]], groupby: str =
     ordered = np.argsort(-scores.to_numpy(), axis=1, kind="stable")
     best = np.take_along_axis(scores.to_numpy(), ordered, axis=1)
     several = scores.shape[1] > 1
+    in_doubt = (best[:, 0] < FAINT) | (several & (best[:, 0] - best[:, min(1, best.shape[1] - 1)] < CLOSE))
+    names = scores.columns[ordered[:, 0]] + np.where(in_doubt, "?", "")
     named = pd.DataFrame(
         {
-            "name": np.where(best[:, 0] > 1e-6, scores.columns[ordered[:, 0]], "unknown"),
+            "name": np.where(best[:, 0] > 1e-6, names, "unknown"),
             "score": best[:, 0],
             "runner_up": scores.columns[ordered[:, 1]] if several else "",
             "margin": best[:, 0] - best[:, 1] if several else np.nan,

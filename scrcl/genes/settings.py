@@ -30,7 +30,11 @@ FIELDS = {
     "gene_key": Field(
         "data", "var column with the names of genes, 'none' for var_names; auto looks for symbols beside ids"
     ),
-    "marker_genes": Field("data", "csv of known markers, columns type and gene, to name clusters by", is_path=True),
+    "marker_genes": Field(
+        "data",
+        "to name clusters by: builtin for common types of human and mouse, or a csv with columns type and gene",
+        is_path=True,
+    ),
     "method": Field("ranking", "scanpy's test for ranking genes"),
     "groups": Field("ranking", "clusters to test, each against all other cells"),
     "n_genes": Field("ranking", "genes listed per cluster", above=0),

@@ -9,6 +9,9 @@ import pandas as pd
 from scrcl.messages import UserError, log
 from scrcl.readers import tables
 
+COMMON = Path(__file__).parent / "common_types.csv"
+FEWEST = 2  # markers of a common type
+
 
 def read_marker_genes(path: Path, genes: pd.Index) -> dict[str, list[str]]:
     """Read the known markers of each type from a table with the columns type and gene.
@@ -36,11 +39,7 @@ def read_marker_genes(path: Path, genes: pd.Index) -> dict[str, list[str]]:
     if [list(table).count(name) for name in ("type", "gene")] != [1, 1]:
         raise UserError(f"{path} has the columns {', '.join(table)}; a table of markers has columns type and gene.")
     table = table[["type", "gene"]].dropna().astype(str).apply(lambda column: column.str.strip())
-    spelling = {name.upper(): name for name in reversed(genes)} | {name: name for name in genes}
-    found = {
-        name: list(dict.fromkeys(hit for gene in own if (hit := spelling.get(gene) or spelling.get(gene.upper()))))
-        for name, own in table.groupby("type", sort=False)["gene"]
-    }
+    found = _spelt_as(genes, {str(name): list(own) for name, own in table.groupby("type", sort=False)["gene"]})
     n_found = sum(map(len, found.values()))
     if not n_found:
         raise UserError(
@@ -52,3 +51,38 @@ def read_marker_genes(path: Path, genes: pd.Index) -> dict[str, list[str]]:
     if missing:
         log.warning("None of the markers of %s is in the data, so no cluster can get that name.", ", ".join(missing))
     return {name: own for name, own in found.items() if own}
+
+
+def common_marker_genes(genes: pd.Index) -> dict[str, list[str]]:
+    """Return the markers of common types of human and mouse that are in the data; at least 2 of each type.
+
+    Parameters
+    ----------
+    genes
+        The names of the genes in the data.
+
+    Raises
+    ------
+    UserError
+        When none is in the data.
+    """
+    lines = COMMON.read_text(encoding="utf-8").splitlines()
+    rows = [line.split(",") for line in lines if not line.startswith("#")][1:]
+    found = _spelt_as(genes, {name: own.split() for name, own in rows})
+    found = {name: own for name, own in found.items() if len(own) >= FEWEST}
+    if not found:
+        raise UserError(
+            f"No marker of a common cell type is in the data, whose genes are named like {', '.join(genes[:3])}; "
+            "--gene-key names a column of var with symbols, and --marker-genes takes a table of your own."
+        )
+    log.info("Names: markers of %d of %d common cell types are in the data.", len(found), len(rows))
+    return found
+
+
+def _spelt_as(genes: pd.Index, known: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return known markers in the spelling of the data, without those that are not in the data."""
+    spelling = {name.upper(): name for name in reversed(genes)} | {name: name for name in genes}
+    return {
+        name: list(dict.fromkeys(hit for gene in own if (hit := spelling.get(gene) or spelling.get(gene.upper()))))
+        for name, own in known.items()
+    }

@@ -46,3 +46,16 @@ def test_names_of_genes(caplog):
     assert "numbers such as" not in caplog.text
     gene_names(pd.DataFrame(index=["g0", "g1", "g2"]))
     assert "The genes have" in caplog.text and "numbers such as g0" in caplog.text
+
+
+def test_names_in_doubt_end_with_a_question_mark():
+    """A lead of less than 0.1, or a score of less than 0.2."""
+    rng = np.random.default_rng(0)
+    labels = ["a"] * 50 + ["b"] * 50
+    clear, also, faint = np.r_[rng.normal(3, 1, 50), rng.normal(0, 1, 50)], None, rng.normal(0, 1, 100)
+    also = clear + rng.normal(0, 0.1, 100)
+    cells = grouped(np.c_[clear, also, faint].tolist(), labels, ["x", "y", "z"])
+    assert name_clusters(cells, {"X": ["x"], "Z": ["z"]}).loc["a", "name"] == "X"
+    assert name_clusters(cells, {"X": ["x"], "Y": ["y"]}).loc["a", "name"] in ("X?", "Y?")
+    named = name_clusters(cells, {"Z": ["z"]})
+    assert set(named["name"]) == {"Z?", "unknown"}

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from scrcl.messages import UserError
-from scrcl.readers.marker_genes import read_marker_genes
+from scrcl.readers.marker_genes import COMMON, common_marker_genes, read_marker_genes
 
 
 def test_a_table_of_markers(tmp_path, caplog):
@@ -25,3 +25,23 @@ def test_a_table_of_markers(tmp_path, caplog):
     path.write_text("cell,gene\nbeta,INS\n")
     with pytest.raises(UserError, match="has the columns cell, gene; a table of markers has columns type and gene"):
         read_marker_genes(path, genes)
+
+
+def test_common_types_of_human_and_mouse():
+    human = common_marker_genes(pd.Index(["INS", "IAPP", "MAFA", "CD3D", "CD3E", "CD4"]))
+    assert human["pancreatic beta cell"] == ["INS", "IAPP", "MAFA"] and human["T cell CD4"] == ["CD3D", "CD3E", "CD4"]
+    assert "NK cell" not in human
+    assert common_marker_genes(pd.Index(["Gcg", "Arx"])) == {"pancreatic alpha cell": ["Gcg", "Arx"]}
+    with pytest.raises(UserError, match="No marker of a common cell type .* named like x1"):
+        common_marker_genes(pd.Index(["x1", "x2"]))
+
+
+def test_the_table_of_common_types_is_sound():
+    lines = [line for line in COMMON.read_text().splitlines() if not line.startswith("#")]
+    rows = [line.split(",") for line in lines]
+    assert rows[0] == ["type", "genes"] and len(rows) > 60 and {len(row) for row in rows} == {2}
+    names = [name for name, _ in rows[1:]]
+    assert len(set(names)) == len(names)
+    for _, genes in rows[1:]:
+        own = genes.split()
+        assert 3 <= len(own) == len(set(own)) and all(gene == gene.upper() for gene in own)
