@@ -6,7 +6,9 @@ import dataclasses
 import io
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -17,16 +19,19 @@ from scrcl.commands.results import Run
 from scrcl.commands.script import command_line
 from scrcl.disk import home
 from scrcl.disk.folders import locked, refuse_to_overwrite, staged
-from scrcl.genes import naming, ranking
+from scrcl.genes import further, naming, ranking
 from scrcl.genes.labelled import Labelled
 from scrcl.genes.ranking import GROUP, Markers
 from scrcl.genes.settings import MarkerSettings
+from scrcl.keys import OURS, PCS, SPATIAL, UMAP
 from scrcl.messages import UserError, format_table, log, progress, whole_path
 from scrcl.plot import style
 from scrcl.plot.genes import GeneScene
+from scrcl.prepare.graphs import nearest_spots
 from scrcl.readers.marker_genes import common_marker_genes, read_marker_genes
 from scrcl.runtime import limited_threads, sha256, versions
 
+RING = 6  # nearest spots, over which a gene varies in space
 REPORT_DPI = 100  # of the figures in the report
 
 
@@ -97,7 +102,8 @@ def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, fold
     """
     n_clusters = cells.cells.obs[GROUP].nunique()
     log.info("%s: %d clusters of %d %s, %s.", cells.name, n_clusters, cells.cells.n_obs, cells.unit, cells.labels_from)
-    given = [Path(name) for name in (settings.labels, settings.marker_genes) if os.path.isfile(name)]
+    asked = (settings.labels, settings.marker_genes, settings.gene_sets)
+    given = [Path(name) for name in asked if os.path.isfile(name)]
     refuse_to_overwrite([*given, *cells.files], folder, files.OF_GENES)
     if of_run is None and not settings.overwrite:
         _refuse_other_data(folder, cells, settings)
@@ -107,12 +113,16 @@ def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, fold
     types = None if cells.known is None else largest_overlaps(cells.cells.obs[GROUP], cells.known)
     overview = summarise(cells, found, types, named)
     facts = provenance(cells, of_run, settings)
+    beyond = _beyond_markers(cells, found, settings)
     with staged(folder, files.OF_GENES) as stage:
         _write_tables(stage, found, types, named, settings)
+        for name, table in beyond.items():
+            if table is not None:
+                table.to_csv(stage / f"{name}.csv", float_format="%.6g", index=name != "enrichment")
         text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
         (stage / "markers.yaml").write_text(text, encoding="utf-8")
     with staged(folder, (*files.FIGURES_OF_GENES, files.REPORT)) as stage:
-        scene = GeneScene(cells, found, _shown_names(cells, named), settings)
+        scene = GeneScene(cells, found, _shown_names(cells, named), settings, *beyond.values())
         page = report.page(cells, of_run, overview, found.listed(settings.n_genes), _draw(scene, stage), facts)
         (stage / files.REPORT).write_text(page, encoding="utf-8")
     print(f"\n{_as_text(overview)}\nResults: {folder}")
@@ -143,6 +153,21 @@ def _known_markers(cells: Labelled, settings: MarkerSettings) -> dict[str, list[
             f"--marker-genes {settings.marker_genes} is not a file; builtin means common types of human and mouse."
         )
     return read_marker_genes(Path(settings.marker_genes), cells.cells.var_names)
+
+
+def _beyond_markers(cells: Labelled, found: Markers, settings: MarkerSettings) -> dict[str, Any]:
+    """Return tables of gene sets, of genes that vary in space and of pseudotime, by name; None if not asked for."""
+    tables: dict[str, Any] = dict.fromkeys(("enrichment", "spatial_genes", "pseudotime"))
+    if settings.gene_sets:
+        tables["enrichment"] = further.enrichment(found, Path(settings.gene_sets), list(cells.cells.var_names))
+    if cells.task == "ST":
+        members = None if cells.sections is None else cells.sections.to_numpy()
+        nearest = nearest_spots(np.asarray(cells.cells.obsm[SPATIAL])[:, :2], RING, members)
+        tables["spatial_genes"] = further.spatial_genes(cells.cells, nearest.maximum(nearest.T).tocsr())
+    if settings.root != "none":
+        use_rep = next(key for key in (OURS.embedding, PCS, UMAP) if key in cells.cells.obsm)
+        tables["pseudotime"] = further.pseudotime(cells.cells, settings.root, use_rep)
+    return tables
 
 
 def summarise(cells: Labelled, found: Markers, types: pd.DataFrame | None, named: pd.DataFrame | None) -> pd.DataFrame:
@@ -225,7 +250,7 @@ def provenance(cells: Labelled, of_run: Run | None, settings: MarkerSettings) ->
         The settings of the ranking.
     """
     asked = dataclasses.asdict(settings) | {"task": cells.task}
-    given = [name for name in ("labels", "marker_genes") if os.path.isfile(asked[name])]
+    given = [name for name in ("labels", "marker_genes", "gene_sets") if os.path.isfile(asked[name])]
     files = [*cells.files, *(Path(asked[name]) for name in given)]
     asked |= {name: whole_path(Path(asked[name])) for name in given}
     if asked["output"] != "auto":

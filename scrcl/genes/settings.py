@@ -35,6 +35,8 @@ FIELDS = {
         "to name clusters by: builtin for common types of human and mouse, or a csv with columns type and gene",
         is_path=True,
     ),
+    "gene_sets": Field("data", "GMT file of gene sets, to test for in each cluster's genes", is_path=True),
+    "root": Field("data", "cluster from which a pseudotime is counted; none for none"),
     "method": Field("ranking", "scanpy's test for ranking genes"),
     "groups": Field("ranking", "clusters to test, each against all other cells"),
     "n_genes": Field("ranking", "genes listed per cluster", above=0),
@@ -72,6 +74,8 @@ class MarkerSettings(Settings):
     features: Literal["genes", "all"] = "genes"
     gene_key: str = "auto"
     marker_genes: str = ""
+    gene_sets: str = ""
+    root: str = "none"
     # Ranking
     method: Literal["wilcoxon", "t-test", "logreg"] = "wilcoxon"
     groups: list[str] = list_of("all")

@@ -61,6 +61,9 @@ GENE_FIGURES = {  # in the order of the report
     "stacked_violin": Entry("Stacked violin", ("SC", "ST"), "genes"),
     "matrixplot": Entry("Matrix plot", ("SC", "ST"), "genes"),
     "volcano": Entry("Volcano plots", ("SC", "ST"), "genes"),
+    "enrichment": Entry("Gene sets", ("SC", "ST"), "further"),
+    "spatial_genes": Entry("Genes that vary in space", ("ST",), "further"),
+    "pseudotime": Entry("Pseudotime", ("SC", "ST"), "further"),
 }
 
 

@@ -56,12 +56,17 @@ class GeneScene:
         What each cluster is called in figures, by cluster.
     settings
         The settings of the ranking and of the figures.
+    enriched, spatial, pseudotime
+        What `genes.further` has found, or None.
     """
 
     labelled: Labelled
     found: Markers
     names: dict[str, str]
     settings: MarkerSettings
+    enriched: pd.DataFrame | None = None
+    spatial: pd.DataFrame | None = None
+    pseudotime: pd.Series | None = None
 
     @cached_property
     def genes(self) -> dict[str, list[str]]:

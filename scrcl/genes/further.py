@@ -1,0 +1,165 @@
+"""What clusters are, beyond their markers: gene sets, genes that vary in space, and an order in time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scanpy as sc
+from scipy import sparse, stats
+
+from scrcl.genes.ranking import GROUP, Markers
+from scrcl.messages import UserError, did_you_mean, log, one_line
+
+FEWEST_SPOTS = 10  # that have a gene whose variation in space is tested
+TERMS = ("cluster", "term", "overlap", "pval", "pval_adj", "odds_ratio", "genes")
+
+
+def enrichment(found: Markers, gene_sets: Path, background: list[str]) -> pd.DataFrame:
+    """Test which gene sets hold more of a cluster's specific genes than chance gives (gseapy, hypergeometric test).
+
+    Parameters
+    ----------
+    found
+        The ranked genes. Of a cluster without specific genes, the top genes are taken.
+    gene_sets
+        A GMT file: a set per line, its name, a description, and its genes, separated by tabs.
+    background
+        All genes of the data, which are what chance draws from.
+
+    Returns
+    -------
+    One row per cluster and set that share a gene, by cluster and adjusted p-value: cluster, term, overlap, pval,
+    pval_adj (Benjamini-Hochberg, within the cluster), odds_ratio and genes.
+
+    Raises
+    ------
+    UserError
+        When gseapy is missing, the file is no GMT file, or none of its genes is in the data.
+    """
+    try:
+        import gseapy
+    except ImportError as error:
+        raise UserError("--gene-sets needs gseapy; `pip install scrcl[enrichment]`.") from error
+    sets = _read_sets(gene_sets, background)
+    parts = []
+    for name, specific in found.specific.items():
+        genes = specific or found.top[name]
+        if not set(genes) & {gene for own in sets.values() for gene in own}:
+            continue
+        test = gseapy.enrich(gene_list=genes, gene_sets=sets, background=background, outdir=None, no_plot=True)
+        parts.append(test.res2d.assign(cluster=name))
+    if not parts:
+        return pd.DataFrame(columns=list(TERMS))
+    table = pd.concat(parts, ignore_index=True).rename(
+        columns={
+            "Term": "term",
+            "Overlap": "overlap",
+            "P-value": "pval",
+            "Adjusted P-value": "pval_adj",
+            "Odds Ratio": "odds_ratio",
+            "Genes": "genes",
+        }
+    )
+    table["cluster"] = pd.Categorical(table["cluster"], list(found.specific))
+    table = table.sort_values(["cluster", "pval_adj", "pval"], kind="stable")
+    return table[list(TERMS)].astype({"cluster": str}).reset_index(drop=True)
+
+
+def _read_sets(path: Path, genes: list[str]) -> dict[str, list[str]]:
+    """Return the gene sets of a GMT file in the spelling of the data, without those that have no gene there."""
+    try:
+        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--gene-sets {path} cannot be read ({one_line(error)}); it takes a GMT file.") from error
+    if not rows or min(map(len, rows)) < 3:
+        raise UserError(f"{path} is no GMT file: each line needs a name, a description and genes, separated by tabs.")
+    spelling = {gene.upper(): gene for gene in reversed(genes)}
+    sets = {row[0]: [spelling[gene.upper()] for gene in row[2:] if gene.upper() in spelling] for row in rows}
+    sets = {name: own for name, own in sets.items() if own}
+    if not sets:
+        near = ", ".join(genes[:3])
+        raise UserError(f"None of the genes in {path} is in the data, whose genes are named like {near}.")
+    log.info("%s: %d gene sets.", path.name, len(sets))
+    return sets
+
+
+def spatial_genes(cells: ad.AnnData, graph: sparse.spmatrix) -> pd.DataFrame:
+    """Return Moran's I of every gene over neighbouring spots, as squidpy's spatial_autocorr does.
+
+    Parameters
+    ----------
+    cells
+        Spots x genes, log-normalised.
+    graph
+        [N, N] symmetric, which spots are neighbours; every spot's weights are scaled to a sum of 1.
+
+    Returns
+    -------
+    One row per gene that 10 spots have, by I: I, from -1 to 1; pval_norm, one-sided, with the variance that I has if
+    values are normal and independent; pval_norm_fdr_bh; n_spots.
+    """
+    n_spots = np.asarray((cells.X > 0).sum(axis=0)).ravel()
+    kept = np.flatnonzero(n_spots >= min(FEWEST_SPOTS, cells.n_obs // 2))
+    degrees = np.asarray(graph.sum(axis=1)).ravel()
+    weights = sparse.csr_matrix(sparse.diags(1 / np.maximum(degrees, 1)) @ graph)
+    values = sparse.csr_matrix(cells.X[:, kept].T)
+    found = sc.metrics.morans_i(weights, values)
+    n, total = cells.n_obs, weights.sum()
+    symmetric = weights + weights.T
+    s1 = (symmetric.multiply(symmetric)).sum() / 2
+    s2 = ((np.asarray(weights.sum(axis=1)).ravel() + np.asarray(weights.sum(axis=0)).ravel()) ** 2).sum()
+    expected = -1 / (n - 1)
+    variance = (n**2 * s1 - n * s2 + 3 * total**2) / ((n**2 - 1) * total**2) - expected**2
+    pvals = stats.norm.sf((np.nan_to_num(found) - expected) / np.sqrt(variance))
+    table = pd.DataFrame(
+        {
+            "I": found,
+            "pval_norm": pvals,
+            "pval_norm_fdr_bh": stats.false_discovery_control(pvals) if len(pvals) else pvals,
+            "n_spots": n_spots[kept],
+        },
+        index=pd.Index(cells.var_names[kept], name="gene"),
+    )
+    return table.sort_values("I", ascending=False, kind="stable")
+
+
+def pseudotime(cells: ad.AnnData, root: str, use_rep: str) -> pd.Series:
+    """Return each cell's diffusion pseudotime from a cluster, 0 to 1 (Haghverdi et al. 2016; scanpy's dpt).
+
+    It starts at the cell in the middle of that cluster. It means something only where cells pass gradually from one
+    state to the next.
+
+    Parameters
+    ----------
+    cells
+        With obs['cluster'].
+    root
+        The cluster to start from.
+    use_rep
+        The key of obsm in which cells are near each other.
+
+    Returns
+    -------
+    [N]; infinite for cells that cannot be reached from there.
+
+    Raises
+    ------
+    UserError
+        When there is no such cluster.
+    """
+    names = list(cells.obs[GROUP].cat.categories)
+    if root not in names:
+        near = did_you_mean(root, names)
+        raise UserError(f"There is no cluster {root} to start from{near}; there are {', '.join(names)}.")
+    points = np.asarray(cells.obsm[use_rep])
+    part = ad.AnnData(obs=cells.obs[[GROUP]], obsm={use_rep: points})
+    sc.pp.neighbors(part, n_neighbors=min(15, part.n_obs - 1), use_rep=use_rep, random_state=0)
+    sc.tl.diffmap(part, n_comps=min(15, part.n_obs - 2), random_state=0)
+    inside = np.flatnonzero((cells.obs[GROUP] == root).to_numpy())
+    middle = ((points[inside] - np.median(points[inside], axis=0)) ** 2).sum(axis=1).argmin()
+    part.uns["iroot"] = int(inside[middle])
+    sc.tl.dpt(part)
+    return part.obs["dpt_pseudotime"].rename("pseudotime")
