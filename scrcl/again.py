@@ -20,6 +20,7 @@ from scrcl.keys import COUNTS, OURS, SPATIAL, Keys
 from scrcl.messages import UserError, did_you_mean, log, natural_order
 from scrcl.methods import METHODS
 from scrcl.prepare import graphs
+from scrcl.prepare.batches import FEWEST
 from scrcl.recipes import CellSettings, TissueSettings
 
 JOIN, PART = "+", ","  # 2+5 is the clusters 2 and 5 together, and 3,0 the first part of cluster 3 (as in scanpy)
@@ -163,6 +164,9 @@ def split(
         min_genes=0, max_mito=100, resume=False,
     )  # fmt: skip
     log.info("Cluster %s: %d %s.", cluster, inside.sum(), settings.unit)
+    if own.batch_key != "none" and part.obs[own.batch_key].astype(str).value_counts().min() < FEWEST:
+        log.info("A batch has fewer than %d of them, so batches are left as they are.", FEWEST)
+        own.batch_key = "none"
     found = analyse(part, own)
     parts = found.labels[OURS.labels]
     table = labels.mask(inside & parts.reindex(labels.index).notna(), f"{cluster}{PART}" + parts.reindex(labels.index))

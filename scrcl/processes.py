@@ -29,6 +29,12 @@ def number() -> int:
     return int(os.environ["WORLD_SIZE"]) if _joined else 1
 
 
+def require_one(what: str) -> None:
+    """Raise UserError where torchrun has started several processes for what only one can do."""
+    if all(name in os.environ for name in TORCHRUN) and os.environ["WORLD_SIZE"] != "1":
+        raise UserError(f"{what} is the work of one process; start it without torchrun.")
+
+
 def rank() -> int:
     """Return which of them this is, from 0."""
     return int(os.environ["RANK"]) if _joined else 0

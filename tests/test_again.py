@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anndata as ad
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -144,3 +145,33 @@ def test_what_is_wrong_on_the_command_line(finished, monkeypatch, capsys):
         assert code == 2 and says in err
     code, _, err = run("tissue", capsys, "results/SC/other", "--n-clusters", 3)
     assert code == 2 and "is of cells, and this command is for spots" in err
+
+
+def test_one_process_looks(finished, monkeypatch, capsys):
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "x",
+        "MASTER_PORT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    code, _, err = run("cells", capsys, "cells.h5ad", "--merge", 0, 1)
+    assert code == 2 and "start it without torchrun" in err
+    code, _, err = run("cells", capsys, finished / "cells.h5ad", "--map-onto", "results/SC/other")
+    assert code == 2 and "start it without torchrun" in err
+
+
+def test_dividing_a_cluster_with_a_batch_of_few_cells(caplog):
+    adata = simulate(240)
+    adata.obs["donor"] = ["a", "b"] * 120
+    scrcl.find_cell_types(adata, 3, batch_key="donor", label_key="none", n_seeds=1, umap=False, **QUICK)
+    inside = np.flatnonzero((adata.obs["scrcl"] == "0").to_numpy())
+    donors = np.array(adata.obs["donor"].astype(object))
+    donors[inside[3:]] = "a"
+    donors[inside[:3]] = "b"
+    adata.obs["donor"] = donors
+    with caplog.at_level("INFO"):
+        scrcl.split_cluster(adata, "0", 2)
+    assert "so batches are left as they are" in caplog.text
+    assert {"0,0", "0,1"} <= set(adata.obs["scrcl_0_divided"])

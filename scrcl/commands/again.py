@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scrcl import again
+from scrcl import again, processes
 from scrcl.again import Look
 from scrcl.annotate import write_cells
 from scrcl.cluster import scores
@@ -51,6 +51,7 @@ def run(settings: CellSettings | TissueSettings) -> None:
     UserError
         When there is no such run, or the look cannot be taken.
     """
+    processes.require_one("Another look at a run")
     style.to_files()
     if settings.merge and (settings.split != "none" or settings.n_clusters != "auto"):
         raise UserError("--merge is a look of its own; leave out --split and --n-clusters.")

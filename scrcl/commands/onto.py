@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 import yaml
 
-from scrcl import mapping
+from scrcl import mapping, processes
 from scrcl.annotate import rows_among
 from scrcl.api import in_words_of_functions
 from scrcl.cluster import scores
@@ -50,6 +50,7 @@ def run(settings: CellSettings, source: Source) -> None:
     UserError
         When there is no such run, or the new cells cannot be placed in it.
     """
+    processes.require_one("--map-onto")
     style.to_files()
     before = find(Path(settings.map_onto))
     auto = home.results("SC") / f"{source.name}_on_{before.folder.name}"
