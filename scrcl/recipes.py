@@ -73,7 +73,7 @@ FIELDS = {
         "genes that are not to tell {unit} apart: mitochondrial, ribosomal, haemoglobin, "
         "immune-receptor, cell-cycle, sex, or files with a gene per line",
     ),
-    "genes": Field("preprocessing", "a file with a gene per line, the only ones that may; all for no such list"),
+    "genes": Field("preprocessing", "a file with a gene per line: these alone tell {unit} apart; all for no such list"),
     "encoder_input": Field(
         "preprocessing",
         "values the encoders see: log-normalised at zero mean and unit variance, at unit variance only, "

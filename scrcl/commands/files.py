@@ -12,7 +12,7 @@ RESULTS = ("config.yaml", "labels.csv", "clusters.csv", CELLS[0], "metrics.json"
 NUMBERS = "numbers.csv"  # only where the number of clusters was estimated
 REPORT = "report.html"
 TABLES_OF_GENES = ("markers.csv", "top_markers.csv", "cluster_types.csv", "cluster_names.csv", "markers.yaml")
-BEYOND_MARKERS = ("enrichment.csv", "spatial_genes.csv", "pseudotime.csv")
+BEYOND_MARKERS = ("enrichment.csv", "spatial_genes.csv", "pseudotime.csv", "conditions.csv")
 FIGURES_OF_GENES = tuple(f"{name}.{format}" for name in plot.GENE_FIGURES for format in ("png", "pdf", "svg"))
 OF_GENES = (*TABLES_OF_GENES, *BEYOND_MARKERS, *FIGURES_OF_GENES, REPORT)
 

@@ -21,6 +21,7 @@ from scrcl.contents.labels import find_labels as known_labels
 from scrcl.contents.several import section_key
 from scrcl.contents.values import find_expression, layers_of
 from scrcl.disk import home
+from scrcl.genes import further
 from scrcl.genes.labelled import Labelled
 from scrcl.genes.ranking import GROUP
 from scrcl.genes.settings import MarkerSettings
@@ -113,6 +114,9 @@ def _labelled(
     known = known_labels(cells.obs, label_key, RECIPES[task].usual_labels)
     sections = places.sections(cells.obs, _section_key(cells, run)) if task == "ST" else None
     cells.var_names = gene_names(cells.var, settings.gene_key)
+    bulk = None
+    if settings.condition_key != "none":
+        bulk = further.pseudobulk(cells, labels, settings.condition_key, settings.sample_key)
     cells = _with_groups(cells, labels)
     known = None if known is None else known.loc[cells.obs_names]
     if known is not None and known.dropna().eq(cells.obs[GROUP].astype(str)[known.notna()]).all():
@@ -120,7 +124,7 @@ def _labelled(
     sections = None if sections is None else sections.loc[cells.obs_names]
     name = dataset_name(run.settings["dataset"] if run else settings.dataset)
     label_name = str(labels.name)
-    return Labelled(name, task, cells, known, sections, labels_from, values, umap_from, label_name, own, files)
+    return Labelled(name, task, cells, known, sections, labels_from, values, umap_from, label_name, own, files, bulk)
 
 
 def _section_key(cells: ad.AnnData, run: Run | None) -> str:

@@ -31,6 +31,7 @@ from scrcl.prepare.graphs import nearest_spots
 from scrcl.readers.marker_genes import common_marker_genes, read_marker_genes
 from scrcl.runtime import limited_threads, sha256, versions
 
+BEYOND = ("enrichment", "spatial_genes", "pseudotime", "conditions")
 RING = 6  # nearest spots, over which a gene varies in space
 REPORT_DPI = 100  # of the figures in the report
 
@@ -118,7 +119,7 @@ def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, fold
         _write_tables(stage, found, types, named, settings)
         for name, table in beyond.items():
             if table is not None:
-                table.to_csv(stage / f"{name}.csv", float_format="%.6g", index=name != "enrichment")
+                table.to_csv(stage / f"{name}.csv", float_format="%.6g", index=name in ("spatial_genes", "pseudotime"))
         text = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
         (stage / "markers.yaml").write_text(text, encoding="utf-8")
     with staged(folder, (*files.FIGURES_OF_GENES, files.REPORT)) as stage:
@@ -157,13 +158,16 @@ def _known_markers(cells: Labelled, settings: MarkerSettings) -> dict[str, list[
 
 def _beyond_markers(cells: Labelled, found: Markers, settings: MarkerSettings) -> dict[str, Any]:
     """Return tables of gene sets, of genes that vary in space and of pseudotime, by name; None if not asked for."""
-    tables: dict[str, Any] = dict.fromkeys(("enrichment", "spatial_genes", "pseudotime"))
+    tables: dict[str, Any] = dict.fromkeys(BEYOND)
     if settings.gene_sets:
         tables["enrichment"] = further.enrichment(found, Path(settings.gene_sets), list(cells.cells.var_names))
     if cells.task == "ST":
         members = None if cells.sections is None else cells.sections.to_numpy()
         nearest = nearest_spots(np.asarray(cells.cells.obsm[SPATIAL])[:, :2], RING, members)
         tables["spatial_genes"] = further.spatial_genes(cells.cells, nearest.maximum(nearest.T).tocsr())
+    if cells.bulk is not None:
+        log.info("Comparing conditions.")
+        tables["conditions"] = further.conditions(cells.bulk)
     if settings.root != "none":
         use_rep = next(key for key in (OURS.embedding, PCS, UMAP) if key in cells.cells.obsm)
         tables["pseudotime"] = further.pseudotime(cells.cells, settings.root, use_rep)

@@ -1,8 +1,9 @@
-"""What clusters are, beyond their markers: gene sets, genes that vary in space, and an order in time."""
+"""What clusters are, beyond their markers: gene sets, genes that vary in space, an order in time, and conditions."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import anndata as ad
 import numpy as np
@@ -11,9 +12,11 @@ import scanpy as sc
 from scipy import sparse, stats
 
 from scrcl.genes.ranking import GROUP, Markers
-from scrcl.messages import UserError, did_you_mean, log, one_line
+from scrcl.keys import COUNTS
+from scrcl.messages import UserError, did_you_mean, log, natural_order, one_line
 
 FEWEST_SPOTS = 10  # that have a gene whose variation in space is tested
+FEWEST_COUNTS = 10  # of a gene in all samples of a cluster
 TERMS = ("cluster", "term", "overlap", "pval", "pval_adj", "odds_ratio", "genes")
 
 
@@ -163,3 +166,118 @@ def pseudotime(cells: ad.AnnData, root: str, use_rep: str) -> pd.Series:
     part.uns["iroot"] = int(inside[middle])
     sc.tl.dpt(part)
     return part.obs["dpt_pseudotime"].rename("pseudotime")
+
+
+class Bulk(NamedTuple):
+    """Counts summed over the cells of each cluster and sample.
+
+    Attributes
+    ----------
+    counts
+        [sums, G], whole numbers.
+    samples
+        A row per sum, in the same order: cluster, sample and condition.
+    """
+
+    counts: pd.DataFrame
+    samples: pd.DataFrame
+
+
+def pseudobulk(cells: ad.AnnData, labels: pd.Series, condition_key: str, sample_key: str) -> Bulk:
+    """Sum counts over the cells of each cluster and sample.
+
+    Cells of one sample are no replicates of each other: what differs between donors would count as a difference between
+    conditions. Sums per sample are compared instead (Squair et al. 2021, Nature Communications 12:5692).
+
+    Parameters
+    ----------
+    cells
+        With layers['counts'].
+    labels
+        [N], the clusters; cells where they are missing are left out.
+    condition_key, sample_key
+        Columns of obs.
+
+    Raises
+    ------
+    UserError
+        When there are no counts or no such columns, values are missing, a sample has several conditions, or there are
+        fewer than two conditions.
+    """
+    if COUNTS not in cells.layers:
+        raise UserError("--condition-key needs counts, and the data hold none.")
+    if sample_key == "none":
+        raise UserError("--condition-key needs --sample-key, the obs column of donors or animals, which are compared.")
+    for key in (condition_key, sample_key):
+        if key not in cells.obs:
+            near = did_you_mean(key, map(str, cells.obs))
+            raise UserError(f"There is no obs column {key!r}{near}.")
+        if cells.obs[key].isna().any():
+            raise UserError(f"{cells.obs[key].isna().sum()} cells have no value in obs[{key!r}]; fill it in.")
+    obs = pd.DataFrame(
+        {
+            "cluster": labels.astype(object),
+            "sample": cells.obs[sample_key].astype(str),
+            "condition": cells.obs[condition_key].astype(str),
+        },
+        index=cells.obs_names,
+    )
+    several = obs.groupby("sample")["condition"].nunique()
+    if several.max() > 1:
+        raise UserError(f"The sample {several.idxmax()!r} has several conditions in obs[{condition_key!r}].")
+    if obs["condition"].nunique() < 2:
+        raise UserError(f"There is only one condition in obs[{condition_key!r}], so there is nothing to compare.")
+    there = obs["cluster"].notna().to_numpy()
+    groups = obs[there].groupby(["cluster", "sample", "condition"], sort=True).ngroup()
+    kept = obs[there].assign(group=groups).drop_duplicates("group").sort_values("group")
+    ones = sparse.csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups)))))
+    sums = (ones @ sparse.csr_matrix(cells.layers[COUNTS])[there]).toarray()
+    names = [f"{row.cluster} {row.sample}" for row in kept.itertuples()]
+    counts = pd.DataFrame(np.rint(sums).astype(int), index=names, columns=cells.var_names)
+    return Bulk(counts, kept[["cluster", "sample", "condition"]].set_axis(names).astype(str))
+
+
+def conditions(bulk: Bulk) -> pd.DataFrame:
+    """Compare the conditions within each cluster, by DESeq2's test on sums per sample (pydeseq2).
+
+    Every condition is compared with the first by name. Clusters in which a condition has a single sample are left out.
+
+    Returns
+    -------
+    One row per cluster, condition and gene with counts, by cluster, condition and p-value: cluster, condition,
+    reference, gene, baseMean, log2FoldChange, pvalue, padj (within the comparison) and n_samples.
+
+    Raises
+    ------
+    UserError
+        When pydeseq2 is missing, and when no cluster can be compared.
+    """
+    try:
+        from pydeseq2.dds import DeseqDataSet
+        from pydeseq2.ds import DeseqStats
+    except ImportError as error:
+        raise UserError("--condition-key needs pydeseq2; `pip install scrcl[conditions]`.") from error
+    parts, few = [], []
+    for cluster in natural_order(bulk.samples["cluster"].unique()):
+        own = bulk.samples[bulk.samples["cluster"] == cluster]
+        replicated = own["condition"].value_counts()
+        names = natural_order(replicated.index[replicated > 1])
+        if len(names) < 2:
+            few.append(cluster)
+            continue
+        own = own[own["condition"].isin(names)]
+        counts = bulk.counts.loc[own.index]
+        counts = counts.loc[:, counts.sum() >= FEWEST_COUNTS]
+        fitted = DeseqDataSet(counts=counts, metadata=own[["condition"]], design="~condition", quiet=True)
+        fitted.deseq2()
+        for name in names[1:]:
+            test = DeseqStats(fitted, contrast=["condition", name, names[0]], quiet=True)
+            test.summary()
+            table = test.results_df.sort_values("pvalue", kind="stable").rename_axis("gene").reset_index()
+            parts.append(table.assign(cluster=cluster, condition=name, reference=names[0], n_samples=len(own)))
+    if few:
+        log.warning("Not compared, since a condition has fewer than 2 samples there: clusters %s.", ", ".join(few))
+    if not parts:
+        raise UserError("No cluster has two samples of each of two conditions, so conditions cannot be compared.")
+    columns = ["cluster", "condition", "reference", "gene", "baseMean", "log2FoldChange", "pvalue", "padj", "n_samples"]
+    return pd.concat(parts, ignore_index=True)[columns]

@@ -9,6 +9,7 @@ from typing import Literal
 import anndata as ad
 import pandas as pd
 
+from scrcl.genes.further import Bulk
 from scrcl.recipes import RECIPES
 
 
@@ -34,6 +35,8 @@ class Labelled:
         The name of the labels' column, and whether they are the final labels of a run.
     files
         The files that were read.
+    bulk
+        Counts summed per cluster and sample, where conditions are to be compared.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Labelled:
     label_name: str
     own: bool
     files: tuple[Path, ...]
+    bulk: Bulk | None = None
 
     @property
     def unit(self) -> str:

@@ -37,6 +37,8 @@ FIELDS = {
     ),
     "gene_sets": Field("data", "GMT file of gene sets, to test for in each cluster's genes", is_path=True),
     "root": Field("data", "cluster from which a pseudotime is counted; none for none"),
+    "condition_key": Field("data", "obs column of conditions to compare within each cluster, by sums per sample"),
+    "sample_key": Field("data", "obs column of the samples (donors, animals) that --condition-key compares"),
     "method": Field("ranking", "scanpy's test for ranking genes"),
     "groups": Field("ranking", "clusters to test, each against all other cells"),
     "n_genes": Field("ranking", "genes listed per cluster", above=0),
@@ -76,6 +78,8 @@ class MarkerSettings(Settings):
     marker_genes: str = ""
     gene_sets: str = ""
     root: str = "none"
+    condition_key: str = "none"
+    sample_key: str = "none"
     # Ranking
     method: Literal["wilcoxon", "t-test", "logreg"] = "wilcoxon"
     groups: list[str] = list_of("all")

@@ -63,6 +63,7 @@ GENE_FIGURES = {  # in the order of the report
     "volcano": Entry("Volcano plots", ("SC", "ST"), "genes"),
     "enrichment": Entry("Gene sets", ("SC", "ST"), "further"),
     "spatial_genes": Entry("Genes that vary in space", ("ST",), "further"),
+    "conditions": Entry("Conditions", ("SC", "ST"), "further"),
     "pseudotime": Entry("Pseudotime", ("SC", "ST"), "further"),
 }
 

@@ -10,11 +10,13 @@ from matplotlib.figure import Figure
 from scrcl.genes.ranking import GROUP
 from scrcl.keys import SPATIAL, UMAP
 from scrcl.plot import tissue
+from scrcl.plot.cells import BLUE, ORANGE
 from scrcl.plot.genes import SMALLEST_P, Drawing, GeneScene, drawable, tissue_markers_figure
 from scrcl.plot.style import MISSING
 
 TERMS_SHOWN = 5  # per cluster
 GENES_SHOWN = 8
+ALPHA = 0.05
 LONGEST_TERM = 45  # letters
 
 
@@ -78,4 +80,36 @@ def pseudotime(scene: GeneScene) -> Drawing | None:
         "Diffusion pseudotime, from the middle of the cluster named. It means something only where cells pass "
         "gradually from one state to the next; clusters that do not hang together have none."
     )
+    return Drawing(caption, figure)
+
+
+def conditions(scene: GeneScene) -> Drawing | None:
+    """Draw the genes that differ most between conditions in each cluster, if conditions were compared."""
+    table = scene.conditions
+    if table is None:
+        return None
+    parts = {
+        f"{scene.names.get(str(name), name)}: {other} against {table['reference'].iloc[0]}": own[own["padj"] < ALPHA]
+        for (name, other), own in table.groupby(["cluster", "condition"], sort=False)
+    }
+    parts = {title: own.head(GENES_SHOWN) for title, own in parts.items() if len(own)}
+    caption = (
+        f"The first {GENES_SHOWN} genes of each cluster by p-value, on sums per sample (DESeq2), where the adjusted "
+        f"p-value is below {ALPHA}."
+    )
+    height = 0.8 * max(1, len(parts)) + 0.24 * sum(map(len, parts.values())) + 0.4
+    figure = Figure(figsize=(8, height), layout="constrained")
+    if not parts:
+        figure.text(0.5, 0.5, f"No gene has an adjusted p-value below {ALPHA}.", ha="center")
+        return Drawing(caption, figure)
+    heights = [1 + len(own) for own in parts.values()]
+    panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (title, own) in zip(panels, parts.items()):
+        axes.barh(range(len(own)), own["log2FoldChange"], color=np.where(own["log2FoldChange"] > 0, ORANGE, BLUE))
+        axes.set_yticks(range(len(own)), own["gene"], fontsize=8)
+        axes.invert_yaxis()
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel("log2 of the fold change")
     return Drawing(caption, figure)

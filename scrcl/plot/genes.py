@@ -56,7 +56,7 @@ class GeneScene:
         What each cluster is called in figures, by cluster.
     settings
         The settings of the ranking and of the figures.
-    enriched, spatial, pseudotime
+    enriched, spatial, pseudotime, conditions
         What `genes.further` has found, or None.
     """
 
@@ -67,6 +67,7 @@ class GeneScene:
     enriched: pd.DataFrame | None = None
     spatial: pd.DataFrame | None = None
     pseudotime: pd.Series | None = None
+    conditions: pd.DataFrame | None = None
 
     @cached_property
     def genes(self) -> dict[str, list[str]]:

@@ -109,3 +109,70 @@ def test_tissue_has_genes_that_vary_in_space(tmp_path, capsys):
     assert run("markers", capsys, "--task", "ST", "--dataset", out)[0] == 0
     table = pd.read_csv(out / "spatial_genes.csv", index_col=0)
     assert table["I"].is_monotonic_decreasing and table["I"].iloc[0] > 0.08 and (out / "spatial_genes.png").exists()
+
+
+def experiment() -> ad.AnnData:
+    """Cells of two clusters, six donors and two treatments; in cluster a gene g0 is four times as high when treated."""
+    rng = np.random.default_rng(0)
+    donors = np.repeat(np.arange(6), 60)
+    treated, clusters = donors >= 3, np.tile(["a", "b"], 180)
+    mean = np.full((360, 40), 3.0) * rng.gamma(30, 1 / 30, (6, 40))[donors]
+    mean[treated & (clusters == "a"), 0] *= 4
+    counts = rng.poisson(mean).astype(np.float32)
+    obs = pd.DataFrame(
+        {"donor": [f"d{i}" for i in donors], "treatment": np.where(treated, "drug", "control"), "cluster": clusters},
+        index=[f"c{i}" for i in range(360)],
+    )
+    var = pd.DataFrame(index=[f"g{i}" for i in range(40)])
+    return ad.AnnData(sparse.csr_matrix(counts), obs=obs, var=var, layers={"counts": sparse.csr_matrix(counts)})
+
+
+def test_conditions():
+    cells = experiment()
+    bulk = further.pseudobulk(cells, cells.obs["cluster"], "treatment", "donor")
+    assert bulk.counts.shape == (12, 40) and bulk.counts.to_numpy().sum() == cells.X.sum()
+    own = (cells.obs["cluster"] == "a") & (cells.obs["donor"] == "d3")
+    assert bulk.counts.loc["a d3"].tolist() == cells.X[own.to_numpy()].sum(axis=0).A1.tolist()
+    table = further.conditions(bulk)
+    first = table[table["cluster"] == "a"].iloc[0]
+    assert (first["gene"], first["condition"], first["reference"], first["n_samples"]) == ("g0", "drug", "control", 6)
+    assert first["log2FoldChange"] == pytest.approx(2, abs=0.6) and first["padj"] < 1e-6
+    assert (table[table["cluster"] == "b"]["padj"].dropna() > 0.01).all()
+
+
+def test_what_is_wrong_with_conditions(monkeypatch, caplog):
+    cells = experiment()
+    cells.obs["gap"] = [None, *cells.obs["donor"][1:]]
+    cells.obs["all"], cells.obs["own"] = "x", cells.obs["treatment"].astype(str)
+    for keys, says in (
+        (("treatment", "none"), "--condition-key needs --sample-key"),
+        (("treatmint", "donor"), r"no obs column 'treatmint' \(did you mean treatment\?\)"),
+        (("treatment", "gap"), "1 cells have no value in obs"),
+        (("donor", "treatment"), "The sample 'control' has several conditions"),
+        (("all", "donor"), "only one condition"),
+    ):
+        with pytest.raises(UserError, match=says):
+            further.pseudobulk(cells, cells.obs["cluster"], *keys)
+    with pytest.raises(UserError, match="No cluster has two samples of each"):
+        further.conditions(further.pseudobulk(cells, cells.obs["cluster"], "treatment", "own"))
+    assert "clusters a, b" in caplog.text
+    del cells.layers["counts"]
+    with pytest.raises(UserError, match="needs counts"):
+        further.pseudobulk(cells, cells.obs["cluster"], "treatment", "donor")
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pydeseq2.dds", None)
+    with pytest.raises(UserError, match=r"pip install scrcl\[conditions\]"):
+        further.conditions(further.Bulk(pd.DataFrame(), pd.DataFrame()))
+
+
+def test_conditions_on_the_command_line(tmp_path, capsys):
+    cells = experiment()
+    del cells.layers["counts"]
+    cells.write_h5ad(tmp_path / "in.h5ad")
+    flags = ["--dataset", tmp_path / "in.h5ad", "--labels", "cluster", "--output", tmp_path / "out"]
+    code, _, err = run("markers", capsys, *flags, "--condition-key", "treatment", "--sample-key", "donor")
+    assert code == 0, err
+    table = pd.read_csv(tmp_path / "out" / "conditions.csv")
+    assert table.iloc[0][["cluster", "gene"]].tolist() == ["a", "g0"]
+    assert (tmp_path / "out" / "conditions.png").exists() and "Conditions" in (tmp_path / "out/report.html").read_text()
