@@ -25,7 +25,8 @@ from scrcl.genes.settings import MarkerSettings
 from scrcl.messages import without_home
 from scrcl.readers.simulated import layered_tissue
 
-FIGURES = [name for name, entry in plot.GENE_FIGURES.items() if "SC" in entry.tasks and name != "volcano"]
+ON_REQUEST = ("volcano", "enrichment", "conditions", "pseudotime")
+FIGURES = [name for name, entry in plot.GENE_FIGURES.items() if "SC" in entry.tasks and name not in ON_REQUEST]
 TABLES = ("markers.csv", "top_markers.csv", "markers.yaml")
 
 
