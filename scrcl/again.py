@@ -11,12 +11,13 @@ from typing import NamedTuple
 import anndata as ad
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from scrcl.analysis import analyse
 from scrcl.cluster import consensus, trust, views
 from scrcl.cluster.agreement import agreement_with_graph
-from scrcl.contents.places import sections
-from scrcl.keys import COUNTS, OURS, SPATIAL, Keys
+from scrcl.contents.places import coordinates, sections
+from scrcl.keys import OURS, Keys
 from scrcl.messages import UserError, did_you_mean, log, natural_order
 from scrcl.methods import METHODS
 from scrcl.prepare import graphs
@@ -91,7 +92,7 @@ def recluster(adata: ad.AnnData, settings: CellSettings | TissueSettings, keys: 
     share = consensus.confidence([consensus.smoothed(own, smoothing_graph) for own in voters], final)
     table = pd.DataFrame({**columns, OURS.labels: final}, index=cells.obs_names).astype(str)
     confidence = pd.Series(share if len(voters) > 1 else np.float32("nan"), index=cells.obs_names)
-    return _look(adata, table, confidence, graph, "asked for in another look at what was trained")
+    return _look(adata, table, confidence, keys, "asked for in another look at what was trained")
 
 
 def merged(adata: ad.AnnData, clusters: list[str], keys: Keys = OURS) -> Look:
@@ -119,8 +120,7 @@ def merged(adata: ad.AnnData, clusters: list[str], keys: Keys = OURS) -> Look:
     table = labels.where(~labels.isin(names), together).to_frame(OURS.labels)
     kept = labels.notna().to_numpy()
     how = f"after {' and '.join(natural_order(names))} were joined"
-    graph = adata.obsp[_run(adata, keys).graph][kept][:, kept]
-    return _look(adata, table[kept], _confidence(adata, keys)[kept], graph, how)
+    return _look(adata, table[kept], _confidence(adata, keys)[kept], keys, how)
 
 
 def split(
@@ -139,7 +139,7 @@ def split(
     cluster
         The label of the cluster; its parts are called 3,0 and 3,1, the largest first.
     settings
-        The recipe of the run.
+        The recipe of the run; layer and values say where the values of `adata` are.
     n_clusters
         How many parts, or 'auto' to estimate it.
     keys
@@ -157,12 +157,14 @@ def split(
             f"Cluster {cluster} has {inside.sum()} {settings.unit}, too few to divide; at least {FEWEST_TO_DIVIDE} are "
             "needed."
         )
-    part = _plain(adata, inside)
+    part = adata[inside].to_memory()
     n_neighbors = min(settings.n_neighbors, inside.sum() - 1)
     own = dataclasses.replace(
-        settings, n_clusters=str(n_clusters), label_key="none", layer="auto", n_neighbors=n_neighbors, min_counts=0,
-        min_genes=0, max_mito=100, resume=False,
+        settings, n_clusters=str(n_clusters), label_key="none", n_neighbors=n_neighbors, min_counts=0, min_genes=0,
+        max_mito=100, resume=False,
     )  # fmt: skip
+    if isinstance(own, TissueSettings):
+        own.section_key = str(adata.uns[keys.parameters].get("section_key", own.section_key))
     log.info("Cluster %s: %d %s.", cluster, inside.sum(), settings.unit)
     if own.batch_key != "none" and part.obs[own.batch_key].astype(str).value_counts().min() < FEWEST:
         log.info("A batch has fewer than %d of them, so batches are left as they are.", FEWEST)
@@ -174,14 +176,25 @@ def split(
     confidence[found.confidence.index] = np.fmin(confidence[found.confidence.index], found.confidence)
     kept = labels.notna().to_numpy()
     how = f"after {cluster} was divided, {found.n_clusters} parts {found.n_clusters_from}"
-    graph = adata.obsp[_run(adata, keys).graph][kept][:, kept]
-    return _look(adata, table[kept].to_frame(OURS.labels), confidence[kept], graph, how)
+    return _look(adata, table[kept].to_frame(OURS.labels), confidence[kept], keys, how)
 
 
-def _look(adata: ad.AnnData, labels: pd.DataFrame, confidence: pd.Series, graph: object, how: str) -> Look:
-    """Return a look at all cells of `adata`; `labels`, `confidence` and `graph` are of those that have a label."""
-    clusters = trust.table(labels[OURS.labels], confidence, graph)
+def _look(adata: ad.AnnData, labels: pd.DataFrame, confidence: pd.Series, keys: Keys, how: str) -> Look:
+    """Return a look at all cells of `adata`; `labels` and `confidence` are of those that have a label."""
+    clusters = trust.table(labels[OURS.labels], confidence, _graph_of_values(adata[labels.index], keys))
     return Look(labels.reindex(adata.obs_names), confidence.reindex(adata.obs_names), clusters, how)
+
+
+def _graph_of_values(cells: ad.AnnData, keys: Keys) -> sparse.csr_matrix:
+    """Return a graph that joins cells with like values, see `analysis.graph_of_values`; the run's own for cells."""
+    run = _run(cells, keys)
+    facts = cells.uns[keys.parameters]
+    if facts["task"] == "SC":
+        return sparse.csr_matrix(cells.obsp[run.graph])
+    points = np.asarray(cells.obsm[run.embedding])
+    pcs = points[:, 2 * int(facts["params"]["hidden"]) :]
+    points = pcs if facts["params"]["embedding"] in ("views", "joint", "joint-or-pcs") and pcs.shape[1] else points
+    return graphs.cell_graph(points, min(CellSettings.n_neighbors, len(points)), CellSettings.metric, 0)
 
 
 def _run(adata: ad.AnnData, keys: Keys) -> Keys:
@@ -227,12 +240,4 @@ def _smoothing_graph(cells: ad.AnnData, settings: CellSettings | TissueSettings,
     if not isinstance(settings, TissueSettings) or not settings.refine_neighbors:
         return None
     members = sections(cells.obs, cells.uns[keys.parameters].get("section_key", "none"))
-    return graphs.nearest_spots(np.asarray(cells.obsm[SPATIAL]), settings.refine_neighbors, members)
-
-
-def _plain(adata: ad.AnnData, inside: np.ndarray) -> ad.AnnData:
-    """Return some cells as data to analyse, without what the run has written."""
-    part = adata[inside].copy()
-    if COUNTS in part.layers:
-        part.X = part.layers[COUNTS]
-    return part
+    return graphs.nearest_spots(coordinates(cells), settings.refine_neighbors, members)

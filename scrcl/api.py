@@ -347,6 +347,7 @@ def _recipe_of(adata: ad.AnnData, key: str) -> CellSettings | TissueSettings:
     facts = style.Scene(adata, key).facts
     fields = {f.name for f in dataclasses.fields(RECIPES[facts["task"]])}
     kept = {name: value for name, value in facts["params"].items() if name in fields}
+    kept |= {"device": "auto", "tf32": False, "threads": 0, "max_memory": 0}  # this machine may be another
     return RECIPES[facts["task"]](**{n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in kept.items()})
 
 
@@ -354,7 +355,8 @@ def _keep(adata: ad.AnnData, look: Look, key: str, key_added: str) -> None:
     """Write another look at a run beside it, so that figures and markers take it as they take a run."""
     write_labels(adata, look.labels[[OURS.labels]], look.confidence, Keys(key_added))
     told = {"clusters": look.clusters, "n_clusters": len(look.clusters), "n_clusters_from": look.how}
-    adata.uns[key_added] = {again.LOOKED_AT: key} | adata.uns[key] | told  # a look at a look is at the same run
+    kept = {name: value for name, value in adata.uns[key].items() if name != "numbers"}  # those of the run's estimate
+    adata.uns[key_added] = {again.LOOKED_AT: key} | kept | told | {"scores": {}}  # a look at a look is at the same run
     style.add_colours(style.Scene(adata, key_added))
     log.info("%d clusters, %s: obs[%r].", len(look.clusters), look.how, key_added)
 

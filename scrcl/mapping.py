@@ -110,7 +110,7 @@ def place(
     reference: ad.AnnData,
     model: dict[str, torch.Tensor],
     settings: CellSettings,
-    width: int,
+    to_median: bool = False,
 ) -> Mapped:
     """Place new cells among the clusters of a run.
 
@@ -127,8 +127,8 @@ def place(
         The parameters that it has written.
     settings
         The recipe of the run; layer, values and features are those of the new cells.
-    width
-        K' of the network.
+    to_median
+        Whether the run normalised counts to the median of its cells.
 
     Returns
     -------
@@ -146,13 +146,16 @@ def place(
     expression = find_expression(adata, settings.layer, settings.values, settings.features)
     space = space_of(reference)
     known = _known(space, expression.cells.var_names)  # a gene of the data that no cell has is known to be 0
-    own = genes.log_normalised(expression, settings.target_sum)
+    target_sum = settings.target_sum
+    if (to_median or target_sum == "median") and OURS.total in reference.obs:
+        target_sum = str(float(reference.obs[OURS.total].median()))
+    own = genes.log_normalised(expression, "auto" if expression.kind == "log-normalised" else target_sum)
     new = _genes_of(own, space.names)
     seen = space.standardised(sparse.csr_matrix(reference[:, space.names].X)), space.standardised(new, known)
     pcs = [part.times(space.axes) for part in seen]
     index = NearestNeighbors(n_neighbors=NEIGHBORS).fit(pcs[0])
     nearest = index.kneighbors(pcs[1], return_distance=False)
-    codes = _codes(seen, reference.obsp[OURS.graph], nearest, model, settings, width)
+    codes = _codes(seen, reference.obsp[OURS.graph], nearest, model, settings)
     alike = NearestNeighbors(n_neighbors=NEIGHBORS).fit(codes[0]).kneighbors(codes[1], return_distance=False)
     categories = reference.obs[OURS.labels].cat.categories
     clusters = reference.obs[OURS.labels].cat.codes.to_numpy()
@@ -207,7 +210,6 @@ def _codes(
     nearest: np.ndarray,
     model: dict[str, torch.Tensor],
     settings: CellSettings,
-    width: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what the kept network makes of the run's cells and of the new ones, [N, 2H] each, with shortened rows."""
     n_run, n_new = len(graph.indptr) - 1, len(nearest)
@@ -219,6 +221,7 @@ def _codes(
     values = Features(sparse.vstack([part.values for part in seen]).tocsr(), seen[0].offset)
     no_genes = sparse.identity(values.shape[1], dtype=np.float32, format="csr")  # their encoder has no part
     inputs = on_device(host_inputs(values, joined, no_genes, settings.hops, BLOCK), torch.device("cpu"))
+    width = len(model["gene_encoder.bias"])
     network = ScRCL(n_run, values.shape[1], Architecture(settings.hidden, width, settings.dropout)).eval()
     network.load_state_dict(model)
     with torch.no_grad():

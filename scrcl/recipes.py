@@ -73,7 +73,11 @@ FIELDS = {
         "genes that are not to tell {unit} apart: mitochondrial, ribosomal, haemoglobin, "
         "immune-receptor, cell-cycle, sex, or files with a gene per line",
     ),
-    "genes": Field("preprocessing", "a file with a gene per line: these alone tell {unit} apart; all for no such list"),
+    "genes": Field(
+        "preprocessing",
+        "a file with a gene per line: these alone tell {unit} apart; all for no such list",
+        is_path=True,
+    ),
     "encoder_input": Field(
         "preprocessing",
         "values the encoders see: log-normalised at zero mean and unit variance, at unit variance only, "
@@ -239,6 +243,8 @@ class Recipe(Settings):
             raise UserError(f"--hops takes two numbers, one per view, not {self.hops}.")
         if len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"--seeds lists a seed twice: {self.seeds}.")
+        if self.batch_key != "none" and self.encoder_input != "scaled":
+            raise UserError("--batch-key needs the scaled genes; leave --encoder-input out, or --batch-key.")
         if not self.mixture_dims:
             raise UserError("--mixture-dims is empty; it takes numbers of at least 1.")
         if self.cluster_method not in self.fields["cluster_method"].choices[:1]:
@@ -357,6 +363,8 @@ class CellSettings(Recipe):
         super().check()
         if self.n_neighbors < 2:
             raise UserError("--n-neighbors counts the cell itself and must be at least 2.")
+        if self.batch_key != "none" and self.graph_on != "pcs":
+            raise UserError("--batch-key needs a graph on PCs; leave --graph-on out, or --batch-key.")
         if self.embedding == "views":
             raise UserError("--embedding views needs positions; for cells add --embedding joint-or-pcs.")
 

@@ -36,9 +36,11 @@ LIBRARIES = (  # those that decide a result
 
 
 def has_faiss() -> bool:
-    """Return whether faiss is installed, which finds the neighbours of many cells where it is."""
-    found = find_spec("faiss")
-    return found is not None and found.origin is not None  # any folder of that name would be found, too
+    """Return whether faiss can be used, which then finds the neighbours of many cells."""
+    try:
+        return find_spec("faiss") is not None and hasattr(import_module("faiss"), "IndexIVFFlat")
+    except Exception:  # built for other versions of its libraries, it raises many types
+        return False
 
 
 def versions() -> dict[str, str]:

@@ -175,3 +175,55 @@ def test_dividing_a_cluster_with_a_batch_of_few_cells(caplog):
         scrcl.split_cluster(adata, "0", 2)
     assert "so batches are left as they are" in caplog.text
     assert {"0,0", "0,1"} <= set(adata.obs["scrcl_0_divided"])
+
+
+def test_a_look_replaces_no_other_run(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    for name in ("one", "two"):
+        flags = ["cells.h5ad", *FAST, "--no-figures", "--output", f"results/SC/{name}"]
+        assert run("cells", capsys, *flags, at=finished)[0] == 0
+    look = ["results/SC/one", "--merge", 0, 1, "--no-figures", "--output", "results/SC/two"]
+    code, _, err = run("cells", capsys, *look)
+    assert code == 2 and "results/SC/two holds another run; add --overwrite" in err
+    look[-1] = "results/SC/one_again"
+    assert run("cells", capsys, *look)[0] == 0 and run("cells", capsys, *look)[0] == 0  # the same look may be repeated
+    monkeypatch.chdir(finished / "results" / "SC" / "one")
+    code, _, err = run("cells", capsys, ".", "--n-clusters", 2, "--no-figures")
+    assert code == 0, err
+
+
+def test_a_run_is_known_by_its_file_not_by_its_name(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    for folder, n in (("first", 150), ("second", 120)):
+        (finished / folder).mkdir()
+        simulate(n).write_h5ad(finished / folder / "s.h5ad")
+    assert run("cells", capsys, "first/s.h5ad", *FAST, "--no-figures", at=finished)[0] == 0
+    code, _, err = run("cells", capsys, "second/s.h5ad", "--merge", 0, 1)
+    assert code == 2 and "not of second/s.h5ad" in err
+    assert run("cells", capsys, "first/s.h5ad", "--merge", 0, 1, "--no-figures")[0] == 0
+
+
+def test_a_folder_of_data_that_holds_its_run_is_run_again(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    simulate().write_h5ad(tmp_path / "data" / "cells.h5ad")
+    flags = ["cells", capsys, tmp_path / "data", *FAST, "--no-figures", "--output", tmp_path / "data"]
+    for _ in range(2):
+        code, _, err = run(*flags)
+        assert code == 0, err
+
+
+@pytest.mark.parametrize("values", ["log2", "counts"])
+def test_dividing_what_a_run_has_kept(values, tmp_path, capsys):
+    """The kept values are natural logarithms or counts, whatever the data of the run were."""
+    adata = simulate(150)
+    if values == "log2":
+        adata.X = adata.X.astype(np.float64)
+        adata.X.data = np.log2(1 + adata.X.data * 1.37)
+    else:
+        adata.X = adata.X * 1.37  # amounts that are not whole
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    flags = ["--values", values, "--n-clusters", 2, "--no-figures", "--output", tmp_path / "out"]
+    assert run("cells", capsys, "--dataset", tmp_path / "in.h5ad", *FAST, *flags)[0] == 0
+    code, out, err = run("cells", capsys, tmp_path / "out", "--split", 0, "--n-clusters", 2, "--no-figures")
+    assert code == 0, err
+    assert "0,1" in out

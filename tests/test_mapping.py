@@ -118,3 +118,28 @@ def test_the_command(finished, monkeypatch, capsys):
     ):
         code, _, err = run("cells", capsys, *wrong)
         assert code == 2 and says in err
+
+
+@pytest.mark.parametrize("depth", [1, 10])
+def test_new_cells_are_normalised_as_the_run_was(tmp_path, capsys, depth):
+    """Also to the median of the run, whatever the depth of the new cells."""
+    simulate(240, 120).write_h5ad(tmp_path / "old.h5ad")
+    flags = ["--dataset", tmp_path / "old.h5ad", *QUICK, "--no-figures", "--target-sum", "median"]
+    assert run("cells", capsys, *flags, "--output", tmp_path / "run")[0] == 0
+    new = simulate(240, 120)
+    new.X = new.X * depth
+    scrcl.map_cells(new, tmp_path / "run")
+    assert np.allclose(new.obsm["X_pca_scrcl"], ad.read_h5ad(tmp_path / "run/result.h5ad").obsm["X_pca"], atol=1e-2)
+
+
+def test_values_on_disk_and_folders_of_runs(finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    backed = ad.read_h5ad("new.h5ad", backed="r")
+    scrcl.map_cells(backed, "run", key_added="placed")
+    assert backed.obs["placed"].notna().all()
+    flags = ["new.h5ad", "--map-onto", "run", "--no-figures"]
+    assert run("cells", capsys, *flags, "--output", "small", "--max-memory", 0.001)[0] == 0
+    code, _, err = run("cells", capsys, *flags, "--output", "run")
+    assert code == 2 and "holds a run" in err
+    code, _, err = run("markers", capsys, "--dataset", "small")  # which is no run
+    assert code == 2 and "small" in err and "Traceback" not in err

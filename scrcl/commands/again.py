@@ -22,8 +22,8 @@ from scrcl.contents.labels import find_labels
 from scrcl.disk import home
 from scrcl.disk.folders import locked, staged
 from scrcl.genes.settings import MarkerSettings
-from scrcl.keys import OURS, PCS, UMAP
-from scrcl.messages import UserError, format_table, log, natural_order
+from scrcl.keys import COUNTS, HIGHLY_VARIABLE, OURS, PCS, UMAP
+from scrcl.messages import UserError, format_table, log, natural_order, without_home
 from scrcl.plot import style
 from scrcl.plot.layout import add_umap
 from scrcl.prepare.prepared import Prepared
@@ -33,7 +33,8 @@ from scrcl.result import Result, cluster_lines
 from scrcl.runtime import Stopwatch, limited_threads, sha256
 
 OF_THIS_COMMAND = (
-    *("n_clusters", "merge", "split", "device", "threads", "output", "format", "overwrite", "figures", "report"),
+    *("n_clusters", "merge", "split", "device", "tf32", "threads", "max_memory", "output", "format", "overwrite"),
+    *("figures", "report"),
 )
 
 
@@ -65,17 +66,32 @@ def run(settings: CellSettings | TissueSettings) -> None:
         folder = beside if settings.output == "auto" else Path(settings.output)
         if folder.resolve() == before.folder.resolve():
             raise UserError(f"This would replace the run in {folder} that is looked at; choose another --output.")
+        refuse_other_run(folder, before, settings)
         with locked(folder):
             _write(as_result(cells, before, recipe, look, watch), before, folder)
 
 
+def refuse_other_run(folder: Path, before: Run, settings: CellSettings | TissueSettings) -> None:
+    """Raise UserError when a folder holds a run other than an earlier look at the same run."""
+    if settings.overwrite or not files.is_finished(folder):
+        return
+    there = results.read_run(folder)
+    if there is None or there.provenance["input"]["file"] != without_home(str(before.folder)):
+        raise UserError(f"{folder} holds another run; add --overwrite to replace it, or choose another --output.")
+
+
 def find(settings: CellSettings | TissueSettings) -> Run:
     """Return the finished run that the settings name, or raise UserError."""
-    given = Path(settings.dataset)
+    given = Path(settings.dataset).resolve()
     by_name = home.results(settings.task) / dataset_name(settings.dataset)
     found = results.read_run(given if files.is_finished(given) else by_name)
     if found is None:
         raise UserError(f"There is no finished run in {by_name} to look at again; name its folder, or run it first.")
+    if found.folder != given and not labelled.is_of(found, settings.dataset):
+        data = found.settings["dataset"]
+        raise UserError(
+            f"The run in {found.folder} is of {data}, not of {settings.dataset}; name the folder of the run."
+        )
     if found.task != settings.task:
         other, own = RECIPES[found.task].unit, settings.unit
         raise UserError(f"The run in {found.folder} is of {other}, and this command is for {own}; use the other one.")
@@ -86,7 +102,8 @@ def recipe_of(before: Run, settings: CellSettings | TissueSettings) -> CellSetti
     """Return the recipe of a run, with what this command says."""
     fields = {f.name for f in dataclasses.fields(settings)}
     known = {name: value for name, value in before.settings.items() if name in fields}
-    return type(settings)(**known | {name: getattr(settings, name) for name in OF_THIS_COMMAND})
+    own = {name: getattr(settings, name) for name in OF_THIS_COMMAND}
+    return type(settings)(**known | own | ({"seeds": settings.seeds} if settings.seeds else {}))
 
 
 def take(cells: ad.AnnData, recipe: CellSettings | TissueSettings) -> tuple[Look, str]:
@@ -94,13 +111,25 @@ def take(cells: ad.AnnData, recipe: CellSettings | TissueSettings) -> tuple[Look
     if recipe.merge:
         return again.merged(cells, recipe.merge), again.JOIN.join(natural_order(dict.fromkeys(recipe.merge)))
     if recipe.split != "none":
-        return again.split(cells, recipe.split, recipe, recipe.n_clusters), f"{recipe.split}_divided"
+        return again.split(cells, recipe.split, of_kept(recipe, cells), recipe.n_clusters), f"{recipe.split}_divided"
     if recipe.n_clusters == "auto":
         raise UserError(
             "The data set is a finished run: add --n-clusters, --split or --merge for another look at it, or name the "
             "data to train anew."
         )
     return again.recluster(cells, recipe), f"{recipe.n_clusters}_clusters"
+
+
+def of_kept(recipe: CellSettings | TissueSettings, cells: ad.AnnData) -> CellSettings | TissueSettings:
+    """Return a recipe for the values that a run has kept: counts of all genes, or else what it has log-normalised."""
+    plain = type(recipe)()
+    if COUNTS in cells.layers and not cells.var[HIGHLY_VARIABLE].all():
+        return dataclasses.replace(recipe, layer=COUNTS, values="auto")
+    kept = dataclasses.replace(recipe, layer="X", values="lognorm", target_sum=plain.target_sum, hvg_flavor="seurat")
+    if cells.var[HIGHLY_VARIABLE].all():
+        log.warning("The run has kept its highly variable genes alone, so the cluster is divided by these.")
+        kept = dataclasses.replace(kept, exclude_genes=[], genes="all")
+    return kept
 
 
 def as_result(
@@ -111,7 +140,8 @@ def as_result(
     values = f"{before.provenance['values']} of the run in {before.folder.name}"
     prepared = Prepared(cells, np.empty((0, 0)), cells.obsm[PCS], known, values)
     prepared.section_key = cells.uns[OURS.parameters].get("section_key", "none")
-    history = [json.loads(line) for line in (before.folder / "log.jsonl").read_text().splitlines()]
+    lines = before.folder / "log.jsonl"
+    history = [json.loads(line) for line in lines.read_text().splitlines()] if lines.is_file() else []
     result = Result(
         settings=recipe,
         prepared=prepared,

@@ -30,7 +30,9 @@ def main(argv: Sequence[str], prog: str) -> None:
 
         again.run(settings)
         return
-    limit = settings.max_memory if settings.dask_scheduler == "none" else STAYS_ON_DISK
+    limit: float | None = settings.max_memory if settings.dask_scheduler == "none" else STAYS_ON_DISK
+    if settings.map_onto != "none":
+        limit = None  # new cells are read into memory
     source = readers.source(settings.dataset, "SC", max_memory=limit)
     if settings.map_onto != "none":
         with loading():

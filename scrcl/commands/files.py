@@ -9,6 +9,7 @@ from scrcl import plot
 
 CELLS = ("result.h5ad", "result.zarr")  # the AnnData of a result, in one format or the other
 RESULTS = ("config.yaml", "labels.csv", "clusters.csv", CELLS[0], "metrics.json", "log.jsonl", "model.pt")
+OF_A_RUN = ("config.yaml", "labels.csv", "metrics.json", "model.pt")  # what every finished run has
 NUMBERS = "numbers.csv"  # only where the number of clusters was estimated
 REPORT = "report.html"
 TABLES_OF_GENES = ("markers.csv", "top_markers.csv", "cluster_types.csv", "cluster_names.csv", "markers.yaml")
@@ -30,9 +31,20 @@ def of_run(task: str) -> tuple[str, ...]:
 def is_finished(folder: Path) -> bool:
     """Return whether a run has ended well in a folder."""
     has_cells = any(os.path.exists(folder / name) for name in CELLS)
-    return has_cells and all(os.path.isfile(folder / name) for name in ("config.yaml", "labels.csv", "metrics.json"))
+    return has_cells and all(os.path.isfile(folder / name) for name in OF_A_RUN)
 
 
 def another_look(dataset: str, merge: list[str], split: str) -> bool:
     """Return whether settings mean another look at a finished run, as opposed to a run on data."""
-    return bool(merge) or split != "none" or is_finished(Path(dataset))
+    return bool(merge) or split != "none" or (is_finished(Path(dataset)) and not _holds_own_data(Path(dataset)))
+
+
+def _holds_own_data(folder: Path) -> bool:
+    """Return whether the folder of a run is also that of its data, so that naming it means the data."""
+    import yaml
+
+    try:
+        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["settings"]
+        return Path(settings["dataset"]).expanduser().resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return False

@@ -174,7 +174,7 @@ def find_run(settings: MarkerSettings) -> Run | None:
         run = results.read_run(given.resolve())
     else:
         run = results.read_run(home.results(settings.task) / dataset_name(settings.dataset))
-        if run is not None and not _is_of(run, settings):
+        if run is not None and not is_of(run, settings.dataset):
             run = None
     for name in ("layer", "values", "features"):
         if run is not None and getattr(settings, name) != getattr(MarkerSettings, name):
@@ -184,12 +184,12 @@ def find_run(settings: MarkerSettings) -> Run | None:
     return run
 
 
-def _is_of(run: Run, settings: MarkerSettings) -> bool:
-    """Return whether a run is of the file that the settings mean, if they mean one, and not only of the same name."""
-    given, of_run = Path(settings.dataset), Path(run.settings["dataset"]).expanduser()
-    if given.resolve() == of_run.resolve() or (given.name == settings.dataset and not os.path.exists(given)):
+def is_of(run: Run, dataset: str) -> bool:
+    """Return whether a run is of the file that `dataset` means, if it means one, and not only of the same name."""
+    given, of_run = Path(dataset), Path(run.settings["dataset"]).expanduser()
+    if given.resolve() == of_run.resolve() or (given.name == dataset and not os.path.exists(given)):
         return True
-    path = readers.source(settings.dataset, settings.task).path
+    path = readers.source(dataset, run.task).path
     return path is None or path.resolve() == of_run.resolve()
 
 

@@ -18,6 +18,7 @@ from scrcl.commands import results
 from scrcl.commands.again import recipe_of
 from scrcl.commands.results import Run
 from scrcl.commands.script import command_line
+from scrcl.contents.blocks import is_lazy
 from scrcl.contents.features import Features
 from scrcl.contents.labels import find_labels
 from scrcl.contents.values import Values
@@ -55,6 +56,8 @@ def run(settings: CellSettings, source: Source) -> None:
     before = find(Path(settings.map_onto))
     auto = home.results("SC") / f"{source.name}_on_{before.folder.name}"
     folder = auto if settings.output == "auto" else Path(settings.output)
+    if results.is_finished(folder):
+        raise UserError(f"{folder} holds a run; choose another folder with --output.")
     refuse_to_overwrite([*source.files, before.cells_at, before.folder / "labels.csv"], folder, WRITTEN)
     with limited_threads(settings.threads), locked(folder):
         hashes = source.hashes()
@@ -117,7 +120,8 @@ def map_cells(
     mapping.annotate(adata, found, key_added)
     where = adata.obs_names.get_indexer(found.cells.obs_names)
     adata.obsm[f"{PCS}_{key_added}"] = rows_among(found.cells.obsm[PCS], where, adata.n_obs)
-    adata.uns[f"{key_added}_colors"] = found.cells.uns[OURS.colours]
+    if OURS.colours in found.cells.uns:
+        adata.uns[f"{key_added}_colors"] = found.cells.uns[OURS.colours]
 
 
 def find(folder: Path) -> Run:
@@ -134,7 +138,8 @@ def onto(adata: ad.AnnData, before: Run, reference: ad.AnnData, settings: CellSe
     assert isinstance(recipe, CellSettings)
     recipe.layer, recipe.values, recipe.features = settings.layer, settings.values, settings.features
     model = torch.load(before.folder / "model.pt", weights_only=True)
-    found = mapping.place(adata, reference, model, recipe, recipe.refined_width or before.provenance["n_clusters"])
+    adata = adata.to_memory() if is_lazy(adata) else adata
+    found = mapping.place(adata, reference, model, recipe, "normalised to the median" in before.provenance["values"])
     mapping.annotate(found.cells, found, OURS.name)
     colours = reference.uns.get(OURS.colours)
     if colours is not None:

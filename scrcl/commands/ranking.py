@@ -163,8 +163,8 @@ def _beyond_markers(cells: Labelled, found: Markers, settings: MarkerSettings) -
         tables["enrichment"] = further.enrichment(found, Path(settings.gene_sets), list(cells.cells.var_names))
     if cells.task == "ST":
         members = None if cells.sections is None else cells.sections.to_numpy()
-        nearest = nearest_spots(np.asarray(cells.cells.obsm[SPATIAL])[:, :2], RING, members)
-        tables["spatial_genes"] = further.spatial_genes(cells.cells, nearest.maximum(nearest.T).tocsr())
+        nearest = nearest_spots(np.asarray(cells.cells.obsm[SPATIAL]), RING, members)
+        tables["spatial_genes"] = further.spatial_genes(cells.cells, nearest.maximum(nearest.T).tocsr(), members)
     if cells.bulk is not None:
         log.info("Comparing conditions.")
         tables["conditions"] = further.conditions(cells.bulk)

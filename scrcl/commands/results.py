@@ -195,6 +195,10 @@ def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | 
     for name in ("annotation", "output"):
         if settings.get(name, "auto") not in ("auto", "none"):
             settings[name] = whole_path(Path(settings[name]))
+    for name in ("exclude_genes", "genes"):  # files among them
+        asked = settings[name] if isinstance(settings[name], list) else [settings[name]]
+        whole = [whole_path(Path(own)) if os.path.isfile(os.path.expanduser(own)) else own for own in asked]
+        settings[name] = whole if isinstance(settings[name], list) else whole[0]
     origin: dict[str, Any]
     if source is None:
         origin = {"file": result.settings.dataset}

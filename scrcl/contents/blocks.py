@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -96,7 +97,8 @@ def _open(matrix: Any) -> da.Array:
     size = _block_size(n_cells, matrix["data"].shape[0] if is_sparse else n_cells * n_genes)
     if not is_sparse and matrix.chunks and matrix.chunks[0] * n_genes <= 8 * VALUES:
         size = max(size // matrix.chunks[0], 1) * matrix.chunks[0]  # whole chunks are read, even for a part
-    stored = Stored(matrix.file.filename, matrix.name) if isinstance(matrix, h5py.HLObject) else Stored(matrix)
+    in_hdf5 = isinstance(matrix, h5py.HLObject)
+    stored = Stored(os.path.abspath(matrix.file.filename), matrix.name) if in_hdf5 else Stored(matrix)
     meta = sparse.csr_matrix((0, 0), dtype=np.float32) if is_sparse else np.empty((0, 0), dtype=np.float32)
     sizes = tuple(min(size, n_cells - start) for start in range(0, n_cells, size))
     return da.map_blocks(stored.rows, chunks=(sizes, (n_genes,)), dtype=meta.dtype, meta=meta)

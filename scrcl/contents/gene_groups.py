@@ -80,10 +80,10 @@ class GeneFilter(NamedTuple):
 
 def _file(name: str) -> Path:
     """Return the file that a name means, or raise UserError."""
-    if not os.path.isfile(name):
+    if not os.path.isfile(os.path.expanduser(name)):
         near = did_you_mean(name, GROUPS)
         raise UserError(f"--exclude-genes {name!r} is no file{near}; it takes files and {', '.join(GROUPS)}.")
-    return Path(name)
+    return Path(name).expanduser()
 
 
 def _names_of(var: pd.DataFrame) -> list[pd.Series]:

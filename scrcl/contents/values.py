@@ -315,6 +315,8 @@ def as_matrix(values: Any, copy: bool = True) -> sparse.csr_matrix:
     TypeError, ValueError
         When they are not numbers.
     """
+    if hasattr(values, "dask"):  # in a view, which is not worked on in blocks
+        values = values.compute()
     if np.iscomplexobj(values):
         raise TypeError("they are complex")
     if sparse.issparse(values) and values.dtype == np.float16:  # which scipy cannot convert

@@ -11,6 +11,7 @@ import pandas as pd
 import scanpy as sc
 from scipy import sparse, stats
 
+from scrcl.contents.places import section_members
 from scrcl.genes.ranking import GROUP, Markers
 from scrcl.keys import COUNTS
 from scrcl.messages import UserError, did_you_mean, log, natural_order, one_line
@@ -89,8 +90,11 @@ def _read_sets(path: Path, genes: list[str]) -> dict[str, list[str]]:
     return sets
 
 
-def spatial_genes(cells: ad.AnnData, graph: sparse.spmatrix) -> pd.DataFrame:
+def spatial_genes(cells: ad.AnnData, graph: sparse.spmatrix, sections: np.ndarray | None = None) -> pd.DataFrame:
     """Return Moran's I of every gene over neighbouring spots, as squidpy's spatial_autocorr does.
+
+    Of several sections it is the mean over their spots of each section's own, so that a difference between slides is
+    not mistaken for variation in space.
 
     Parameters
     ----------
@@ -98,6 +102,8 @@ def spatial_genes(cells: ad.AnnData, graph: sparse.spmatrix) -> pd.DataFrame:
         Spots x genes, log-normalised.
     graph
         [N, N] symmetric, which spots are neighbours; every spot's weights are scaled to a sum of 1.
+    sections
+        [N], the section of each spot; None for a single one.
 
     Returns
     -------
@@ -106,17 +112,13 @@ def spatial_genes(cells: ad.AnnData, graph: sparse.spmatrix) -> pd.DataFrame:
     """
     n_spots = np.asarray((cells.X > 0).sum(axis=0)).ravel()
     kept = np.flatnonzero(n_spots >= min(FEWEST_SPOTS, cells.n_obs // 2))
-    degrees = np.asarray(graph.sum(axis=1)).ravel()
-    weights = sparse.csr_matrix(sparse.diags(1 / np.maximum(degrees, 1)) @ graph)
-    values = sparse.csr_matrix(cells.X[:, kept].T)
-    found = sc.metrics.morans_i(weights, values)
-    n, total = cells.n_obs, weights.sum()
-    symmetric = weights + weights.T
-    s1 = (symmetric.multiply(symmetric)).sum() / 2
-    s2 = ((np.asarray(weights.sum(axis=1)).ravel() + np.asarray(weights.sum(axis=0)).ravel()) ** 2).sum()
-    expected = -1 / (n - 1)
-    variance = (n**2 * s1 - n * s2 + 3 * total**2) / ((n**2 - 1) * total**2) - expected**2
-    pvals = stats.norm.sf((np.nan_to_num(found) - expected) / np.sqrt(variance))
+    values, total = sparse.csr_matrix(cells.X[:, kept]), np.zeros((3, len(kept)))
+    for member in section_members(sections, cells.n_obs):
+        share = len(member) / cells.n_obs
+        own, mean, variance = _morans_i(sparse.csr_matrix(graph)[member][:, member], values[member])
+        total += np.stack([share * own, np.full(len(kept), share * mean), np.full(len(kept), share**2 * variance)])
+    found = total[0]
+    pvals = stats.norm.sf((found - total[1]) / np.sqrt(total[2]))
     table = pd.DataFrame(
         {
             "I": found,
@@ -127,6 +129,19 @@ def spatial_genes(cells: ad.AnnData, graph: sparse.spmatrix) -> pd.DataFrame:
         index=pd.Index(cells.var_names[kept], name="gene"),
     )
     return table.sort_values("I", ascending=False, kind="stable")
+
+
+def _morans_i(graph: sparse.csr_matrix, values: sparse.csr_matrix) -> tuple[np.ndarray, float, float]:
+    """Return Moran's I of every gene in one section, 0 where it does not vary; and its mean and variance by chance."""
+    n, degrees = graph.shape[0], np.asarray(graph.sum(axis=1)).ravel()
+    weights = sparse.csr_matrix(sparse.diags(1 / np.maximum(degrees, 1)) @ graph)
+    total, both = weights.sum(), weights + weights.T
+    s1 = both.multiply(both).sum() / 2
+    s2 = ((np.asarray(weights.sum(axis=1)).ravel() + np.asarray(weights.sum(axis=0)).ravel()) ** 2).sum()
+    expected = -1 / (n - 1)
+    variance = (n**2 * s1 - n * s2 + 3 * total**2) / ((n**2 - 1) * total**2) - expected**2
+    found = sc.metrics.morans_i(weights, sparse.csr_matrix(values.T))
+    return np.nan_to_num(found), expected, float(variance)
 
 
 def pseudotime(cells: ad.AnnData, root: str, use_rep: str) -> pd.Series:
@@ -164,7 +179,7 @@ def pseudotime(cells: ad.AnnData, root: str, use_rep: str) -> pd.Series:
     inside = np.flatnonzero((cells.obs[GROUP] == root).to_numpy())
     middle = ((points[inside] - np.median(points[inside], axis=0)) ** 2).sum(axis=1).argmin()
     part.uns["iroot"] = int(inside[middle])
-    sc.tl.dpt(part)
+    sc.tl.dpt(part, n_dcs=min(10, part.obsm["X_diffmap"].shape[1]))
     return part.obs["dpt_pseudotime"].rename("pseudotime")
 
 

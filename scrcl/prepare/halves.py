@@ -51,7 +51,9 @@ def described(prepared: Prepared, task: Task, seed: int = 0) -> Described:
     if task == "SC" and cells.n_obs > MOST_CELLS:
         cells = cells[np.sort(rng.choice(cells.n_obs, MOST_CELLS, replace=False))]
     values = genes.values_for(cells, "scaled", in_blocks=task == "ST" and prepared.block > 0)
-    of_cells = batches.batches_of(cells.obs, prepared.batch_key)
+    of_cells = None  # their sizes were checked before; of some cells, a batch may have few
+    if prepared.batch_key != "none" and cells.obs[prepared.batch_key].nunique() > 1:
+        of_cells = cells.obs[prepared.batch_key].astype(str)
     if of_cells is not None and not isinstance(values, Features):
         values = batches.corrected_values(values, cells.obsm[HARMONY], of_cells)
     if SPATIAL_WEIGHT in cells.var:

@@ -17,6 +17,7 @@ from scrcl.contents.gene_groups import GeneFilter
 from scrcl.contents.labels import find_labels
 from scrcl.contents.values import find_expression
 from scrcl.keys import HARMONY, HIGHLY_VARIABLE, OURS, PCS
+from scrcl.messages import log
 from scrcl.prepare import batches, genes, halving, on_disk, plan
 from scrcl.prepare.features import Features
 from scrcl.prepare.filters import Filter
@@ -184,7 +185,10 @@ def without_batches(
 
     obsm['X_pca_harmony'] decides which cells are alike; if it is not there yet, that of these genes does.
     """
-    if of_cells is None or isinstance(scaled, Features):
+    if of_cells is None:
+        return scaled
+    if isinstance(scaled, Features):
+        log.info("Batches: the values stay sparse, so what differs between batches is taken out of the PCs alone.")
         return scaled
     points = cells.obsm.get(HARMONY)
     if points is None:

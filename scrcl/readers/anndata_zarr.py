@@ -113,4 +113,4 @@ def open_in_place(path: Path) -> ad.AnnData:
                 return item
         return read(item)
 
-    return read_dispatched(open_group(path, mode="r"), in_place)
+    return read_dispatched(open_group(path.resolve(), mode="r"), in_place)

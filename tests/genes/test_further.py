@@ -176,3 +176,21 @@ def test_conditions_on_the_command_line(tmp_path, capsys):
     table = pd.read_csv(tmp_path / "out" / "conditions.csv")
     assert table.iloc[0][["cluster", "gene"]].tolist() == ["a", "g0"]
     assert (tmp_path / "out" / "conditions.png").exists() and "Conditions" in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_gene_that_differs_between_sections_alone_does_not_vary_in_space():
+    rng = np.random.default_rng(0)
+    n = 60
+    ring = np.roll(np.eye(n), 1, 0) + np.roll(np.eye(n), -1, 0)
+    both = sparse.block_diag([ring, ring], format="csr")
+    values = rng.random((2 * n, 2)) + np.repeat([[0.1, 0.1], [8.0, 0.1]], n, axis=0)
+    values[:, 1] += np.tile(np.sin(np.arange(n) * 2 * np.pi / n) + 1, 2)
+    cells = ad.AnnData(sparse.csr_matrix(values), var=pd.DataFrame(index=["slide", "wave"]))
+    sections = np.repeat(["one", "two"], n)
+    assert further.spatial_genes(cells, both).loc["slide", "I"] > 0.9
+    table = further.spatial_genes(cells, both, sections)
+    assert abs(table.loc["slide", "I"]) < 0.3 and table.loc["slide", "pval_norm"] > 0.001
+    one = further.spatial_genes(cells[:n], sparse.csr_matrix(ring))
+    two = further.spatial_genes(cells[n:], sparse.csr_matrix(ring))
+    assert table.loc["wave", "I"] == pytest.approx((one.loc["wave", "I"] + two.loc["wave", "I"]) / 2)
+    assert table.index[0] == "wave"

@@ -140,3 +140,27 @@ def test_without_harmonypy(monkeypatch):
     monkeypatch.setitem(sys.modules, "harmonypy", None)
     with pytest.raises(UserError, match=r"pip install scrcl\[batches\]"):
         batches.corrected_points(np.zeros((30, 3), dtype=np.float32), pd.Series(["a", "b"] * 15))
+
+
+def test_settings_that_do_not_go_with_batches():
+    from scrcl.recipes import CellSettings, TissueSettings
+
+    with pytest.raises(UserError, match="leave --encoder-input out"):
+        TissueSettings(batch_key="slide", encoder_input="lognorm")
+    with pytest.raises(UserError, match="leave --graph-on out"):
+        CellSettings(batch_key="donor", graph_on="genes")
+
+
+def test_a_batch_of_few_cells_among_many():
+    """The number of clusters is estimated on some of the cells, of which a batch may have very few."""
+    from scrcl.prepare import halves
+
+    adata = shifted(simulate(300, 100))
+    adata.obs["donor"] = np.where(np.arange(300) < 12, "small", adata.obs["donor"])
+    before = halves.MOST_CELLS
+    try:
+        halves.MOST_CELLS = 60
+        scrcl.find_cell_types(adata, label_key="none", batch_key="donor", **QUICK)
+    finally:
+        halves.MOST_CELLS = before
+    assert adata.obs["scrcl"].notna().all()
