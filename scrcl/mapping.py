@@ -157,10 +157,8 @@ def place(
     nearest = index.kneighbors(pcs[1], return_distance=False)
     codes = _codes(seen, reference.obsp[OURS.graph], nearest, model, settings)
     alike = NearestNeighbors(n_neighbors=NEIGHBORS).fit(codes[0]).kneighbors(codes[1], return_distance=False)
-    categories = reference.obs[OURS.labels].cat.categories
     clusters = reference.obs[OURS.labels].cat.codes.to_numpy()
-    votes = np.stack([(clusters[alike] == code).sum(axis=1) for code in range(len(categories))], axis=1)
-    found = votes.argmax(axis=1)
+    found, agreement = _vote(clusters[alike])
     cells = ad.AnnData(new, obs=own.obs, var=reference.var.loc[space.names], obsm={PCS: pcs[1]})
     if UMAP in reference.obsm:  # the median, since a layout may tear neighbours apart
         cells.obsm[UMAP] = np.nanmedian(np.asarray(reference.obsm[UMAP])[nearest], axis=1)
@@ -168,11 +166,17 @@ def place(
     around = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(new.indptr) - 1)).fit(pcs[1])
     surprise = surprise[around.kneighbors(pcs[1], return_distance=False)].mean(axis=1)
     told = {
-        "labels": pd.Series(pd.Categorical.from_codes(found, categories), cells.obs_names),
-        "agreement": pd.Series((votes.max(axis=1) / NEIGHBORS).astype(np.float32), cells.obs_names),
+        "labels": pd.Series(pd.Categorical.from_codes(found, dtype=reference.obs[OURS.labels].dtype), cells.obs_names),
+        "agreement": pd.Series(agreement, cells.obs_names),
         "unlike": pd.Series(surprise > UNLIKE, cells.obs_names),
     }
     return Mapped(cells, **told, values=expression.in_words())
+
+
+def _vote(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the most frequent code of every row, the lowest of equals, and its share; labels: [N, k] integers."""
+    votes = np.stack([(labels == code).sum(axis=1) for code in range(labels.max() + 1)], axis=1)
+    return votes.argmax(axis=1), (votes.max(axis=1) / labels.shape[1]).astype(np.float32)
 
 
 def annotate(adata: ad.AnnData, found: Mapped, key: str) -> None:
