@@ -57,7 +57,7 @@ def connected(address: str) -> Iterator[None]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise UserError("--dask-scheduler needs dask.distributed; `pip install scrcl[cluster]`.") from error
+        raise UserError("--dask-scheduler needs dask.distributed; `pip install distributed`.") from error
     try:
         client = Client(address, timeout=PATIENCE)
     except (OSError, ValueError, TypeError) as error:

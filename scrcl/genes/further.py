@@ -46,7 +46,7 @@ def enrichment(found: Markers, gene_sets: Path, background: list[str]) -> pd.Dat
     try:
         import gseapy
     except ImportError as error:
-        raise UserError("--gene-sets needs gseapy; `pip install scrcl[enrichment]`.") from error
+        raise UserError("--gene-sets needs gseapy; `pip install gseapy`.") from error
     sets = _read_sets(gene_sets, background)
     parts = []
     for name, specific in found.specific.items():
@@ -271,7 +271,7 @@ def conditions(bulk: Bulk) -> pd.DataFrame:
         from pydeseq2.dds import DeseqDataSet
         from pydeseq2.ds import DeseqStats
     except ImportError as error:
-        raise UserError("--condition-key needs pydeseq2; `pip install scrcl[conditions]`.") from error
+        raise UserError("--condition-key needs pydeseq2; `pip install pydeseq2`.") from error
     parts, few = [], []
     for cluster in natural_order(bulk.samples["cluster"].unique()):
         own = bulk.samples[bulk.samples["cluster"] == cluster]

@@ -75,7 +75,7 @@ def corrected_points(points: np.ndarray, batches: pd.Series) -> np.ndarray:
     try:
         from harmonypy import run_harmony
     except ImportError as error:
-        raise UserError("--batch-key needs harmonypy; `pip install scrcl[batches]`.") from error
+        raise UserError("--batch-key needs harmonypy; `pip install harmonypy`.") from error
     table = pd.DataFrame({"batch": batches.to_numpy()})
     found = run_harmony(points, table, ["batch"], verbose=False, random_state=0, ncores=torch.get_num_threads())
     return np.ascontiguousarray(found.Z_corr, dtype=np.float32)

@@ -290,7 +290,7 @@ def _seurat_v3(cells: ad.AnnData, n_top_genes: int) -> None:
         sc.pp.highly_variable_genes(cells, n_top_genes=n_top_genes, flavor="seurat_v3", layer=COUNTS)
     except ImportError as error:
         raise UserError(
-            "seurat_v3 needs scikit-misc; `pip install scrcl[seurat-v3]`, or add --hvg-flavor seurat."
+            "seurat_v3 needs scikit-misc; `pip install scikit-misc`, or add --hvg-flavor seurat."
         ) from error
     except ValueError as error:  # its local regression fails on few cells with few counts
         raise UserError(f"seurat_v3 fails on these data ({one_line(error)}); add --hvg-flavor seurat.") from error

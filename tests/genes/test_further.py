@@ -49,7 +49,7 @@ def test_bad_gene_sets(tmp_path, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "gseapy", None)
-    with pytest.raises(UserError, match=r"pip install scrcl\[enrichment\]"):
+    with pytest.raises(UserError, match=r"pip install gseapy"):
         further.enrichment(found, tmp_path / "bad.gmt", ["G0"])
 
 
@@ -162,7 +162,7 @@ def test_what_is_wrong_with_conditions(monkeypatch, caplog):
     import sys
 
     monkeypatch.setitem(sys.modules, "pydeseq2.dds", None)
-    with pytest.raises(UserError, match=r"pip install scrcl\[conditions\]"):
+    with pytest.raises(UserError, match=r"pip install pydeseq2"):
         further.conditions(further.Bulk(pd.DataFrame(), pd.DataFrame()))
 
 

@@ -138,7 +138,7 @@ def test_without_harmonypy(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "harmonypy", None)
-    with pytest.raises(UserError, match=r"pip install scrcl\[batches\]"):
+    with pytest.raises(UserError, match=r"pip install harmonypy"):
         batches.corrected_points(np.zeros((30, 3), dtype=np.float32), pd.Series(["a", "b"] * 15))
 
 
