@@ -15,6 +15,7 @@ from torch import Tensor
 RIDGE = 1e-6  # added to the variances, as scikit-learn does; the points are scaled to a variance near 1
 TOLERANCE = 1e-3  # EM ends when the mean log-likelihood rises by less, as in scikit-learn
 MOST_STEPS = 200  # of EM
+ROWS = 100_000  # points whose cluster is told at a time
 
 
 class Mixture(NamedTuple):
@@ -39,7 +40,7 @@ class Mixture(NamedTuple):
 
     def predict(self, points: Tensor) -> Tensor:
         """Return the likeliest cluster of each point, [N] integers."""
-        return self._log_joint(points).argmax(1)
+        return torch.cat([self._log_joint(part).argmax(1) for part in points.split(ROWS)])
 
     def _log_joint(self, points: Tensor) -> Tensor:
         """Return log p(point, cluster), [N, K], up to the constant (2 pi)^(-d/2)."""

@@ -103,7 +103,7 @@ def test_a_mixture_from_a_partition_keeps_what_is_right():
     assert found.predict(points).equal(truth) and np.allclose(found.weights, 0.25, atol=1e-3)
 
 
-def test_a_mixture_is_the_one_of_scikit_learn():
+def test_a_mixture_is_the_one_of_scikit_learn(monkeypatch):
     """Both start from the same partition; after every number of steps they are alike."""
     rng = np.random.default_rng(0)
     values = rng.normal(size=(300, 2)) + 2.5 * (np.arange(300) % 3)[:, None]  # they overlap
@@ -120,6 +120,8 @@ def test_a_mixture_is_the_one_of_scikit_learn():
     assert np.isclose(ours.log_likelihood - constant, theirs.lower_bound_, rtol=0, atol=1e-10)
     assert np.allclose(ours.means, theirs.means_, atol=1e-8) and np.allclose(ours.weights, theirs.weights_, atol=1e-10)
     assert np.allclose(ours.whitener, theirs.precisions_cholesky_, atol=1e-8)
+    assert np.array_equal(ours.predict(torch.as_tensor(values)), theirs.predict(values))
+    monkeypatch.setattr(tied, "ROWS", 7)
     assert np.array_equal(ours.predict(torch.as_tensor(values)), theirs.predict(values))
 
 
