@@ -68,25 +68,25 @@ def recluster(adata: ad.AnnData, settings: CellSettings | TissueSettings, keys: 
     UserError
         When there are fewer cells than clusters.
     """
-    used = _used(adata, keys)
-    cells = adata[used]
+    cells = adata[adata.obs[keys.labels].notna().to_numpy()]
     graph, n_clusters = cells.obsp[_run(adata, keys).graph], int(settings.n_clusters)
     smoothing_graph = _smoothing_graph(cells, settings, keys)
-    found, voters = {}, []
+    points = _views(cells, settings, keys)
+    found: dict[int, np.ndarray] = {}
+    voters: list[np.ndarray] = []
     for seed in settings.seeds:
-        points = _views(cells, settings, keys)
         if settings.embedding == "views":
             found[seed], ways = views.vote(points, n_clusters, settings, seed)
+            voters += ways.values()
         else:
             method = METHODS[settings.cluster_method]
-            ways = {
-                f"{name}, {way}": labels
-                for name, own in points.items()
-                for way, labels in method.partitions(own, n_clusters, seed, settings).items()
-            }
-            found[seed] = max(ways.values(), key=lambda labels: round(agreement_with_graph(labels, graph), 12))
-            ways = {"": found[seed]}
-        voters += list(ways.values())
+            tried = [
+                labels
+                for own in points.values()
+                for labels in method.partitions(own, n_clusters, seed, settings).values()
+            ]
+            found[seed] = max(tried, key=lambda labels: round(agreement_with_graph(labels, graph), 12))
+            voters.append(found[seed])
     final = consensus.smoothed(consensus.consensus(list(found.values()), n_clusters), smoothing_graph)
     columns = {f"seed_{seed}": consensus.smoothed(labels, smoothing_graph) for seed, labels in found.items()}
     share = consensus.confidence([consensus.smoothed(own, smoothing_graph) for own in voters], final)
@@ -200,11 +200,6 @@ def _graph_of_values(cells: ad.AnnData, keys: Keys) -> sparse.csr_matrix:
 def _run(adata: ad.AnnData, keys: Keys) -> Keys:
     """Return where the run has written that a look was taken at, or that the keys themselves are of."""
     return Keys(adata.uns[keys.parameters].get(LOOKED_AT, keys.name))
-
-
-def _used(adata: ad.AnnData, keys: Keys) -> np.ndarray:
-    """Return which cells the run has used, as [N] booleans."""
-    return adata.obs[keys.labels].notna().to_numpy()
 
 
 def _labels(adata: ad.AnnData, asked: list[str], keys: Keys) -> pd.Series:

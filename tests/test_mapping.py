@@ -8,7 +8,6 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from conftest import run, simulate
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
@@ -60,11 +59,11 @@ def test_genes_that_are_missing_have_the_mean_of_the_run(finished):
 
 
 def test_the_cells_of_the_run_itself_stay_where_they_are(finished):
-    cells, model = reference(finished), torch.load(finished / "run" / "model.pt", weights_only=True)
+    cells = reference(finished)
     old = ad.read_h5ad(finished / "old.h5ad")
     scrcl.map_cells(old, finished / "run")
     assert adjusted_rand_score(old.obs["scrcl"], cells.obs["scrcl"]) > 0.9 and old.obs["scrcl_unlike"].mean() < 0.1
-    assert np.allclose(old.obsm["X_pca_scrcl"], cells.obsm["X_pca"], atol=1e-3) and len(model)
+    assert np.allclose(old.obsm["X_pca_scrcl"], cells.obsm["X_pca"], atol=1e-3)
 
 
 def test_new_cells_and_a_new_type(finished):

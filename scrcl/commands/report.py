@@ -13,7 +13,7 @@ import pandas as pd
 
 from scrcl import plot
 from scrcl.cluster.scores import METRICS
-from scrcl.cluster.trust import DOUBTFUL
+from scrcl.cluster.trust import CLEAR, DOUBTFUL
 from scrcl.commands.results import Run
 from scrcl.genes.labelled import Labelled
 from scrcl.genes.ranking import GROUP
@@ -157,7 +157,7 @@ def _glance(cells: Labelled, overview: pd.DataFrame, run: Run | None) -> dict[st
                 "agreement": "" if agreement is None else f"{agreement:.0%}",
             }
         )
-    doubtful = sum(row["sure"] == DOUBTFUL or row["sure"].startswith("perhaps") for row in rows)
+    doubtful = sum(row["sure"] not in ("", CLEAR) for row in rows)
     return {"rows": rows, "named": any(row["name"] for row in rows), "trusted": bool(trusted), "doubtful": doubtful}
 
 
