@@ -18,6 +18,7 @@ from scrcl.method.inputs import GraphInputs, on_device
 from scrcl.method.losses import Losses, Objective
 from scrcl.method.network import ScRCL
 from scrcl.method.training import Embedded
+from scrcl.method.updates import update
 from scrcl.prepare.prepared import Prepared
 from scrcl.recipes import RECIPES, CellSettings, TissueSettings
 
@@ -49,7 +50,7 @@ def as_published(data: DataSet, settings: CellSettings | TissueSettings, seed: i
     model = training.new_model(inputs, architecture_of(settings, n_clusters))
     optimizer = training.adam(model, schedule_of(settings))
     for epoch in range(1, settings.epochs + 1):
-        training.step(model, inputs, optimizer, objective_of(settings))
+        update(model, inputs, optimizer, objective_of(settings))
         if epoch % ORACLE_EVERY == 0:
             found = partition(training.embed(model, inputs), prepared, n_clusters, settings, seed).labels
             labels = as_labels(found, prepared)

@@ -28,6 +28,7 @@ from scrcl.method.inputs import HostInputs, host_inputs, on_device
 from scrcl.method.losses import Objective
 from scrcl.method.network import Architecture
 from scrcl.method.shares import ALL, Halo, Part, graphs_of_share
+from scrcl.method.updates import update
 from scrcl.prepare import graphs
 from scrcl.prepare.features import Features
 
@@ -100,7 +101,7 @@ def trained(inputs, cvc: str) -> tuple[list, dict, tuple, int]:
     torch.manual_seed(3)
     model = training.new_model(inputs, Architecture(16, 8, 0.3))
     optimizer = training.adam(model, training.Schedule(5, 1e-2, 1e-4))
-    losses = [list(training.step(model, inputs, optimizer, Objective(0.5, 10, 1, cvc)).values()) for _ in range(5)]
+    losses = [update(model, inputs, optimizer, Objective(0.5, 10, 1, cvc)).tolist() for _ in range(5)]
     state = int(torch.get_rng_state().to(torch.int64).sum())
     return losses, training.whole_parameters(model, inputs.share), training.embed(model, inputs), state
 

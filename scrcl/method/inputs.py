@@ -204,8 +204,9 @@ def sparse_tensor(matrix: sparse.spmatrix, device: torch.device, dtype: torch.dt
     matrix.sort_indices()
     # With 32-bit indices MKL needs no conversion; it would convert 64-bit ones at every product.
     index = torch.int32 if matrix.nnz < 2**31 else torch.int64
-    with warnings.catch_warnings():  # torch warns at first use that CSR is in beta
+    with warnings.catch_warnings():  # torch warns at first use that CSR is in beta, and on a card of checks, made here
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+        warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
         return torch.sparse_csr_tensor(
             torch.as_tensor(matrix.indptr, dtype=index),
             torch.as_tensor(matrix.indices, dtype=index),

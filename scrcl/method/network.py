@@ -16,6 +16,8 @@ from scrcl.method.inputs import GraphInputs
 from scrcl.method.kernels import Graph, by_rows, dropout, graph_product, random_numbers, unit_rows
 from scrcl.method.shares import ALL, Share
 
+PER_CELL = "gene_encoder.lin.weight"  # [K', N], the one parameter of the network that has a column per cell
+
 
 class Architecture(NamedTuple):
     """The sizes of the network.

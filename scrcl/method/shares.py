@@ -215,12 +215,12 @@ class PartOfGraph:
     inner
         [n, n], between cells that are here.
     outer
-        [n, m], from cells here to their neighbours elsewhere.
+        [n, m], from cells here to their neighbours elsewhere; None where there are none.
     halo
         Fetches what is elsewhere.
     """
 
-    def __init__(self, inner: Tensor, outer: Tensor, halo: Halo) -> None:
+    def __init__(self, inner: Tensor, outer: Tensor | None, halo: Halo) -> None:
         self.inner, self.outer, self.halo = inner, outer, halo
         self.device, self.dtype = inner.device, inner.dtype
 
@@ -228,7 +228,7 @@ class PartOfGraph:
         """Return these rows of S x, for the rows of x [n, d] that are here."""
         elsewhere = self.halo.fetch(x.contiguous())
         result = torch.addmm(here := torch.empty_like(x), self.inner, x, beta=0, out=here)
-        return result.addmm_(self.outer, elsewhere) if len(elsewhere) else result
+        return result if self.outer is None else result.addmm_(self.outer, elsewhere)
 
 
 def graphs_of_share(
@@ -251,4 +251,7 @@ def graphs_of_share(
     elsewhere = ends[(ends < here.start) | (ends >= here.stop)]
     halo = Halo(share, elsewhere)
     columns = [own.tocsc() for own in rows]
-    return [PartOfGraph(tensor(own[:, here]), tensor(own[:, elsewhere]), halo) for own in columns]
+    return [
+        PartOfGraph(tensor(own[:, here]), tensor(own[:, elsewhere]) if len(elsewhere) else None, halo)
+        for own in columns
+    ]

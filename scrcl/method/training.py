@@ -13,12 +13,12 @@ from scrcl.disk import interrupts
 from scrcl.disk.checkpoints import Checkpoints
 from scrcl.messages import UserError, log, progress
 from scrcl.method.inputs import GraphInputs
-from scrcl.method.losses import Losses, Objective, losses
-from scrcl.method.network import Architecture, ScRCL
+from scrcl.method.losses import Losses, Objective
+from scrcl.method.network import PER_CELL, Architecture, ScRCL
 from scrcl.method.shares import Share
+from scrcl.method.updates import Updates
 from scrcl.runtime import keep_freed_memory
 
-PER_CELL = "gene_encoder.lin.weight"  # [K', N]
 PLATEAU_EPOCHS = 10  # epochs over which the fall of the loss is measured
 
 
@@ -95,9 +95,9 @@ def fit(
         for record in history:
             on_epoch(record)
         bar = progress(desc=f"seed {seed}", unit="epoch", total=schedule.epochs, initial=len(history))
-        ends = False
+        ends, update = False, Updates(model, inputs, optimizer, objective)
         while len(history) < schedule.epochs and not _has_flattened(history, schedule.plateau) and not ends:
-            terms = step(model, inputs, optimizer, objective)
+            terms = dict(zip([*Losses._fields, "total"], update().tolist()))  # the only transfer from the device
             # All processes have to go on, save and end together, so they hold the same losses to the last bit.
             *told, is_due = share.same([*terms.values(), checkpoints.is_due(len(history) + 1)])
             terms, ends = dict(zip(terms, told)), share.any(asked_to_end())
@@ -111,6 +111,7 @@ def fit(
                 checkpoints.keep_training(_state(seed, model, optimizer, history, share))
         bar.total = len(history)  # the bar ends full, also on a plateau
         bar.close()
+        optimizer.zero_grad(set_to_none=True)  # the gradients' memory is wanted for the embeddings
         if ends and not asked_to_end():  # another process was
             raise interrupts.Terminated
     return Fitted(model, history)
@@ -247,57 +248,19 @@ def _has_flattened(history: list[dict[str, float]], plateau: float) -> bool:
 
 def adam(model: ScRCL, schedule: Schedule) -> torch.optim.Adam:
     """Return Adam with L2 weight decay, as published, in one fused kernel where the device has one."""
-    fused = next(model.parameters()).device.type in ("cpu", "cuda")
-    return torch.optim.Adam(model.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay, fused=fused)
+    device = next(model.parameters()).device.type
+    return torch.optim.Adam(
+        model.parameters(),
+        lr=schedule.lr,
+        weight_decay=schedule.weight_decay,
+        fused=device in ("cpu", "cuda"),
+        capturable=device == "cuda",  # so that `Updates` can record it
+    )
 
 
 def _diverged(what: str) -> UserError:
     """Return the error for a training that has diverged."""
     return UserError(f"{what}; lower --lr or raise --temperature.")
-
-
-def step(model: ScRCL, inputs: GraphInputs, optimizer: torch.optim.Optimizer, objective: Objective) -> dict[str, float]:
-    """Make one update, and return its losses by name; this is the only transfer from the device."""
-    return dict(zip([*Losses._fields, "total"], update(model, inputs, optimizer, objective).tolist()))
-
-
-def update(model: ScRCL, inputs: GraphInputs, optimizer: torch.optim.Optimizer, objective: Objective) -> torch.Tensor:
-    """Make one full-batch update, without waiting for the device.
-
-    Parameters
-    ----------
-    model, inputs, optimizer, objective
-        The network, what it is trained on, Adam, and what is minimised.
-
-    Returns
-    -------
-    The losses before the update and their weighted total, on the device.
-    """
-    model.train()
-    optimizer.zero_grad(set_to_none=True)
-    terms = losses(model(inputs), inputs.neighbourhood, objective, inputs.block, inputs.share)
-    total = objective.total(terms)
-    (total / inputs.share.n_processes).backward()
-    _add_up_gradients(model, inputs.share)
-    _step_in_one_thread(optimizer)
-    return torch.stack([*terms, total]).detach()
-
-
-def _add_up_gradients(model: ScRCL, share: Share) -> None:
-    """Add up the gradients of what all processes have in common."""
-    for name, parameter in model.named_parameters():
-        if name != PER_CELL and parameter.grad is not None:
-            share.add_up(parameter.grad)
-
-
-def _step_in_one_thread(optimizer: torch.optim.Optimizer) -> None:
-    """Run one step of the optimizer in one thread, since its kernel rounds differently where threads split a tensor."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        optimizer.step()
-    finally:  # also after Ctrl-C in a notebook
-        torch.set_num_threads(threads)
 
 
 class Embedded(NamedTuple):

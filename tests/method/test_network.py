@@ -14,7 +14,8 @@ from scipy import sparse
 from scrcl.method.inputs import GraphInputs, SparseView, graph_inputs
 from scrcl.method.losses import CONSISTENCY, Objective, losses
 from scrcl.method.network import Architecture, ScRCL
-from scrcl.method.training import Schedule, adam, embed, step, update
+from scrcl.method.training import Schedule, adam, embed
+from scrcl.method.updates import Updates, update
 from scrcl.prepare import graphs
 from scrcl.prepare.features import Features
 
@@ -39,19 +40,18 @@ PUBLISHED_NAMES = {
 }
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 CPU = torch.device("cpu")
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
-def golden_inputs(dtype: torch.dtype) -> GraphInputs:
+def golden_inputs(dtype: torch.dtype, device: str = "cpu") -> GraphInputs:
     cells, genes = sparse.csr_matrix(GOLDEN["input/cell_adjacency"]), sparse.csr_matrix(GOLDEN["input/gene_adjacency"])
     inputs = graph_inputs(GOLDEN["input/counts"], cells, genes, tuple(GOLDEN["meta/hops"]), CPU, torch.float64)
-    if dtype is torch.float64:
-        return inputs
-    tensors = {name: value.to(dtype) for name, value in vars(inputs).items() if isinstance(value, torch.Tensor)}
+    tensors = {name: value.to(device, dtype) for name, value in vars(inputs).items() if isinstance(value, torch.Tensor)}
     return dataclasses.replace(inputs, **tensors)
 
 
-def golden_model(dtype: torch.dtype) -> ScRCL:
-    model = ScRCL(60, 40, Architecture(16, 5, dropout=0.0)).to(dtype)
+def golden_model(dtype: torch.dtype, device: str = "cpu") -> ScRCL:
+    model = ScRCL(60, 40, Architecture(16, 5, dropout=0.0)).to(device, dtype)
     model.load_state_dict(
         {ours: torch.as_tensor(GOLDEN[f"param/{theirs}"], dtype=dtype) for ours, theirs in PUBLISHED_NAMES.items()}
     )
@@ -60,7 +60,7 @@ def golden_model(dtype: torch.dtype) -> ScRCL:
 
 def close(actual: torch.Tensor, expected: np.ndarray, dtype: torch.dtype) -> bool:
     scale = max(1.0, np.abs(expected).max())
-    return bool(np.abs(actual.detach().numpy() - expected).max() <= TOLERANCE[dtype] * scale)
+    return bool(np.abs(actual.detach().cpu().numpy() - expected).max() <= TOLERANCE[dtype] * scale)
 
 
 def test_golden_views():
@@ -69,10 +69,11 @@ def test_golden_views():
     assert close(inputs.propagated_view2, inputs.normalised.to_dense().numpy() @ GOLDEN["input/view2"], torch.float64)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
-def test_golden_step(dtype, temperature):
-    inputs, model = golden_inputs(dtype), golden_model(dtype)
+def test_golden_step(dtype, temperature, device):
+    inputs, model = golden_inputs(dtype, device), golden_model(dtype, device)
     embeddings = model(inputs)
     objective = Objective(temperature, *LAMBDAS)
     terms = losses(embeddings, inputs.neighbourhood, objective)
@@ -86,11 +87,12 @@ def test_golden_step(dtype, temperature):
         assert close(parameter.grad, GOLDEN[f"t={temperature}/grad/{PUBLISHED_NAMES[name]}"], dtype), name
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_golden_trajectory(dtype):
-    inputs, model = golden_inputs(dtype), golden_model(dtype)
-    optimizer = adam(model, Schedule(epochs=20, lr=5e-4, weight_decay=1e-3))
-    totals = [step(model, inputs, optimizer, Objective(1.0, *LAMBDAS))["total"] for _ in range(20)]
+def test_golden_trajectory(dtype, device):
+    inputs, model = golden_inputs(dtype, device), golden_model(dtype, device)
+    updates = Updates(model, inputs, adam(model, Schedule(20, 5e-4, 1e-3)), Objective(1.0, *LAMBDAS))
+    totals = [float(updates()[-1]) for _ in range(20)]
     assert np.allclose(totals, TRAJECTORY, rtol=TOLERANCE[dtype], atol=0)
     for name, parameter in model.named_parameters():
         assert close(parameter, GOLDEN[f"param_after_20_steps/{PUBLISHED_NAMES[name]}"], dtype), name
