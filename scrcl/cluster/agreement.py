@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-from scrcl.cluster.partition import one_hot
-
 
 def agreement_with_graph(labels: np.ndarray, graph: sparse.spmatrix) -> float:
     """Return how much more often than by chance the two ends of an edge share a label, as a share of the most possible.
@@ -41,8 +39,9 @@ def edges_between(labels: np.ndarray, graph: sparse.spmatrix) -> np.ndarray:
     graph
         [N, N] symmetric.
     """
-    ends = one_hot(labels, labels.max() + 1).astype(np.float64)  # float32 cannot count beyond 2^24
-    return (ends.T @ graph @ ends).toarray()
+    edges, n = graph.tocoo(), int(labels.max()) + 1
+    between = np.bincount(labels[edges.row] * n + labels[edges.col], weights=edges.data, minlength=n**2)
+    return between.reshape(n, n)
 
 
 def agreement_of_edges(between: np.ndarray) -> float:
