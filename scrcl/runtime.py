@@ -20,14 +20,16 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scrcl.messages import UserError
 from scrcl.version import VERSION
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
+Array = Any  # a numpy array, or a tensor of torch
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 LIBRARIES = (  # those that decide a result
     *("torch", "torch_geometric", "scanpy", "anndata", "numpy", "scipy", "pandas"),
@@ -123,6 +125,26 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def card_or_cpu(name: str) -> str:
+    """The device of that name, as `find_device` takes it, where it is a CUDA card; else 'cpu'."""
+    device = find_device(name)
+    return str(device) if device.type == "cuda" else "cpu"
+
+
+def to_device(array: np.ndarray, device: str) -> Array:
+    """An array as a float64 tensor on a card, where its products need no care for rounding; as it is for 'cpu'."""
+    if device == "cpu":
+        return array
+    import torch
+
+    return torch.as_tensor(array, dtype=torch.float64, device=device)
+
+
+def to_host(array: Array) -> np.ndarray:
+    """What `to_device` returned, or was computed from it, as an array in main memory."""
+    return array.cpu().numpy() if hasattr(array, "cpu") else array
+
+
 def card_memory_gib(name: str) -> float:
     """Memory of the CUDA card of that name in GiB, as `find_device` takes it; 0 for every other device."""
     import torch
@@ -201,7 +223,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def tf32_products(device: torch.device, wanted: bool) -> Iterator[None]:
-    """Whether float32 matrix products are taken in TF32 meanwhile: 10 bits of mantissa in place of 23, sums in float32.
+    """Take float32 matrix products in TF32 meanwhile, or in full: 10 bits of mantissa in place of 23, sums in float32.
 
     Raises
     ------
@@ -213,7 +235,7 @@ def tf32_products(device: torch.device, wanted: bool) -> Iterator[None]:
     if wanted and device.type != "cuda":
         raise UserError(f"--tf32 is for CUDA cards, and this run is on {device}; leave it out.")
     before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if wanted else before
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if wanted else "ieee"
     try:
         yield
     finally:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy import sparse
+
+from scrcl.runtime import Array, to_device, to_host
 
 BLOCK = 4096  # cells made dense at a time
 
@@ -25,10 +27,13 @@ class Features:
         [N, G] float32 CSR.
     offset
         [G] float32, subtracted from every row.
+    device
+        Where products are computed: 'cpu', or a CUDA card.
     """
 
     values: sparse.csr_matrix
     offset: np.ndarray
+    device: str = "cpu"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -40,15 +45,30 @@ class Features:
         """The share of the values that are stored."""
         return self.values.nnz / max(1, np.prod(self.shape, dtype=float))
 
-    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield every block of cells: its rows, and their dense values."""
+    def blocks(self) -> Iterator[tuple[slice, Array]]:
+        """Yield every block of cells: its rows, and their dense values, float64 on a card."""
         for start in range(0, self.shape[0], BLOCK):
             rows = slice(start, min(start + BLOCK, self.shape[0]))
-            yield rows, self.values[rows].toarray() - self.offset
+            yield rows, self._dense(rows)
+
+    def _dense(self, rows: slice) -> Array:
+        """Return the dense values of some cells."""
+        part = self.values[rows]
+        if self.device == "cpu":
+            return part.toarray() - self.offset
+        import torch
+
+        ends, genes, stored = (torch.as_tensor(x, device=self.device) for x in (part.indptr, part.indices, part.data))
+        dense = torch.sparse_csr_tensor(ends, genes, stored, size=part.shape, check_invariants=False).to_dense()
+        return dense.double() - to_device(self.offset, self.device)
 
     def __getitem__(self, cells: np.ndarray | slice) -> Features:
         """Return the rows of some cells."""
-        return Features(self.values[cells], self.offset)
+        return replace(self, values=self.values[cells])
+
+    def of_genes(self, genes: np.ndarray) -> Features:
+        """Return the columns of some genes."""
+        return replace(self, values=self.values[:, genes], offset=self.offset[genes])
 
     def reordered(self, order: np.ndarray) -> Features:
         """Return the cells in another order, and keep the sums over cells that are already known."""
@@ -66,12 +86,13 @@ class Features:
 
     def times(self, weights: np.ndarray) -> np.ndarray:
         """Return the product with weights [G, d], as [N, d] float32."""
-        weights = weights.astype(np.float32)
-        return np.concatenate([values @ weights for _, values in self.blocks()])
+        weights = to_device(weights.astype(np.float32), self.device)
+        return np.concatenate([to_host(values @ weights).astype(np.float32) for _, values in self.blocks()])
 
     def weighted(self, weights: np.ndarray) -> Features:
         """Return every gene times its weight, [G]."""
-        return Features((self.values @ sparse.diags(weights.astype(np.float32))).tocsr(), self.offset * weights)
+        values = (self.values @ sparse.diags(weights.astype(np.float32))).tocsr()
+        return replace(self, values=values, offset=self.offset * weights)
 
     @cached_property
     def mean(self) -> np.ndarray:
@@ -84,7 +105,7 @@ class Features:
 
         PCs and distances between genes are computed from it.
         """
-        total = np.zeros((self.shape[1],) * 2)
+        total = to_device(np.zeros((self.shape[1],) * 2), self.device)
         for _, values in self.blocks():
             total += values.T @ values
-        return total
+        return to_host(total)

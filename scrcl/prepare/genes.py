@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import scanpy as sc
-from scipy import linalg, sparse
+from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from scrcl.contents.gene_groups import GeneFilter
@@ -17,6 +18,7 @@ from scrcl.contents.kinds import ValueKind
 from scrcl.contents.values import Expression
 from scrcl.keys import COUNTS, HIGHLY_VARIABLE, OURS, PCS
 from scrcl.messages import UserError, log, one_line
+from scrcl.prepare import components
 from scrcl.prepare.features import Features
 from scrcl.prepare.filters import Filter
 from scrcl.runtime import limited_threads
@@ -296,9 +298,9 @@ def _seurat_v3(cells: ad.AnnData, n_top_genes: int) -> None:
         raise UserError(f"seurat_v3 fails on these data ({one_line(error)}); add --hvg-flavor seurat.") from error
 
 
-def values_for(cells: ad.AnnData, choice: str, in_blocks: bool) -> np.ndarray | Features:
-    """Return `encoder_values`, sparse where cells are taken in blocks."""
-    return (sparse_encoder_values if in_blocks else encoder_values)(cells, choice)
+def values_for(cells: ad.AnnData, choice: str, in_blocks: bool, device: str = "cpu") -> np.ndarray | Features:
+    """Return `encoder_values`, sparse where cells are taken in blocks; `device` is that of `Features`."""
+    return replace(sparse_encoder_values(cells, choice), device=device) if in_blocks else encoder_values(cells, choice)
 
 
 def encoder_values(cells: ad.AnnData, choice: str) -> np.ndarray:
@@ -373,7 +375,7 @@ def sparse_encoder_values(cells: ad.AnnData, choice: str) -> Features:
     return Features(values, offset)
 
 
-def principal_components(values: np.ndarray | Features, n_pcs: int) -> np.ndarray:
+def principal_components(values: np.ndarray | Features, n_pcs: int, device: str = "cpu") -> np.ndarray:
     """Return the first principal components of values.
 
     Parameters
@@ -382,6 +384,8 @@ def principal_components(values: np.ndarray | Features, n_pcs: int) -> np.ndarra
         [N, G].
     n_pcs
         How many; fewer are returned where there are no more.
+    device
+        Where dense values are worked on: 'cpu', or a CUDA card. Sparse ones have their own.
 
     Returns
     -------
@@ -390,15 +394,14 @@ def principal_components(values: np.ndarray | Features, n_pcs: int) -> np.ndarra
     n_pcs = min(n_pcs, min(values.shape) - 1)
     if isinstance(values, Features):
         return _components_of_gram(values, n_pcs)
+    if device != "cpu":
+        return components.components(values, n_pcs, device).astype(np.float32)
     with limited_threads(1):  # so that the order of sums does not depend on the number of threads
         return sc.pp.pca(values, n_comps=n_pcs, random_state=0)
 
 
 def _components_of_gram(features: Features, n_pcs: int) -> np.ndarray:
     """Return PCs from the products of genes, which `graphs.gene_graph` needs as well."""
-    n_cells, n_genes = features.shape
-    covariance = features.gram / n_cells - np.outer(features.mean, features.mean)
-    _, axes = linalg.eigh(covariance, subset_by_index=(n_genes - n_pcs, n_genes - 1))
-    axes = axes[:, ::-1]  # the largest variance first
-    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(n_pcs)])  # else the sign is arbitrary
+    n_cells = features.shape[0]
+    axes = components.principal_axes(features.gram / n_cells - np.outer(features.mean, features.mean), n_pcs)
     return features.times(axes) - (features.mean @ axes).astype(np.float32)

@@ -15,7 +15,7 @@ from sklearn.preprocessing import normalize
 from scrcl.contents.places import section_members
 from scrcl.messages import UserError, log
 from scrcl.prepare.features import Features
-from scrcl.runtime import compiled_once, has_faiss, limited_threads
+from scrcl.runtime import compiled_once, has_faiss, limited_threads, tf32_products
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,8 @@ EXACT_ON_CARD_UP_TO = 1_000_000
 LISTS = 64  # in which faiss looks for the neighbours of a point
 POINTS_PER_LIST = 50  # from which faiss learns its lists
 QUERIES = 50_000  # points at a time, whose neighbours faiss looks for
-PAIRS_AT_ONCE = 2**26  # distances that the card holds at a time, half a GiB and as much to work with
+PAIRS_AT_ONCE = 2**26  # distances that the card holds at a time, a quarter of a GiB and as much to work with
+SPARE = 16  # points beyond those that are needed, whose distance is computed in float64 too
 
 
 def nearest_neighbors(
@@ -37,7 +38,7 @@ def nearest_neighbors(
     """Return the directed k-nearest-neighbour graph: row i marks i's neighbours, without i itself.
 
     The search is exact (scikit-learn) up to 60,000 points and approximate beyond (faiss if it is installed, else
-    pynndescent); on a card it is exact up to a million points.
+    pynndescent). On a card it is exact up to a million points.
 
     Parameters
     ----------
@@ -64,11 +65,11 @@ def nearest_neighbors(
     n = len(points)
     if k >= n:
         raise UserError(f"There are {n} cells, too few for {k} neighbours each; lower --n-neighbors to at most {n}.")
-    if n <= EXACT_UP_TO:
+    if device is not None and device.type == "cuda" and metric != "precomputed" and n <= EXACT_ON_CARD_UP_TO:
+        neighbours = _exact(points, k, metric, device)
+    elif n <= EXACT_UP_TO:
         index = NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(points)
         neighbours = index.kneighbors(return_distance=False)  # called without points, it leaves out each point itself
-    elif device is not None and device.type == "cuda" and n <= EXACT_ON_CARD_UP_TO:
-        neighbours = _exact(points, k, metric, device)
     else:
         neighbours = _approximate(points, k, metric, seed)
     rows = np.repeat(np.arange(n), neighbours.shape[1])
@@ -82,20 +83,25 @@ def nearest_neighbors(
 def _exact(points: np.ndarray, k: int, metric: str, device: torch.device) -> np.ndarray:
     """Return the indices of each point's k + 1 nearest points, [n, k + 1], itself among them unless others coincide.
 
-    Distances of some rows to all points are held at a time. Cosine distance is Euclidean distance of unit rows. They
-    are of float64, since they are differences of large numbers, and since a card may round products of float32 (TF32).
+    Distances of some rows to all points are held at a time. Cosine distance is Euclidean distance of unit rows. A few
+    more points than needed are found in float32, in half of the time, and compared in float64, since distances are
+    differences of large numbers.
     """
     import torch
 
     values = normalize(points) if metric == "cosine" else points - points.mean(axis=0)
     x = torch.as_tensor(values, dtype=torch.float64, device=device)
-    squared = (x**2).sum(1)
-    nearest = [
-        # |x - y|^2 without |x|^2, which is the same along a row
-        (squared - 2 * rows @ x.T).topk(k + 1, largest=False).indices
-        for rows in x.split(max(1, PAIRS_AT_ONCE // len(x)))
-    ]
-    return torch.cat(nearest).cpu().numpy()
+    rough, squared = x.float(), (x**2).sum(1).float()
+    n_tried = min(len(x), k + 1 + SPARE)
+    n_rows = max(1, PAIRS_AT_ONCE // max(len(x), n_tried * x.shape[1]))
+    found = []
+    with tf32_products(device, False):
+        for rows in torch.arange(len(x), device=device).split(n_rows):
+            # |x - y|^2 without |x|^2, which is the same along a row
+            tried = (squared - 2 * rough[rows] @ rough.T).topk(n_tried, largest=False).indices
+            exact = ((x[rows][:, None] - x[tried]) ** 2).sum(2)
+            found.append(tried.gather(1, exact.topk(k + 1, largest=False).indices))
+    return torch.cat(found).cpu().numpy()
 
 
 def _approximate(points: np.ndarray, k: int, metric: str, seed: int) -> np.ndarray:
@@ -258,7 +264,9 @@ def _delaunay(points: np.ndarray, radius: float) -> sparse.coo_matrix:
 
 
 @limited_threads(1)  # between equally near genes, the number of threads would decide
-def gene_graph(values: np.ndarray | Features, n_neighbors: int) -> sparse.csr_matrix:
+def gene_graph(
+    values: np.ndarray | Features, n_neighbors: int, device: torch.device | None = None
+) -> sparse.csr_matrix:
     """Return the gene graph, B of the paper: each gene points at its nearest genes, itself included.
 
     Parameters
@@ -267,6 +275,8 @@ def gene_graph(values: np.ndarray | Features, n_neighbors: int) -> sparse.csr_ma
         [N, G] as the encoders see them. Distances are Euclidean, between columns.
     n_neighbors
         How many genes each gene points at, itself included.
+    device
+        As for `nearest_neighbors`, for dense values.
 
     Returns
     -------
@@ -282,7 +292,7 @@ def gene_graph(values: np.ndarray | Features, n_neighbors: int) -> sparse.csr_ma
         squared = lengths[:, None] + lengths - 2 * values.gram
         nearest = nearest_neighbors(np.sqrt(squared.clip(min=0)), k, "precomputed", seed=0)
     else:
-        nearest = nearest_neighbors(values.T, k, "euclidean", seed=0)
+        nearest = nearest_neighbors(values.T, k, "euclidean", 0, device)
     return (nearest + self_loops).tocsr()
 
 

@@ -78,7 +78,7 @@ def _components(values: Matrix, chosen: np.ndarray) -> np.ndarray:
     """Return PCs of some genes; also of a single one, or of genes that do not vary."""
     if isinstance(values, Features):
         if len(chosen) > DIMS:
-            return genes.principal_components(Features(values.values[:, chosen], values.offset[chosen]), DIMS)
+            return genes.principal_components(values.of_genes(chosen), DIMS)
         part = values.columns(chosen)
     else:
         part = values[:, chosen]

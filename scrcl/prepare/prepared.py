@@ -22,7 +22,7 @@ from scrcl.prepare import batches, genes, halving, on_disk, plan
 from scrcl.prepare.features import Features
 from scrcl.prepare.filters import Filter
 from scrcl.recipes import CellSettings, TissueSettings
-from scrcl.runtime import card_memory_gib
+from scrcl.runtime import card_memory_gib, card_or_cpu
 
 Matrix = np.ndarray | Features  # [N, G], dense, or sparse where cells are worked on in blocks
 
@@ -166,15 +166,16 @@ def pcs_and_inputs(
     -------
     [N, G] float32.
     """
-    of_cells = batches.batches_of(cells.obs, settings.batch_key)
-    scaled = weigh(without_batches(genes.values_for(cells, "scaled", planned.block > 0), cells, settings, of_cells))
-    cells.obsm[PCS] = genes.principal_components(scaled, settings.n_pcs)
+    of_cells, device = batches.batches_of(cells.obs, settings.batch_key), card_or_cpu(settings.device)
+    scaled = genes.values_for(cells, "scaled", planned.block > 0, device)
+    scaled = weigh(without_batches(scaled, cells, settings, of_cells))
+    cells.obsm[PCS] = genes.principal_components(scaled, settings.n_pcs, device)
     if of_cells is not None:
         cells.obsm[HARMONY] = batches.corrected_points(cells.obsm[PCS], of_cells)
     return (
         scaled
         if settings.encoder_input == "scaled"
-        else weigh(genes.values_for(cells, settings.encoder_input, planned.block > 0))
+        else weigh(genes.values_for(cells, settings.encoder_input, planned.block > 0, device))
     )
 
 
@@ -192,7 +193,8 @@ def without_batches(
         return scaled
     points = cells.obsm.get(HARMONY)
     if points is None:
-        points = batches.corrected_points(genes.principal_components(scaled, settings.n_pcs), of_cells)
+        pcs = genes.principal_components(scaled, settings.n_pcs, card_or_cpu(settings.device))
+        points = batches.corrected_points(pcs, of_cells)
     return batches.corrected_values(scaled, points, of_cells)
 
 

@@ -28,7 +28,7 @@ from scrcl.prepare.prepared import (
 )
 from scrcl.prepare.scales import RINGS, at_scales
 from scrcl.recipes import TissueSettings
-from scrcl.runtime import Stopwatch
+from scrcl.runtime import Stopwatch, card_or_cpu
 
 MORAN_VALUES = 100_000_000  # most values made dense at a time
 
@@ -94,9 +94,9 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
 
 def _plain_pcs(cells: ad.AnnData, settings: TissueSettings, planned: Plan) -> np.ndarray:
     """Return the PCs of genes without weights; made before the inputs, so that only one set of values is in memory."""
-    of_spots = batches.batches_of(cells.obs, settings.batch_key)
-    scaled = without_batches(genes.values_for(cells, "scaled", planned.block > 0), cells, settings, of_spots)
-    pcs = genes.principal_components(scaled, settings.n_pcs)
+    of_spots, device = batches.batches_of(cells.obs, settings.batch_key), card_or_cpu(settings.device)
+    scaled = without_batches(genes.values_for(cells, "scaled", planned.block > 0, device), cells, settings, of_spots)
+    pcs = genes.principal_components(scaled, settings.n_pcs, device)
     return pcs if of_spots is None else batches.corrected_points(pcs, of_spots)
 
 
