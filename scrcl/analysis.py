@@ -201,7 +201,7 @@ def graph_of_values(prepared: Prepared, settings: CellSettings | TissueSettings)
 
 def inputs_of(prepared: Prepared, settings: CellSettings | TissueSettings) -> HostInputs:
     """Return what stays constant over training: both views, and the graphs of cells and genes."""
-    genes = graphs.gene_graph(prepared.inputs, settings.gene_neighbors)
+    genes = graphs.gene_graph(prepared.inputs, settings.gene_neighbors, find_device(settings.device))
     return host_inputs(prepared.inputs, prepared.graph_in_training, genes, settings.hops, prepared.block)
 
 

@@ -19,7 +19,7 @@ from scrcl.messages import log, progress
 from scrcl.prepare.halves import DIMS, Described, described
 from scrcl.prepare.prepared import Prepared
 from scrcl.recipes import CellSettings, TissueSettings
-from scrcl.runtime import limited_threads
+from scrcl.runtime import card_or_cpu, limited_threads
 
 STARTS = 4  # of k-means
 FINER = 5  # partitions are tried that have up to so many times the clusters of the estimate
@@ -96,12 +96,15 @@ def estimate(prepared: Prepared, settings: CellSettings | TissueSettings, seed: 
     seed
         For the halves and for k-means.
     """
-    curve = information(described(prepared, settings.task, seed), prepared.smoothing_graph, seed)
+    device = card_or_cpu(settings.device)
+    curve = information(described(prepared, settings.task, seed), prepared.smoothing_graph, seed, device)
     return Number(number_of(curve), "estimated without labels", curve)
 
 
 @limited_threads(1)  # so that the order of sums does not depend on the number of threads
-def information(cells: Described, smoothing_graph: sparse.csr_matrix | None = None, seed: int = 0) -> pd.DataFrame:
+def information(
+    cells: Described, smoothing_graph: sparse.csr_matrix | None = None, seed: int = 0, device: str = "cpu"
+) -> pd.DataFrame:
     """Return what partitions of halves of the genes share, for more and more clusters.
 
     Parameters
@@ -112,6 +115,8 @@ def information(cells: Described, smoothing_graph: sparse.csr_matrix | None = No
         As for `consensus.smoothed`, since the final labels are smoothed too.
     seed
         For k-means.
+    device
+        'cpu', or a CUDA card for k-means.
 
     Returns
     -------
@@ -123,7 +128,7 @@ def information(cells: Described, smoothing_graph: sparse.csr_matrix | None = No
     halves = [tuple(leading_components(half, DIMS) for half in pair) for pair in cells.halves]
 
     def partition(points: np.ndarray, n_clusters: int) -> np.ndarray:
-        return smoothed(kmeans.best_of(STARTS, points, n_clusters, seed), smoothing_graph)
+        return smoothed(kmeans.best_of(STARTS, points, n_clusters, seed, device), smoothing_graph)
 
     rows: list[tuple[int, float, float]] = []
     for n in progress(_numbers_to_try(len(whole)), desc="number of clusters"):

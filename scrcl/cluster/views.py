@@ -18,6 +18,7 @@ from scrcl.cluster.methods.mixture import leading_components
 from scrcl.cluster.partition import by_size
 from scrcl.method.training import Embedded
 from scrcl.methods import METHODS
+from scrcl.runtime import card_or_cpu
 
 DIMS = 20  # components of a view that k-means sees
 STARTS = 10  # of k-means; the best by its own objective is kept
@@ -65,10 +66,11 @@ def vote(
     [N] integers, 0 the largest cluster; and the partitions by view and way.
     """
     partitions: dict[str, np.ndarray] = {}
+    device = card_or_cpu(settings.device)
     for name, points in views.items():
-        leading = leading_components(points, max(DIMS, *settings.mixture_dims))
+        leading = leading_components(points, max(DIMS, *settings.mixture_dims), device)
         ways = METHODS[settings.cluster_method].partitions(leading, n_clusters, seed, settings)
         if settings.cluster_method == "gmm":
-            ways["k-means"] = by_size(kmeans.best_of(STARTS, leading[:, :DIMS], n_clusters, seed))
+            ways["k-means"] = by_size(kmeans.best_of(STARTS, leading[:, :DIMS], n_clusters, seed, device))
         partitions |= {f"{name}, {way}": labels for way, labels in ways.items()}
     return consensus.consensus(list(partitions.values()), n_clusters), partitions

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 
+from scrcl.cluster import lloyd
 from scrcl.cluster.partition import by_size, require_enough, sample, unfinished_starts_expected
 from scrcl.runtime import limited_threads
 
@@ -45,7 +47,7 @@ def cluster(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
 
 
 @limited_threads(1)  # so that the order of sums does not depend on the number of threads; it is no slower
-def best_of(n_init: int, points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+def best_of(n_init: int, points: np.ndarray, n_clusters: int, seed: int, device: str = "cpu") -> np.ndarray:
     """Return k-means' labels of the points as they are, the best by its own objective of several starts.
 
     Parameters
@@ -54,11 +56,20 @@ def best_of(n_init: int, points: np.ndarray, n_clusters: int, seed: int) -> np.n
         How many starts.
     points, n_clusters, seed
         As for `cluster`.
+    device
+        'cpu', or a CUDA card, which runs all starts at once.
 
     Returns
     -------
     [N] integers, in no order.
     """
+    if device != "cpu":
+        part, all_points = (
+            torch.as_tensor(own, dtype=torch.float64, device=device)
+            for own in (sample(points, n_clusters, seed), points)
+        )
+        found = lloyd.starts(part, n_clusters, [np.random.RandomState(seed)] * n_init)
+        return lloyd.labels_by(found.centres[found.inertia.argmin()], all_points).cpu().numpy()
     with unfinished_starts_expected():
         model = KMeans(n_clusters, n_init=n_init, random_state=seed).fit(sample(points, n_clusters, seed))
         return model.predict(points)

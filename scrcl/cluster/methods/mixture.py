@@ -10,10 +10,11 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from scrcl.cluster import tied
+from scrcl.cluster import lloyd, tied
 from scrcl.cluster.partition import by_size, require_enough, sample, unfinished_starts_expected
 from scrcl.cluster.tied import Mixture
-from scrcl.runtime import find_device, limited_threads
+from scrcl.prepare.components import components
+from scrcl.runtime import card_or_cpu, limited_threads
 
 STARTS = 12  # starts of the mixture in all rounds together
 WHITENED_ROUNDS = 2  # rounds of starts in the metric of the likeliest mixture so far
@@ -34,7 +35,8 @@ def partitions(points: np.ndarray, n_clusters: int, seed: int, settings: Any) ->
         The recipe, with mixture_dims, mixture_rounds and device.
     """
     dims = sorted({dims_for(len(points), n_dims) for n_dims in settings.mixture_dims})
-    points = leading_components(points, max(dims))  # once for all, since the first PCs of PCs are themselves
+    # Once for all, since the first PCs of PCs are themselves.
+    points = leading_components(points, max(dims), card_or_cpu(settings.device))
     return {
         f"{n_dims} dimensions": cluster(points, n_clusters, seed, n_dims, settings.mixture_rounds, settings.device)
         for n_dims in dims
@@ -79,9 +81,8 @@ def cluster(
         When there are more clusters than points.
     """
     require_enough(points, n_clusters)
-    points = leading_components(points, dims_for(len(points), n_dims))
-    found = find_device(device)
-    place = found if found.type == "cuda" else torch.device("cpu")
+    place = card_or_cpu(device)
+    points = leading_components(points, dims_for(len(points), n_dims), place)
     with unfinished_starts_expected():
         part = torch.as_tensor(sample(points, n_clusters, seed), device=place)
         mixture = likeliest_mixture(part, n_clusters, seed, rounds)
@@ -97,7 +98,7 @@ def dims_for(n_cells: int, n_dims: int) -> int:
 
 
 @limited_threads(1)  # so that the order of sums does not depend on the number of threads
-def leading_components(points: np.ndarray, n_dims: int) -> np.ndarray:
+def leading_components(points: np.ndarray, n_dims: int, device: str = "cpu") -> np.ndarray:
     """Return the first n_dims principal components, scaled together to unit variance.
 
     Parameters
@@ -106,13 +107,19 @@ def leading_components(points: np.ndarray, n_dims: int) -> np.ndarray:
         [N, d].
     n_dims
         How many; fewer are returned where there are no more.
+    device
+        Where products are computed: 'cpu', or a CUDA card.
 
     Returns
     -------
     [N, n_dims] float64.
     """
-    points = np.asarray(points, dtype=np.float64)
-    reduced = PCA(min(n_dims, *points.shape), svd_solver="covariance_eigh").fit_transform(points)
+    n_dims = min(n_dims, *points.shape)
+    if device == "cpu":
+        points = np.asarray(points, dtype=np.float64)
+        reduced = PCA(n_dims, svd_solver="covariance_eigh").fit_transform(points)
+    else:
+        reduced = components(points, n_dims, device)
     return reduced / max(reduced.std(), np.finfo(float).tiny)
 
 
@@ -138,9 +145,16 @@ def likeliest_mixture(points: Tensor, n_clusters: int, seed: int, rounds: int = 
     tried: list[Mixture] = []
     seen = points  # the first round sees the points as they are
     for _ in range(1 + rounds):
-        for _ in range(per_round):
-            start = KMeans(n_clusters, n_init=1, random_state=int(next(seeds))).fit_predict(seen.cpu().numpy())
-            tried.append(tied.fit(points, torch.as_tensor(start, device=points.device)))
+        of_round = [int(next(seeds)) for _ in range(per_round)]
+        tried += [tied.fit(points, start) for start in _starts(seen, n_clusters, of_round)]
         likeliest = max(tried, key=lambda mixture: mixture.log_likelihood)
         seen = points @ likeliest.whitener
     return likeliest
+
+
+def _starts(points: Tensor, n_clusters: int, seeds: list[int]) -> list[Tensor]:
+    """Return the labels of k-means for each seed, on the device that holds the points."""
+    if points.is_cuda:
+        return list(lloyd.starts(points, n_clusters, [np.random.RandomState(seed) for seed in seeds]).labels)
+    fitted = (KMeans(n_clusters, n_init=1, random_state=seed).fit(points.numpy()) for seed in seeds)
+    return [torch.as_tensor(model.labels_) for model in fitted]
