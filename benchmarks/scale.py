@@ -8,7 +8,8 @@
 Cells are simulated (`write_cells`: negative binomial types, 5,000 genes, about 7 % of the values not 0). 'scRCL' is
 `python runSC.py` as a user runs it, one seed, 20 epochs, without figures. 'PCA + Leiden' is scanpy's normalisation,
 2,000 HVGs, PCA, neighbours and Leiden. 'dense' is a training step of the equations as they are written, with N x N
-matrices, where it fits. Every measurement runs in a process of its own, one after the other.
+matrices, where it fits. Every measurement runs in a process of its own, one after the other. `--tables` also prints
+how many times longer each stage of a run takes than it must at least (`floors`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch
 
 from benchmarks.step import seconds_in_turn, wait_for
 from scrcl.messages import format_table
+from scrcl.prepare.plan import ARRAYS_IN_BLOCKS
 from scrcl.readers.simulated import write_cells
 from scrcl.recipes import CellSettings
 from scrcl.runtime import find_device, peak_memory_gib
@@ -95,12 +97,46 @@ def peak_gflops(device: torch.device) -> float:
     return 2 * 4096 * GENES * HIDDEN / best / 1e9
 
 
+def peak_gb_per_second(device: torch.device) -> float:
+    """The best rate of a copy, bytes read and written."""
+    source = torch.ones(2**26, device=device)
+    target, best = torch.empty_like(source), np.inf
+    for _ in range(20):
+        wait_for(device)
+        start = time.perf_counter()
+        target.copy_(source)
+        wait_for(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * source.nbytes / best / 1e9
+
+
 def gflop_of_step(n_cells: float) -> float:
     """Of the dense products of one step, forward and backward, nothing counted twice."""
     inputs = 2 * 2 * 2 * n_cells * GENES * HIDDEN  # two encoders, there and back
     inner = 2 * 3 * 2 * n_cells * HIDDEN**2
     refined = 2 * 2 * n_cells * GENES * WIDTH + 2 * 3 * 2 * n_cells * HIDDEN * WIDTH
     return (inputs + inner + refined) / 1e9
+
+
+def floors(run: dict[str, float]) -> dict[str, float]:
+    """Seconds below which no stage of a run can go on this device: its operations, or its bytes, at the best rate.
+
+    Read: the file. Preprocess: every stored value read and written, and the products of genes. Train: as in
+    `benchmarks.step`. Cluster: PCs of the embedding beside the PCs. A search for neighbours has no such floor.
+    """
+    n, epochs, width = run["cells"], run["epochs"], 2 * HIDDEN + CellSettings().n_pcs
+    gb = {
+        "read": run["file GB"],
+        "preprocess": 2 * run["file GB"],
+        "train": epochs * 4 * n * (4 * GENES + 2 * ARRAYS_IN_BLOCKS * HIDDEN) / 1e9,
+        "cluster": 2 * 4 * n * width / 1e9,
+    }
+    gflop = {
+        "preprocess": 2 * n * GENES**2 / 1e9,
+        "train": epochs * gflop_of_step(n),
+        "cluster": 2 * n * width**2 / 1e9,
+    }
+    return {stage: max(gb[stage] / run["peak GB/s"], gflop.get(stage, 0) / run["peak GFLOP/s"]) for stage in gb}
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -120,6 +156,8 @@ def measure(args: argparse.Namespace) -> None:
                 "cells": n_cells,
                 "epochs": args.epochs,
                 "peak GFLOP/s": peak_gflops(find_device(args.device)),
+                "peak GB/s": peak_gb_per_second(find_device(args.device)),
+                "file GB": data.stat().st_size / 1e9,
             }
             options = ["--single", method, "--cells", n_cells, "--epochs", args.epochs, "--data", args.data]
             options += ["--device", args.device]
@@ -159,7 +197,11 @@ def tables(csv: Path, figure: Path | None) -> None:
         ]
         rows.append([f"{n:,}", *("" if np.isnan(value) else f"{value:.2f}" for value in values)])
     header = [*("cells", "peak GFLOP/s", "products' share of a step", "dense step / ours", "dense GiB")]
-    print(format_table([*header, "ours / Leiden, total", "Leiden GiB", "ARI", "Leiden ARI"], rows))
+    print(format_table([*header, "ours / Leiden, total", "Leiden GiB", "ARI", "Leiden ARI"], rows), end="\n\n")
+    if "peak GB/s" in ours and ours["peak GB/s"].notna().all():
+        lowest = {n: floors(row | {"cells": n}) for n, row in ours.to_dict("index").items()}
+        rows = [[f"{n:,}", *(f"{ours.loc[n, s] / lowest[n][s]:.3g}" for s in lowest[n])] for n in ours.index]
+        print("seconds over those of the floor\n" + format_table(["cells", *lowest[ours.index[0]]], rows))
     if figure:
         draw(found, figure)
 

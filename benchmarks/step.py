@@ -9,7 +9,8 @@ ratio is the median of those of the rounds. Peak memory is measured with each fo
 
 'dense' is the published order of computation: N x N losses, projector before the gene product, one message per edge.
 'published' adds what the published procedure does after every step: all cells embedded, k-means with one start, scores.
-'products' are this implementation's dense matrix products alone, the time below which no order of computation can go.
+'products' are this implementation's dense matrix products alone, and 'copies' moves as many bytes as a step must: two
+times below which no order of computation can go.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from scrcl.method.inputs import graph_inputs
 from scrcl.method.losses import Objective
 from scrcl.method.network import Architecture
 from scrcl.method.training import Schedule
+from scrcl.method.updates import Updates
 from scrcl.prepare import graphs
+from scrcl.prepare.plan import ARRAYS_IN_BLOCKS
 from scrcl.runtime import find_device, keep_freed_memory, peak_memory_gib
 from tests.dense_reference import PublishedOrder, dense_losses
 
@@ -58,7 +61,8 @@ def linear_step(values: np.ndarray, cells: Graph, genes: Graph, hidden: int) -> 
     inputs = graph_inputs(values, cells, genes, (0, 0), torch.get_default_device())
     model = training.new_model(inputs, Architecture(hidden, CLUSTERS, 0.1))
     optimizer = training.adam(model, Schedule(1, 1e-4, 0.0))
-    return lambda: training.step(model, inputs, optimizer, Objective(1.0, 100.0, 1.0))
+    updates = Updates(model, inputs, optimizer, Objective(1.0, 100.0, 1.0))
+    return lambda: updates().tolist()
 
 
 def dense_step(values: np.ndarray, cells: Graph, genes: Graph, hidden: int) -> Step:
@@ -111,8 +115,25 @@ def products_step(values: np.ndarray, cells: Graph, genes: Graph, hidden: int) -
     return lambda: [a @ b for (a, b), times in zip(pairs, repeats) for _ in range(times)]
 
 
-RATIOS = [("dense", "linear"), ("published", "linear"), ("linear", "products")]
-FORMS = {"linear": linear_step, "dense": dense_step, "published": published_epoch, "products": products_step}
+def copies_step(values: np.ndarray, cells: Graph, genes: Graph, hidden: int) -> Step:
+    """A copy of as many bytes as a linear step must move.
+
+    The values are read by two layers, forward and backward; each array [N, H] that a step holds is written and read.
+    """
+    moved = 4 * values.size + 2 * int(ARRAYS_IN_BLOCKS) * len(values) * hidden
+    source = torch.ones(moved // 2)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+RATIOS = [("dense", "linear"), ("published", "linear"), ("linear", "products"), ("linear", "copies")]
+FORMS = {
+    "linear": linear_step,
+    "dense": dense_step,
+    "published": published_epoch,
+    "products": products_step,
+    "copies": copies_step,
+}
 
 
 def prepared(forms: list[str], device: torch.device, n_cells: int, n_genes: int, hidden: int) -> dict[str, Step]:
