@@ -162,7 +162,7 @@ def test_a_run_that_ends_early_leaves_earlier_results_whole(monkeypatch, capsys,
     def fail(*args, **kwargs):
         raise failure
 
-    where = (results, "provenance") if isinstance(failure, OSError) else (training, "step")
+    where = (results, "provenance") if isinstance(failure, OSError) else (training.Updates, "__call__")
     monkeypatch.setattr(*where, fail)
     code, _, err = run("cells", capsys, *argv, "--seed", 99)
     assert code == (130 if isinstance(failure, KeyboardInterrupt) else 2)
