@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score, f1_score, normalized_mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
 
 METRICS = ("ACC", "NMI", "ARI", "F1")
 
@@ -24,9 +25,16 @@ def matched_types(predicted: pd.Series, known: pd.Series) -> dict[str, str]:
     -------
     The type of each matched cluster, by cluster.
     """
-    table = pd.crosstab(predicted, known)
-    rows, columns = linear_sum_assignment(table.to_numpy(), maximize=True)
-    return dict(zip(table.index[rows], table.columns[columns]))
+    both = known.notna() & predicted.notna()
+    codes, clusters = pd.factorize(predicted[both], sort=True)
+    of_types, types = pd.factorize(known[both], sort=True)
+    return {clusters[own]: types[other] for own, other in _matched(codes, of_types)}
+
+
+def _matched(codes: np.ndarray, of_types: np.ndarray) -> list[tuple[int, int]]:
+    """Return the pairs of `matched_types`, of integers from 0."""
+    rows, columns = linear_sum_assignment(contingency_matrix(codes, of_types), maximize=True)
+    return list(zip(rows.tolist(), columns.tolist()))
 
 
 def score(predicted: pd.Series, known: pd.Series) -> dict:
@@ -44,17 +52,20 @@ def score(predicted: pd.Series, known: pd.Series) -> dict:
     as wrong.
     """
     both = known.notna() & predicted.notna()
-    known, predicted = known[both].astype(str), predicted[both].astype(str)
-    types = matched_types(predicted, known)
-    named = predicted.map(types).fillna("")
-    hit = named == known
-    names = sorted(known.unique())
+    # In integers, since comparing strings takes half a minute for a million cells.
+    codes, clusters = pd.factorize(predicted[both].astype(str), sort=True)
+    types, names = pd.factorize(known[both].astype(str), sort=True)
+    partner = np.full(len(clusters), -1)
+    for own, other in _matched(codes, types):
+        partner[own] = other
+    hit = partner[codes] == types
+    recall = np.bincount(types[hit], minlength=len(names)) / np.bincount(types, minlength=len(names))
     return {
         "ACC": float(hit.mean()),
-        "NMI": float(normalized_mutual_info_score(known, predicted)),
-        "ARI": float(adjusted_rand_score(known, predicted)),
-        "F1": float(f1_score(known, named, labels=names, average="macro", zero_division=0)),
-        "recall": {name: float(np.mean(hit[known == name])) for name in names},
+        "NMI": float(normalized_mutual_info_score(types, codes)),
+        "ARI": float(adjusted_rand_score(types, codes)),
+        "F1": float(f1_score(types, partner[codes], labels=range(len(names)), average="macro", zero_division=0)),
+        "recall": dict(zip(names, recall.tolist())),
         "n_scored": int(both.sum()),
     }
 
