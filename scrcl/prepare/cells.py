@@ -10,7 +10,7 @@ import numpy as np
 
 from scrcl import scheduler
 from scrcl.contents import blocks
-from scrcl.keys import OURS
+from scrcl.keys import COUNTS, OURS
 from scrcl.messages import log, nothing_said_twice
 from scrcl.prepare import genes, graphs
 from scrcl.prepare.plan import Plan
@@ -23,6 +23,7 @@ from scrcl.prepare.prepared import (
     pcs_of,
     plan_of,
     preprocessed,
+    preprocessing,
 )
 from scrcl.recipes import CellSettings
 from scrcl.runtime import Stopwatch, find_device, release_memory
@@ -96,6 +97,11 @@ def encoded(adata: ad.AnnData, settings: CellSettings) -> Encoded:
         log.warning("--dask-scheduler has no effect: the values are in memory; h5ad and zarr can be read in blocks.")
     with scheduler.connected(settings.dask_scheduler if lazy else "none"):
         cells, values = preprocessed(adata, settings)
+    return _encoded(cells, values, settings)
+
+
+def _encoded(cells: ad.AnnData, values: str, settings: CellSettings) -> Encoded:
+    """Return preprocessed cells with their PCs, and what the encoders see."""
     planned = plan_of(cells, settings)
     return Encoded(cells, values, planned, pcs_and_inputs(cells, settings, planned))
 
@@ -115,10 +121,19 @@ def depth_corrected(adata: ad.AnnData, settings: CellSettings) -> Encoded:
         "so counts are normalised to the median.",
         depth,
     )
+    cells, values = found.cells, found.values
     del found  # before the next is made, since two of them could fill the memory
     release_memory()
+    settings = dataclasses.replace(settings, target_sum="median")
     with nothing_said_twice():
-        found = encoded(adata, dataclasses.replace(settings, target_sum="median"))
+        if COUNTS in cells.layers and not blocks.is_lazy(adata):
+            how = preprocessing(settings)
+            del how["keep"]  # they were kept before
+            genes.normalised_anew(cells, **how)
+            found = _encoded(cells, values, settings)
+        else:
+            del cells
+            found = encoded(adata, settings)
     return found._replace(values=f"{found.values}, normalised to the median")
 
 

@@ -103,9 +103,33 @@ def log_normalised(expression: Expression, target_sum: str = "auto", keep: Filte
         cells.layers[COUNTS] = cells.X.copy()
     if kind != "log-normalised":
         cells.obs[OURS.total] = np.asarray(cells.X.sum(axis=1, dtype=np.float64)).ravel()
-        sc.pp.normalize_total(cells, target_sum=normalised_sum(target_sum, cells.obs[OURS.total]))
-        sc.pp.log1p(cells)
+        _normalise(cells, target_sum)
     return cells
+
+
+def _normalise(cells: ad.AnnData, target_sum: str) -> None:
+    """Turn X from counts into the logarithms of values that sum to target_sum in each cell."""
+    sc.pp.normalize_total(cells, target_sum=normalised_sum(target_sum, cells.obs[OURS.total]))
+    sc.pp.log1p(cells)
+
+
+@limited_threads(1)  # as `preprocess`
+def normalised_anew(
+    cells: ad.AnnData, target_sum: str, n_top_genes: int, hvg_flavor: str, min_cells: int, among: GeneFilter
+) -> None:
+    """Normalise preprocessed cells with counts to another sum, and choose highly variable genes anew.
+
+    Parameters
+    ----------
+    cells
+        From `preprocess`, with layers['counts']. X and var['highly_variable'] are written.
+    target_sum, n_top_genes, hvg_flavor, min_cells, among
+        As for `preprocess`.
+    """
+    cells.X = cells.layers[COUNTS].copy()
+    del cells.uns["log1p"]  # else scanpy takes the counts for logarithms
+    _normalise(cells, target_sum)
+    _choose_genes(cells, n_top_genes, hvg_flavor, min_cells, among)
 
 
 def require_enough_values(n_cells: int, n_genes: int) -> None:

@@ -52,6 +52,17 @@ def test_counts_can_be_normalised_to_their_median():
     )
 
 
+@pytest.mark.parametrize("flavor", ["seurat", "seurat_v3"])
+def test_normalising_anew_gives_what_normalising_at_once_does(flavor):
+    how = {"n_top_genes": 30, "hvg_flavor": flavor, "min_cells": 5}
+    found, asked = (preprocess(find_expression(simulate(90, 80)), target, **how) for target in ("10000", "median"))
+    genes.normalised_anew(found, "median", **how, among=genes.ANY_GENE)
+    assert np.array_equal(found.X.toarray(), asked.X.toarray()) and found.uns == asked.uns
+    assert found.var.equals(asked.var) and np.array_equal(
+        found.layers["counts"].toarray(), asked.layers["counts"].toarray()
+    )
+
+
 @pytest.mark.parametrize(("min_cells", "least"), [(1, 1), (4, 4), (10, 6)])
 def test_rare_genes_are_not_highly_variable(min_cells, least):
     """60 cells: a tenth of them are 6. Genes seen in a few cells, at high values, vary most for their mean."""
