@@ -26,6 +26,7 @@ from scrcl.commands.script import command_line, task_command
 from scrcl.contents.values import layers_of
 from scrcl.disk import home
 from scrcl.disk.folders import complete_for_reading
+from scrcl.disk.packed_hdf5 import write_packed
 from scrcl.keys import HARMONY, HIGHLY_VARIABLE, OURS, PCS, SPATIAL, SPATIAL_PCS, UMAP
 from scrcl.messages import UserError, log, one_line, whole_path, without_home
 from scrcl.readers import Source, anndata_zarr, h5ad
@@ -176,8 +177,15 @@ def _compressed_where_sparse(write: Callable[..., None], file: Any, key: str, va
     Embeddings hardly shrink. Of sparse matrices gzip makes the same size at its lowest level as at its usual one once
     bytes of like meaning stand together (shuffle), in half the time.
     """
-    how = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if sparse.issparse(value) else {}
-    write(file, key, value, dataset_kwargs=how)
+    if not sparse.issparse(value):
+        write(file, key, value, dataset_kwargs={})
+        return
+    write(
+        file, key, type(value)(value.shape, dtype=value.dtype), dataset_kwargs={}
+    )  # what tells readers that it is sparse
+    for name in ("data", "indices", "indptr"):
+        del file[key][name]
+        write_packed(file[key], name, getattr(value, name), torch.get_num_threads())
 
 
 def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | None = None) -> dict:
