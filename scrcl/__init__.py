@@ -26,6 +26,7 @@ from scrcl.version import VERSION as __version__
 if TYPE_CHECKING:
     from scrcl import plot as pl
     from scrcl.api import (
+        compare_numbers,
         find_cell_types,
         find_domains,
         merge_clusters,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from scrcl.recipes import CellSettings, TissueSettings
 
 _HOMES = {
+    "compare_numbers": "scrcl.api",
     "find_cell_types": "scrcl.api",
     "find_domains": "scrcl.api",
     "map_cells": "scrcl.commands.onto",
@@ -54,7 +56,7 @@ _HOMES = {
 }
 __all__ = [
     "CellSettings", "TissueSettings", "UserError", "__version__",
-    "find_cell_types", "find_domains", "map_cells", "merge_clusters", "pl", "rank_markers", "read",
+    "compare_numbers", "find_cell_types", "find_domains", "map_cells", "merge_clusters", "pl", "rank_markers", "read",
     "recluster", "split_cluster",
 ]  # fmt: skip
 

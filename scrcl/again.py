@@ -6,6 +6,7 @@ All work on the AnnData of the run: a run's result, or the caller's that `annota
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import anndata as ad
@@ -18,13 +19,13 @@ from scrcl.cluster import consensus, trust, views
 from scrcl.cluster.agreement import agreement_with_graph
 from scrcl.contents.places import coordinates, sections
 from scrcl.keys import OURS, Keys
-from scrcl.messages import UserError, did_you_mean, log, natural_order
+from scrcl.messages import UserError, did_you_mean, log, natural_order, progress
 from scrcl.methods import METHODS
 from scrcl.prepare import graphs
 from scrcl.prepare.batches import FEWEST
 from scrcl.recipes import CellSettings, TissueSettings
 
-JOIN, PART = "+", ","  # 2+5 is the clusters 2 and 5 together, and 3,0 the first part of cluster 3 (as in scanpy)
+PART = ","  # 3,0 is the first part of cluster 3 (as in scanpy)
 LOOKED_AT = "looked_at"  # in uns of a look: the name of the run
 FEWEST_TO_DIVIDE = 30  # cells
 
@@ -41,6 +42,8 @@ class Look(NamedTuple):
         The share of the partitions that put the cell there.
     clusters
         A row per cluster, see `trust.table`.
+    tree
+        In which order clusters become one, see `trust.tree`.
     how
         What was done, in words that follow the number of clusters.
     """
@@ -48,6 +51,7 @@ class Look(NamedTuple):
     labels: pd.DataFrame
     confidence: pd.Series
     clusters: pd.DataFrame
+    tree: pd.DataFrame
     how: str
 
 
@@ -95,6 +99,39 @@ def recluster(adata: ad.AnnData, settings: CellSettings | TissueSettings, keys: 
     return _look(adata, table, confidence, keys, "asked for in another look at what was trained")
 
 
+def compared(
+    adata: ad.AnnData, numbers: Iterable[int], settings: CellSettings | TissueSettings, keys: Keys = OURS
+) -> pd.DataFrame:
+    """Cluster the embedding of a run into several numbers of clusters, and return how sure each result is.
+
+    Parameters
+    ----------
+    adata, settings, keys
+        As for `recluster`.
+    numbers
+        The numbers of clusters.
+
+    Returns
+    -------
+    One row per number: 'n_clusters', 'agreement' (the mean of the cells), 'least' (that of the cluster with the least),
+    'doubtful' (how many clusters are) and 'first_joined' (the two that would become one first).
+
+    Raises
+    ------
+    UserError
+        When the run has one seed, of which there is no agreement.
+    """
+    rows = []
+    for n in progress(list(numbers), desc="numbers of clusters"):
+        look = recluster(adata, dataclasses.replace(settings, n_clusters=str(n)), keys)
+        if look.confidence.isna().all():
+            raise UserError("The run has one seed, so nothing can agree; add --seeds 5, which clusters five times.")
+        doubtful = int((look.clusters["verdict"] != trust.CLEAR).sum())
+        first = trust.JOIN.join(look.tree.loc[0, ["one", "other"]]) if len(look.tree) else ""
+        rows.append((n, float(look.confidence.mean()), float(look.clusters["agreement"].min()), doubtful, first))
+    return pd.DataFrame(rows, columns=["n_clusters", "agreement", "least", "doubtful", "first_joined"])
+
+
 def merged(adata: ad.AnnData, clusters: list[str], keys: Keys = OURS) -> Look:
     """Join clusters of a run: those named 2 and 5 become 2+5.
 
@@ -116,7 +153,7 @@ def merged(adata: ad.AnnData, clusters: list[str], keys: Keys = OURS) -> Look:
     labels = _labels(adata, names, keys)
     if len(names) < 2:
         raise UserError(f"--merge needs two clusters or more, not {names[0] if names else 'none'} alone.")
-    together = JOIN.join(natural_order(names))
+    together = trust.JOIN.join(natural_order(names))
     table = labels.where(~labels.isin(names), together).to_frame(OURS.labels)
     kept = labels.notna().to_numpy()
     how = f"after {' and '.join(natural_order(names))} were joined"
@@ -181,8 +218,9 @@ def split(
 
 def _look(adata: ad.AnnData, labels: pd.DataFrame, confidence: pd.Series, keys: Keys, how: str) -> Look:
     """Return a look at all cells of `adata`; `labels` and `confidence` are of those that have a label."""
-    clusters = trust.table(labels[OURS.labels], confidence, _graph_of_values(adata[labels.index], keys))
-    return Look(labels.reindex(adata.obs_names), confidence.reindex(adata.obs_names), clusters, how)
+    graph, final = _graph_of_values(adata[labels.index], keys), labels[OURS.labels]
+    of_all = labels.reindex(adata.obs_names), confidence.reindex(adata.obs_names)
+    return Look(*of_all, trust.table(final, confidence, graph), trust.tree(final, graph), how)
 
 
 def _graph_of_values(cells: ad.AnnData, keys: Keys) -> sparse.csr_matrix:

@@ -19,7 +19,7 @@ from scrcl.cluster.number import Number
 from scrcl.disk.checkpoints import Checkpoints
 from scrcl.fingerprint import fingerprint
 from scrcl.keys import OURS, UNSMOOTHED
-from scrcl.messages import log
+from scrcl.messages import UserError, log
 from scrcl.method import training, worker
 from scrcl.method.inputs import GraphInputs, HostInputs, host_inputs
 from scrcl.method.losses import Objective
@@ -72,6 +72,11 @@ def analyse(
     UserError
         When the input cannot be used.
     """
+    if len(settings.numbers_of_clusters()) > 1:
+        raise UserError(
+            f"--n-clusters {settings.n_clusters} compares numbers on a finished run, named by its folder; a run takes "
+            "one number, or 'auto'."
+        )
     watch, device = watch or Stopwatch(), find_device(settings.device)
     with limited_threads(settings.threads), tf32_products(device, settings.tf32):
         prepared = PREPARE[settings.task](adata, settings, watch)
@@ -125,7 +130,8 @@ def train_and_cluster(
         voters = np.concatenate([own.voters for own in found.values()])
         of_seeds = {seed: own.labels for seed, own in found.items()}
         labels, confidence, chosen = agree(of_seeds, prepared, n_clusters.n, voters)
-        clusters = trust.table(labels[OURS.labels], confidence, graph_of_values(prepared, settings))
+        final, graph = labels[OURS.labels], graph_of_values(prepared, settings)
+        clusters, tree = trust.table(final, confidence, graph), trust.tree(final, graph)
     # Embedded once more, since keeping the embeddings of all seeds could fill the memory.
     model = training.restored_model(found[chosen].model, inputs, architecture_of(settings, n_clusters.n))
     points = embedding(training.embed(model, inputs), prepared.pcs, settings.embedding, prepared.order)
@@ -140,6 +146,7 @@ def train_and_cluster(
         labels=labels,
         confidence=confidence,
         clusters=clusters,
+        tree=tree,
         scores=of_labels,
         chosen_seed=chosen,
         clustered={f"seed_{seed}": own.clustered for seed, own in found.items()},
@@ -341,7 +348,7 @@ def partition(
         # Rounded, so that the last bits do not decide between equals.
         agreements = np.round([agreement_with_graph(labels, prepared.graph) for labels in tried.values()], 12)
         told = "; ".join(f"{name} {agreement:.4f}" for name, agreement in zip(tried, agreements))
-        log.info("Seed %d, agreement of labels with the cell graph: %s.", seed, told)
+        log.debug("Seed %d, agreement of labels with the cell graph: %s.", seed, told)
         words = list(tried)[int(agreements.argmax())]
     return Partition(tried[words], tried[words][None], words)
 

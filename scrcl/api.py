@@ -7,17 +7,19 @@ import inspect
 import numbers
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 
 from scrcl import again
 from scrcl.again import Look
 from scrcl.analysis import analyse
 from scrcl.annotate import annotate, write_labels
+from scrcl.cluster.trust import JOIN
 from scrcl.contents.features import Features
 from scrcl.contents.labels import as_text
 from scrcl.contents.values import Values, find_expression
@@ -272,6 +274,33 @@ def recluster(
         _keep(adata, again.recluster(adata, settings, Keys(key)), key, key_added or f"{key}_{n_clusters}_clusters")
 
 
+def compare_numbers(adata: ad.AnnData, numbers: Iterable[int], *, key: str = OURS.name) -> pd.DataFrame:
+    """Cluster what a run has trained into several numbers of clusters, and return how sure each result is.
+
+    Parameters
+    ----------
+    adata
+        With a run of `find_cell_types` or `find_domains`, of several seeds; it stays as it is.
+    numbers
+        The numbers of clusters, as `range(5, 13)`.
+    key
+        The run's `key_added`.
+
+    Returns
+    -------
+    One row per number: n_clusters, agreement (the mean of the cells), least (that of the cluster with the least),
+    doubtful (how many clusters are) and first_joined (the two that would become one first).
+
+    Raises
+    ------
+    UserError
+        When there is no run under this key, or one of a single seed.
+    """
+    show_messages()
+    with in_words_of_functions():
+        return again.compared(adata, numbers, _recipe_of(adata, key), Keys(key))
+
+
 def merge_clusters(
     adata: ad.AnnData, clusters: Sequence[str], *, key: str = OURS.name, key_added: str | None = None
 ) -> None:
@@ -299,7 +328,7 @@ def merge_clusters(
     """
     with in_words_of_functions():
         _recipe_of(adata, key)
-        names = again.JOIN.join(natural_order(map(str, clusters)))
+        names = JOIN.join(natural_order(map(str, clusters)))
         _keep(adata, again.merged(adata, list(clusters), Keys(key)), key, key_added or f"{key}_{names}")
 
 
@@ -354,7 +383,7 @@ def _recipe_of(adata: ad.AnnData, key: str) -> CellSettings | TissueSettings:
 def _keep(adata: ad.AnnData, look: Look, key: str, key_added: str) -> None:
     """Write another look at a run beside it, so that figures and markers take it as they take a run."""
     write_labels(adata, look.labels[[OURS.labels]], look.confidence, Keys(key_added))
-    told = {"clusters": look.clusters, "n_clusters": len(look.clusters), "n_clusters_from": look.how}
+    told = {"clusters": look.clusters, "tree": look.tree, "n_clusters": len(look.clusters), "n_clusters_from": look.how}
     kept = {name: value for name, value in adata.uns[key].items() if name != "numbers"}  # those of the run's estimate
     adata.uns[key_added] = {again.LOOKED_AT: key} | kept | told | {"scores": {}}  # a look at a look is at the same run
     style.add_colours(style.Scene(adata, key_added))

@@ -144,7 +144,7 @@ FIELDS = {
     "split": Field(
         "another look at a finished run",
         "divide this cluster, by a training on its {unit} alone, into --n-clusters parts; none for none. With neither, "
-        "--dataset results/{task}/NAME --n-clusters 12 clusters what was trained once more",
+        "--dataset results/{task}/NAME --n-clusters 12 clusters what was trained once more, and 5-12 compares numbers",
     ),
     "map_onto": Field(
         "another look at a finished run",
@@ -254,8 +254,12 @@ class Recipe(Settings):
         if self.target_sum not in self.target_sums and not _is_positive(self.target_sum):
             words = " or ".join(["a number above 0", *map(repr, self.target_sums)])
             raise UserError(f"--target-sum must be {words}, not {self.target_sum!r}.")
-        if self.n_clusters != "auto" and not (re.fullmatch("[0-9]{1,9}", self.n_clusters) and int(self.n_clusters) > 1):
+        if self.n_clusters != "auto" and not _numbers_in(self.n_clusters):
             raise UserError(f"--n-clusters must be 'auto' or a whole number above 1, not {self.n_clusters!r}.")
+
+    def numbers_of_clusters(self: Any) -> range:
+        """Return the numbers of clusters that n_clusters names: one, or several of 5-12; none for 'auto'."""
+        return _numbers_in(self.n_clusters)
 
     def with_seeds(self: Any, n_cells: int) -> Any:
         """Return these settings with seeds; if none are given, the number of cells decides how many."""
@@ -267,6 +271,14 @@ class Recipe(Settings):
                 "--seeds 5 gives a consensus of five and their agreement."
             )
         return dataclasses.replace(self, seeds=first_seeds(1 if n_cells > ONE_SEED_BEYOND else 5))
+
+
+def _numbers_in(text: str) -> range:
+    """Return the number of clusters that a text gives, or all from one to another (5-12); none for anything else."""
+    if not re.fullmatch("[0-9]{1,9}(-[0-9]{1,9})?", text):
+        return range(0)
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1) if int(first) > 1 else range(0)
 
 
 def _is_positive(number: str) -> bool:

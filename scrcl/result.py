@@ -46,6 +46,8 @@ class Result:
         missing where there is a single partition.
     clusters
         One row per cluster of the final labels, how far it can be trusted; see `trust.table`.
+    tree
+        In which order clusters become one, those first that are least apart; see `trust.tree`.
     scores
         Per column of labels, as `scores.score` returns; empty without known types.
     chosen_seed
@@ -71,6 +73,7 @@ class Result:
     labels: pd.DataFrame
     confidence: pd.Series
     clusters: pd.DataFrame
+    tree: pd.DataFrame
     scores: dict[str, dict]
     chosen_seed: int
     clustered: dict[str, str]
@@ -121,6 +124,7 @@ def parameters(result: Result) -> dict[str, Any]:
         "label_key": "" if known is None else str(known.name),
         "section_key": result.prepared.section_key,
         "clusters": result.clusters,
+        "tree": result.tree,
         "scores": {name: {metric: own[metric] for metric in METRICS} for name, own in result.scores.items()},
         "losses": {name: column.to_numpy() for name, column in pd.DataFrame(result.history).items()},
         **({} if result.numbers is None else {"numbers": {n: own.to_numpy() for n, own in result.numbers.items()}}),
@@ -162,30 +166,37 @@ def mean_and_sd(result: Result, suffix: str = "") -> dict[str, dict[str, float]]
 
 
 def summary(result: Result) -> str:
-    """The table that ends a run: per seed, mean ± sd, the final labels; times and memory."""
-    scored = METRICS if result.scores else ()
+    """What ends a run: its clusters and how sure they are; where there are known types, scores and what they are of."""
     unit = result.settings.unit
-    lines = [format_table(["", "clusters", "epochs", "loss", *scored], _score_rows(result, scored)), ""]
+    lines = [f"Number of clusters: {result.n_clusters}, {result.n_clusters_from}.", ""]
     lines += [*cluster_lines(result.clusters, unit), ""]
-    if len(result.seeds) > 1:
-        lines.append("Final labels: the consensus of all seeds; known labels have no part in it.")
     if result.confidence.notna().any():
         sure = (result.confidence.dropna() >= SURE).mean()
         lines.append(f"Agreement: {result.confidence.mean():.2f} on average; {sure:.0%} of {unit} at {SURE} or more.")
+    if result.scores:
+        lines += ["", *_score_lines(result), ""]
+    if result.resumed_from:
+        lines.append(f"Resumed from {result.resumed_from}; the time is that since then.")
+    peaks = peak_memory_gib(result.device).items()
+    peak = ", ".join(f"{gib:.1f} GiB" + " of the card" * (where != "cpu") for where, gib in peaks)
+    lines.append(f"Time and memory: {sum(result.seconds.values()):.0f} s, {peak}.")
+    return "\n".join(lines)
+
+
+def _score_lines(result: Result) -> list[str]:
+    """How well each seed and the final labels meet the known types, and what was clustered."""
+    assert result.prepared.known is not None
+    n_scored, key = result.scores[OURS.labels]["n_scored"], result.prepared.known.name
+    lines = [
+        f"Against obs[{key!r}] ({n_scored} {result.settings.unit}), which had no part in any choice:",
+        format_table(["", "clusters", "epochs", "loss", *METRICS], _score_rows(result, METRICS)),
+    ]
     clustered = Counter(result.clustered.values())
     if len(clustered) > 1 or result.settings.embedding == "joint-or-pcs":
         told = ", ".join(f"{words} ({n} of {clustered.total()} seeds)" for words, n in clustered.most_common())
         lines.append(f"Clustered, by agreement with the cell graph: {told}.")
-    lines.append(f"Number of clusters: {result.n_clusters}, {result.n_clusters_from}.")
-    if result.prepared.known is not None:
-        n_scored, key = result.scores[OURS.labels]["n_scored"], result.prepared.known.name
-        lines.append(f"Scores: against obs[{key!r}], {n_scored} {unit}, after the last epoch.")
-    if result.resumed_from:
-        lines.append(f"Resumed from {result.resumed_from}; the seconds are those since then.")
     lines.append("Seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result.seconds.items()) + ".")
-    peak = peak_memory_gib(result.device)
-    lines.append("Peak memory: " + ", ".join(f"{gib:.2f} GiB {where}" for where, gib in peak.items()) + ".")
-    return "\n".join(lines)
+    return lines
 
 
 def cluster_lines(clusters: pd.DataFrame, unit: str) -> list[str]:

@@ -52,6 +52,20 @@ def test_another_number_of_clusters(adata):
     assert scrcl.pl.umap(adata, key="five") is not None and len(scrcl.rank_markers(adata, "five").top) == 5
 
 
+def test_numbers_compared(adata):
+    before = adata.copy()
+    found = scrcl.compare_numbers(adata, range(2, 5))
+    assert found["n_clusters"].tolist() == [2, 3, 4] and adata.obs.equals(before.obs)
+    scrcl.recluster(adata, 4)
+    clusters = adata.uns["scrcl_4_clusters"]["clusters"]
+    assert np.isclose(found.loc[2, "agreement"], adata.obs["scrcl_4_clusters_confidence"].mean())
+    assert np.isclose(found.loc[2, "least"], clusters["agreement"].min())
+    assert found.loc[2, "doubtful"] == (clusters["verdict"] != "clear").sum()
+    first = adata.uns["scrcl_4_clusters"]["tree"].loc[0]
+    assert found.loc[2, "first_joined"] == f"{first['one']}+{first['other']}"
+    assert found.loc[1, "agreement"] > 0.95  # as many as there are
+
+
 def test_clusters_joined(adata):
     scrcl.merge_clusters(adata, ["2", "0"])
     before, after = adata.obs["scrcl"].astype(object), adata.obs["scrcl_0+2"].astype(object)
@@ -130,12 +144,38 @@ def test_the_command(command, finished, monkeypatch, capsys, caplog):
     assert {path.name: path.read_bytes() for path in base.iterdir() if path.is_file()} == before
 
 
+@pytest.mark.parametrize("command", ["cells", "tissue"])
+def test_numbers_compared_on_the_command_line(command, finished, monkeypatch, capsys):
+    monkeypatch.chdir(finished)
+    base = finished / "compared" / command
+    code, _, err = run(command, capsys, f"{command}.h5ad", *FAST, "--no-figures", "--output", base)
+    assert code == 0, err
+    if command == "cells":  # of spots, several partitions of one seed vote
+        code, _, err = run(command, capsys, base, "--n-clusters", "2-4")
+        assert code == 2 and "The run has one seed, so nothing can agree; add --seeds 5" in err
+    before = {path.name: path.read_bytes() for path in base.iterdir() if path.is_file()}
+    code, out, err = run(command, capsys, base, "--n-clusters", "2-4", "--seeds", 3)
+    assert code == 0, err
+    table = pd.read_csv(base / "compared.csv")
+    assert table["n_clusters"].tolist() == [2, 3, 4] and table["agreement"].between(0, 1).all()
+    assert str(base / "compared.csv") in out and "least of a cluster" in out
+    assert (base / "compared.png").stat().st_size > 0
+    after = {path.name: path.read_bytes() for path in base.iterdir() if path.is_file()}
+    assert {name: after[name] for name in before} == before  # the run stays
+    assert run("markers", capsys, "--task", "SC" if command == "cells" else "ST", "--dataset", base)[0] == 0
+    assert "Numbers of clusters compared" in (base / "report.html").read_text()
+    code, _, err = run(command, capsys, f"{command}.h5ad", *FAST, "--n-clusters", "2-4", "--output", base / "new")
+    assert code == 2 and "compares numbers on a finished run" in err
+
+
 def test_what_is_wrong_on_the_command_line(finished, monkeypatch, capsys):
     monkeypatch.chdir(finished)
     assert run("cells", capsys, "cells.h5ad", *FAST, "--no-figures", "--output", "results/SC/other")[0] == 0
     for flags, says in (
         (["results/SC/other"], "The data set is a finished run: add --n-clusters, --split or --merge"),
         (["results/SC/other", "--merge", 0], "--merge needs two clusters or more"),
+        (["results/SC/other", "--n-clusters", "4-2"], "must be 'auto' or a whole number above 1, not '4-2'"),
+        (["results/SC/other", "--n-clusters", "1-4"], "must be 'auto' or a whole number above 1, not '1-4'"),
         (["results/SC/other", "--merge", 0, 1, "--split", 2], "--merge is a look of its own"),
         (["results/SC/other", "--split", 7], "There is no cluster 7"),
         (["nothing", "--split", 7], "There is no finished run in"),

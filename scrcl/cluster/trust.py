@@ -13,6 +13,7 @@ from scrcl.cluster.agreement import agreement_of_pairs, edges_between
 from scrcl.messages import natural_order
 
 CLEAR, DOUBTFUL = "clear", "doubtful"
+JOIN = "+"  # 2+5 is the clusters 2 and 5 together
 HALF = 0.5  # of the cells' partitions and neighbours, so many speak for a clear cluster
 
 
@@ -68,6 +69,34 @@ def table(labels: pd.Series, agreement: pd.Series, graph: sparse.spmatrix) -> pd
 def trust(clusters: pd.DataFrame) -> pd.Series:
     """Return agreement times support of each cluster; what is missing says nothing against a cluster."""
     return clusters["agreement"].fillna(1) * clusters["support"].fillna(1)
+
+
+def tree(labels: pd.Series, graph: sparse.spmatrix) -> pd.DataFrame:
+    """Return in which order clusters become one, those first that the graph tells apart least.
+
+    Parameters
+    ----------
+    labels, graph
+        As for `table`.
+
+    Returns
+    -------
+    One row per step, with 'one' and 'other', the clusters that are joined ('2+5' for two that were before), and
+    'support', how well the graph tells them apart, see `agreement_of_pairs`.
+    """
+    names = natural_order(labels.unique())
+    between = edges_between(pd.Index(names).get_indexer(labels), graph)
+    steps: list[tuple[str, str, float]] = []
+    while len(names) > 1:
+        apart = np.round(agreement_of_pairs(between), 12)  # so that the last bits do not decide between equals
+        apart[np.tril_indices(len(names))] = np.inf
+        one, other = np.unravel_index(apart.argmin(), apart.shape)
+        steps.append((names[one], names[other], float(apart[one, other])))
+        between[one] += between[other]
+        between[:, one] += between[:, other]
+        between = np.delete(np.delete(between, other, axis=0), other, axis=1)
+        names[one] = JOIN.join([names[one], names.pop(other)])
+    return pd.DataFrame(steps, columns=["one", "other", "support"])
 
 
 def _least_apart(sizes: np.ndarray, between: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

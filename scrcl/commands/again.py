@@ -15,6 +15,7 @@ from scrcl import again, processes
 from scrcl.again import Look
 from scrcl.annotate import write_cells
 from scrcl.cluster import scores
+from scrcl.cluster.trust import JOIN
 from scrcl.commands import files, labelled, ranking, results
 from scrcl.commands.results import Run
 from scrcl.commands.run import draw
@@ -26,6 +27,7 @@ from scrcl.keys import COUNTS, HIGHLY_VARIABLE, OURS, PCS, UMAP
 from scrcl.messages import UserError, format_table, log, natural_order, without_home
 from scrcl.plot import style
 from scrcl.plot.layout import add_umap
+from scrcl.plot.trust import compared
 from scrcl.prepare.prepared import Prepared
 from scrcl.readers.find import dataset_name
 from scrcl.recipes import RECIPES, CellSettings, TissueSettings
@@ -60,6 +62,9 @@ def run(settings: CellSettings | TissueSettings) -> None:
     with limited_threads(settings.threads):
         with watch("read"):
             cells, recipe = before.cells(), recipe_of(before, settings)
+        if recipe.split == "none" and len(recipe.numbers_of_clusters()) > 1:
+            _compare(cells, recipe, before)
+            return
         with watch("look"):
             look, name = take(cells, recipe)
         beside = before.folder.with_name(f"{before.folder.name}_{name}")
@@ -69,6 +74,20 @@ def run(settings: CellSettings | TissueSettings) -> None:
         refuse_other_run(folder, before, settings)
         with locked(folder):
             _write(as_result(cells, before, recipe, look, watch), before, folder)
+
+
+def _compare(cells: ad.AnnData, recipe: CellSettings | TissueSettings, before: Run) -> None:
+    """Compare numbers of clusters, write and draw that into the folder of the run, and print the table."""
+    found = again.compared(cells, recipe.numbers_of_clusters(), recipe)
+    table, figure = files.COMPARED
+    with staged(before.folder, files.COMPARED) as stage:
+        found.round(4).to_csv(stage / table, index=False)
+        if recipe.figures:
+            style.save(compared(found), stage / figure)
+    rows = [[str(row.n_clusters), f"{row.agreement:.2f}", f"{row.least:.2f}", str(row.doubtful), row.first_joined]
+            for row in found.itertuples()]  # fmt: skip
+    titles = ["clusters", "agreement", "least of a cluster", "doubtful", "first to join"]
+    print(f"\n{format_table(titles, rows)}\n\nResults: {before.folder / table}")
 
 
 def refuse_other_run(folder: Path, before: Run, settings: CellSettings | TissueSettings) -> None:
@@ -109,7 +128,7 @@ def recipe_of(before: Run, settings: CellSettings | TissueSettings) -> CellSetti
 def take(cells: ad.AnnData, recipe: CellSettings | TissueSettings) -> tuple[Look, str]:
     """Return the look that a recipe asks for, and what is added to the name of the run's folder."""
     if recipe.merge:
-        return again.merged(cells, recipe.merge), again.JOIN.join(natural_order(dict.fromkeys(recipe.merge)))
+        return again.merged(cells, recipe.merge), JOIN.join(natural_order(dict.fromkeys(recipe.merge)))
     if recipe.split != "none":
         return again.split(cells, recipe.split, of_kept(recipe, cells), recipe.n_clusters), f"{recipe.split}_divided"
     if recipe.n_clusters == "auto":
@@ -151,6 +170,7 @@ def as_result(
         labels=look.labels,
         confidence=look.confidence,
         clusters=look.clusters,
+        tree=look.tree,
         scores={} if known is None else {name: scores.score(look.labels[name], known) for name in look.labels},
         chosen_seed=before.provenance["chosen_seed"],
         clustered=before.provenance["clustered"],

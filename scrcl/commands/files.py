@@ -8,8 +8,9 @@ from pathlib import Path
 from scrcl import plot
 
 CELLS = ("result.h5ad", "result.zarr")  # the AnnData of a result, in one format or the other
-RESULTS = ("config.yaml", "labels.csv", "clusters.csv", CELLS[0], "metrics.json", "log.jsonl", "model.pt")
+RESULTS = ("config.yaml", "labels.csv", "clusters.csv", "tree.csv", CELLS[0], "metrics.json", "log.jsonl", "model.pt")
 OF_A_RUN = ("config.yaml", "labels.csv", "metrics.json", "model.pt")  # what every finished run has
+COMPARED = ("compared.csv", "compared.png")  # of numbers of clusters, beside the run they are of
 NUMBERS = "numbers.csv"  # only where the number of clusters was estimated
 REPORT = "report.html"
 TABLES_OF_GENES = ("markers.csv", "top_markers.csv", "cluster_types.csv", "cluster_names.csv", "markers.yaml")
@@ -25,7 +26,7 @@ def figures(task: str) -> tuple[str, ...]:
 
 def of_run(task: str) -> tuple[str, ...]:
     """All files that a run may write, or that describe its results."""
-    return (*RESULTS, CELLS[1], NUMBERS, *figures(task), *OF_GENES)
+    return (*RESULTS, CELLS[1], NUMBERS, *COMPARED, *figures(task), *OF_GENES)
 
 
 def is_finished(folder: Path) -> bool:

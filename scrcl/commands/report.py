@@ -14,6 +14,7 @@ import pandas as pd
 from scrcl import plot
 from scrcl.cluster.scores import METRICS
 from scrcl.cluster.trust import CLEAR, DOUBTFUL
+from scrcl.commands import files
 from scrcl.commands.results import Run
 from scrcl.genes.labelled import Labelled
 from scrcl.genes.ranking import GROUP
@@ -220,6 +221,8 @@ def _run_pictures(run: Run | None) -> list[Picture]:
     places = {name: run.folder / f"{name}.png" for name in plot.names(run.task) if name not in REDRAWN}
     there = {name: path for name, path in places.items() if path.is_file()}
     pictures = [Picture(plot.FIGURES[name].title, "", path.read_bytes()) for name, path in there.items()]
+    if (path := run.folder / files.COMPARED[1]).is_file():
+        pictures.append(Picture("Numbers of clusters compared", "", path.read_bytes()))
     return [picture for picture in pictures if picture.png.startswith(PNG)]
 
 

@@ -37,7 +37,7 @@ H5AD_UP_TO = 1_000_000  # cells
 
 
 def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str, str] | None = None) -> None:
-    """Write labels.csv, clusters.csv, numbers.csv, metrics.json, config.yaml, log.jsonl, model.pt, and the AnnData.
+    """Write the tables of the labels and clusters, metrics.json, config.yaml, log.jsonl, model.pt, and the AnnData.
 
     Parameters
     ----------
@@ -52,6 +52,7 @@ def write(result: Result, folder: Path, source: Path | None, hashes: Mapping[str
     """
     labels_table(result).to_csv(folder / "labels.csv", index_label="barcode")
     result.clusters.round(4).to_csv(folder / "clusters.csv")
+    result.tree.round(4).to_csv(folder / "tree.csv", index=False)
     if result.numbers is not None:
         result.numbers.round(4).to_csv(folder / NUMBERS, index=False)
     _write_cells(result.cells, folder, result.settings.format)

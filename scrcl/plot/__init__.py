@@ -17,9 +17,9 @@ from scrcl.messages import in_notebook
 if TYPE_CHECKING:
     from scrcl.plot.cells import confusion, losses, numbers, umap
     from scrcl.plot.tissue import domains, paga, paga_compare
-    from scrcl.plot.trust import clusters
+    from scrcl.plot.trust import clusters, tree
 
-    __all__ = ["clusters", "confusion", "domains", "losses", "numbers", "paga", "paga_compare", "umap"]
+    __all__ = ["clusters", "confusion", "domains", "losses", "numbers", "paga", "paga_compare", "tree", "umap"]
 
 
 class Entry(NamedTuple):
@@ -43,6 +43,7 @@ class Entry(NamedTuple):
 FIGURES = {
     "domains": Entry("Domains on the tissue", ("ST",), "tissue"),
     "clusters": Entry("Trust in each cluster", ("SC", "ST"), "trust"),
+    "tree": Entry("Which clusters become one first", ("SC", "ST"), "trust"),
     "umap": Entry("UMAP", ("SC", "ST"), "cells"),
     "confusion": Entry("Clusters and known types", ("SC", "ST"), "cells"),
     "paga": Entry("PAGA", ("ST",), "tissue"),

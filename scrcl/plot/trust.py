@@ -1,17 +1,20 @@
-"""The figure that shows how far each cluster can be trusted."""
+"""The figures that show how far each cluster can be trusted, and which clusters are nearly one."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.cluster.hierarchy import dendrogram
 
-from scrcl.cluster.trust import CLEAR, HALF, trust
-from scrcl.plot.style import MISSING, Scene, colours
+from scrcl.cluster.trust import CLEAR, HALF, JOIN, trust
+from scrcl.plot.style import MISSING, PALETTE, Scene, colours
 from scrcl.recipes import RECIPES
 
 ROW = 0.27  # inches per cluster
+BLUE, ORANGE = PALETTE[:2]
 BAND = "#FDEBD0"  # behind doubtful clusters
 FAINT = "#777777"
 
@@ -63,6 +66,84 @@ def clusters(adata: AnnData, key: str = "scrcl") -> Figure | None:
     for row, verdict in enumerate(table["verdict"]):
         look = {"fontweight": "bold"} if row in doubtful else {"color": FAINT}
         panels[-1].text(1.04, row, verdict, transform=panels[-1].get_yaxis_transform(), va="center", fontsize=9, **look)
+    return figure
+
+
+def tree(adata: AnnData, key: str = "scrcl") -> Figure | None:
+    """Draw which clusters become one first: those that neighbours tell apart least.
+
+    Parameters
+    ----------
+    adata
+        Annotated by a run; uns[key]['tree'] and its 'clusters' are read.
+    key
+        The run's `key_added`.
+
+    Returns
+    -------
+    The figure; None for fewer than three clusters, and for a run of a version before 0.11, which has no tree.
+
+    Raises
+    ------
+    UserError
+        When there is no run under this key.
+    """
+    scene = Scene(adata, key)
+    steps, table = scene.facts.get("tree"), scene.facts.get("clusters")
+    if steps is None or table is None or len(steps) < 2:
+        return None
+    palette = next(iter(colours(scene.panels()).values()))
+    figure = Figure(figsize=(6.5, 0.9 + ROW * len(table)), layout="constrained")
+    axes = figure.subplots()
+    leaves = dendrogram(
+        _linkage(steps, table.index), labels=list(table.index), orientation="right", ax=axes,
+        color_threshold=0, above_threshold_color=FAINT,
+    )  # fmt: skip
+    unit = RECIPES[scene.facts["task"]].unit
+    axes.set_yticklabels([f"{name}  ({table['size'][name]:,} {unit})" for name in leaves["ivl"]], fontsize=9)
+    spots = [palette.get(name, MISSING) for name in leaves["ivl"]]
+    axes.scatter(np.zeros(len(spots)), axes.get_yticks(), s=70, marker="s", c=spots, clip_on=False, zorder=3)
+    axes.axvline(HALF, color="black", linewidth=0.9, linestyle=(0, (4, 3)))
+    axes.set(xlim=(0, 1.02), xlabel="how well neighbours tell the two sides apart (1: fully)")
+    axes.tick_params(axis="y", length=0, pad=9)
+    axes.grid(False)  # scanpy's own style draws one
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    return figure
+
+
+def _linkage(steps: pd.DataFrame, names: pd.Index) -> np.ndarray:
+    """Return a tree of these clusters as scipy draws it; no step is drawn lower than one before it."""
+    number = {name: i for i, name in enumerate(names)}
+    leaves, rows, height = dict.fromkeys(names, 1), [], 0.0
+    for one, other, support in zip(steps["one"], steps["other"], steps["support"]):
+        together, height = f"{one}{JOIN}{other}", max(height, float(support))
+        number[together], leaves[together] = len(number), leaves[one] + leaves[other]
+        rows.append((number[one], number[other], height, leaves[together]))
+    return np.array(rows)
+
+
+def compared(table: pd.DataFrame) -> Figure:
+    """Draw how sure clusters are for several numbers of them.
+
+    Parameters
+    ----------
+    table
+        From `again.compared`.
+    """
+    figure = Figure(figsize=(max(6.0, 0.45 * len(table)), 5), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    above.plot(table["n_clusters"], table["agreement"], "o-", color=BLUE, label="all cells")
+    above.plot(table["n_clusters"], table["least"], "o-", color=ORANGE, label="the cluster that agrees least")
+    above.set(ylim=(0, 1.03), ylabel="agreement")
+    above.legend(frameon=False)
+    clear = table["n_clusters"] - table["doubtful"]
+    below.bar(table["n_clusters"], clear, color=BLUE, label="clear")
+    below.bar(table["n_clusters"], table["doubtful"], bottom=clear, color=ORANGE, label="doubtful")
+    below.set(xlabel="number of clusters", ylabel="clusters", xticks=table["n_clusters"])
+    below.legend(frameon=False)
+    for axes in (above, below):
+        axes.grid(False)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -92,3 +92,20 @@ def test_numbers_that_smoothing_has_emptied_or_reordered():
 def test_cells_without_neighbours():
     found = table([0, 0, 1], [1] * 3, sparse.csr_matrix((3, 3)))
     assert found.loc["1"].tolist() == [1, 1, "0", 0, "doubtful: may be part of cluster 0"]
+
+
+def test_the_tree_joins_first_what_is_told_apart_least():
+    """Clusters of 4, 3 and 2 as above: 1 and 2 are 11/21 apart, 0 and 2 are 23/39, 0 and 1 fully.
+
+    Then 0 is joined with 1+2 by one edge: of 24 ends 13 and 11 are in each, and 22 stay within.
+    """
+    graph = joined(cliques(4, 3, 2), (7, 0), (8, 4))
+    found = trust.tree(pd.Series(list("000011122")), graph)
+    by_chance = (13**2 + 11**2) / 24**2
+    assert found[["one", "other"]].to_numpy().tolist() == [["1", "2"], ["0", "1+2"]]
+    assert np.allclose(found["support"], [11 / 21, (22 / 24 - by_chance) / (1 - by_chance)])
+
+
+def test_the_tree_of_one_cluster_has_no_steps():
+    found = trust.tree(pd.Series(list("0000")), cliques(4))
+    assert found.empty and list(found) == ["one", "other", "support"]

@@ -56,7 +56,7 @@ def test_files_of_a_run(capsys, tmp_path, counts):
     out = tmp_path / "out"
     argv = ["--dataset", tmp_path / "in.h5ad", "--output", out, *FAST, "--seeds", 5, 15]
     code, text, _ = run("cells", capsys, *argv)
-    assert code == 0 and "mean ± sd" in text and "Peak memory" in text
+    assert code == 0 and "mean ± sd" in text and "Time and memory: " in text
     assert {path.name for path in out.iterdir()} == {*files.RESULTS, *files.figures("SC")} - {"numbers.png"}
     labels = pd.read_csv(out / "labels.csv")
     assert list(labels) == ["barcode", "seed_5", "seed_15", "scrcl_confidence", "scrcl"]
@@ -202,7 +202,7 @@ def test_labels_survive_whatever_befalls_the_h5ad(monkeypatch, capsys, tmp_path,
     assert run("cells", capsys, "--dataset", tmp_path / "in.h5ad", "--output", out, *QUICK)[0] == 0
     assert "result.h5ad cannot be written" in caplog.text and "all other results are there" in caplog.text
     assert {path.name for path in out.iterdir()} == {
-        *("labels.csv", "clusters.csv", "metrics.json", "config.yaml", "log.jsonl", "model.pt"),
+        *("labels.csv", "clusters.csv", "tree.csv", "metrics.json", "config.yaml", "log.jsonl", "model.pt"),
     }
 
 
@@ -294,13 +294,23 @@ def test_the_data_set_by_itself(capsys, tmp_path, counts, form):
         assert Path(settings["dataset"]).expanduser() == home.data_folder("SC") / "mine.h5ad"
 
 
+def test_without_known_labels_nothing_is_said_of_the_method(tmp_path, counts, capsys):
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    flags = ["--seeds", 3, "--label-key", "none", "--n-clusters", 3, "--output", tmp_path / "out"]
+    code, text, _ = run("cells", capsys, "--dataset", tmp_path / "in.h5ad", *QUICK, *flags)
+    assert code == 0 and len(text.strip().splitlines()) == 8 + 3  # a line per cluster
+    assert not any(word in text for word in ("seed", "epoch", "loss", "joint", "consensus", "dimensions"))
+    assert "Agreement: " in text
+
+
 def test_quiet_says_nothing_but_the_table(tmp_path, counts):
     counts.write_h5ad(tmp_path / "in.h5ad")
     told, quiet = (process("in.h5ad", *QUICK, *flags, at=tmp_path) for flags in ([], ["--quiet"]))
     assert told.returncode == quiet.returncode == 0
     assert "Training: " in told.stderr and "Clusters: 3" in told.stderr and quiet.stderr == ""
     first, *_, last = quiet.stdout.strip().splitlines()
-    assert first.split() == ["clusters", "epochs", "loss", "ACC", "NMI", "ARI", "F1"]
+    assert first.startswith("Number of clusters: 3, the number of known labels")
+    assert ["clusters", "epochs", "loss", "ACC", "NMI", "ARI", "F1"] in [x.split() for x in quiet.stdout.splitlines()]
     assert last == f"Results: {Path('results', 'SC', 'in')}"
     assert len(quiet.stdout.splitlines()) == len(told.stdout.splitlines())
 

@@ -99,7 +99,7 @@ def test_the_page_needs_nothing_else(cli, folder):
     cli()
     page = Page(folder / "report.html")
     assert page.references and all(ref.startswith(("data:", "#")) for ref in page.references)
-    assert page.tags.count("img") == len(FIGURES) + 3  # trust, confusion and losses of the run
+    assert page.tags.count("img") == len(FIGURES) + 4  # trust, tree, confusion and losses of the run
     assert page.tags.count("table") == 5  # at a glance, overview, trust, genes, scores
     for words in (
         "cells",

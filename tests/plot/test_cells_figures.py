@@ -102,7 +102,7 @@ def test_files_of_all_figures_of_cells(tmp_path, fast):
         add_umap(cells)
         (tmp_path / known).mkdir()
         draw(cells, "SC", tmp_path / known)
-        assert {path.stem for path in (tmp_path / known).iterdir()} == {"clusters", "umap", "losses"} | drawn
+        assert {path.stem for path in (tmp_path / known).iterdir()} == {"clusters", "tree", "umap", "losses"} | drawn
 
 
 @pytest.mark.parametrize("key", ["scrcl", "other"])

@@ -53,3 +53,24 @@ def test_an_earlier_version_has_no_table():
     cells = annotated()
     del cells.uns["scrcl"]["clusters"]
     assert plot.clusters(cells) is None
+
+
+def tree_of(*steps: tuple[str, str, float]) -> ad.AnnData:
+    adata = annotated(len(steps) + 1)
+    adata.uns["scrcl"]["tree"] = pd.DataFrame(steps, columns=["one", "other", "support"])
+    return adata
+
+
+def test_a_tree_joins_where_the_clusters_are_told_apart():
+    """A step that is told apart less than one before it is drawn where that one is."""
+    (axes,) = plot.tree(tree_of(("1", "2", 0.4), ("0", "3", 0.7), ("0+3", "1+2", 0.6))).axes
+    joins = sorted({round(x, 6) for lines in axes.collections[0].get_segments() for x, _ in lines})
+    assert joins == [0, 0.4, 0.7]
+    assert sorted(text.get_text() for text in axes.get_yticklabels()) == [f"{i}  (1 cells)" for i in range(4)]
+    squares = axes.collections[-1]
+    own = {text.get_text()[0]: to_hex(colour) for text, colour in zip(axes.get_yticklabels(), squares.get_facecolors())}
+    assert [own[str(i)].upper() for i in range(4)] == list(style.PALETTE[:4])
+
+
+def test_no_tree_of_two_clusters_or_of_an_earlier_version():
+    assert plot.tree(tree_of(("0", "1", 0.4))) is None and plot.tree(annotated()) is None
