@@ -17,6 +17,7 @@ from scipy import sparse
 from scrcl.analysis import analyse
 from scrcl.cluster import consensus, trust, views
 from scrcl.cluster.agreement import agreement_with_graph
+from scrcl.cluster.partition import require_enough
 from scrcl.contents.places import coordinates, sections
 from scrcl.keys import OURS, Keys
 from scrcl.messages import UserError, did_you_mean, log, natural_order, progress
@@ -102,7 +103,9 @@ def recluster(adata: ad.AnnData, settings: CellSettings | TissueSettings, keys: 
 def compared(
     adata: ad.AnnData, numbers: Iterable[int], settings: CellSettings | TissueSettings, keys: Keys = OURS
 ) -> pd.DataFrame:
-    """Cluster the embedding of a run into several numbers of clusters, and return how sure each result is.
+    """Cluster the embedding of a run into several numbers of clusters, and return how well partitions agree on each.
+
+    All partitions are of the embedding of one seed, so this is the agreement of clusterings, not of trainings.
 
     Parameters
     ----------
@@ -119,10 +122,13 @@ def compared(
     Raises
     ------
     UserError
-        When the run has one seed, of which there is no agreement.
+        When the run has one seed, of which there is no agreement, and when there are fewer cells than clusters.
     """
-    rows = []
-    for n in progress(list(numbers), desc="numbers of clusters"):
+    numbers, rows = sorted(set(map(int, numbers))), []
+    if not numbers or numbers[0] < 2:
+        raise UserError("Numbers of clusters are whole numbers above 1.")
+    require_enough(np.empty((int(adata.obs[keys.labels].notna().sum()), 0)), numbers[-1])
+    for n in progress(numbers, desc="numbers of clusters"):
         look = recluster(adata, dataclasses.replace(settings, n_clusters=str(n)), keys)
         if look.confidence.isna().all():
             raise UserError("The run has one seed, so nothing can agree; add --seeds 5, which clusters five times.")

@@ -72,11 +72,7 @@ def analyse(
     UserError
         When the input cannot be used.
     """
-    if len(settings.numbers_of_clusters()) > 1:
-        raise UserError(
-            f"--n-clusters {settings.n_clusters} compares numbers on a finished run, named by its folder; a run takes "
-            "one number, or 'auto'."
-        )
+    require_one_number(settings)
     watch, device = watch or Stopwatch(), find_device(settings.device)
     with limited_threads(settings.threads), tf32_products(device, settings.tf32):
         prepared = PREPARE[settings.task](adata, settings, watch)
@@ -86,6 +82,15 @@ def analyse(
     result.labels = result.labels.reindex(adata.obs_names)
     result.confidence = result.confidence.reindex(adata.obs_names)
     return result
+
+
+def require_one_number(settings: CellSettings | TissueSettings) -> None:
+    """Raise UserError where the settings name several numbers of clusters, which only a finished run can compare."""
+    if len(settings.numbers_of_clusters()) > 1:
+        raise UserError(
+            f"--n-clusters {settings.n_clusters} compares numbers on a finished run, named by its folder; a run takes "
+            "one number, or 'auto'."
+        )
 
 
 def train_and_cluster(

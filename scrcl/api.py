@@ -63,6 +63,7 @@ def _wrapped(text: str) -> str:
 
 def _without_flags(text: str) -> str:
     """Name parameters where a text names flags."""
+    text = re.sub(r"--seeds (\d+)", r"n_seeds=\1", text)
     return re.sub(r"--(?:no-)?([a-z][a-z0-9-]*)", lambda flag: flag[1].replace("-", "_"), text)
 
 
@@ -124,7 +125,8 @@ def find_cell_types(
         A colour per label.
     uns['scrcl']
         Settings, versions, the number of clusters and where it comes from, scores, losses; and in 'clusters' a table of
-        the clusters: size, agreement, support by the graph, and whether each is clear or doubtful.
+        the clusters: size, agreement, support by the graph, and whether each is clear or doubtful; in 'tree' which
+        become one first.
 
     Raises
     ------
@@ -262,7 +264,7 @@ def recluster(
     Returns
     -------
     None. Written are obs['scrcl_12_clusters'], a categorical of strings, obs['scrcl_12_clusters_confidence'], and
-    uns['scrcl_12_clusters'] with 'clusters', the table of the clusters.
+    uns['scrcl_12_clusters'] with 'clusters', the table of the clusters, and 'tree', which of them become one first.
 
     Raises
     ------
@@ -274,15 +276,19 @@ def recluster(
         _keep(adata, again.recluster(adata, settings, Keys(key)), key, key_added or f"{key}_{n_clusters}_clusters")
 
 
-def compare_numbers(adata: ad.AnnData, numbers: Iterable[int], *, key: str = OURS.name) -> pd.DataFrame:
-    """Cluster what a run has trained into several numbers of clusters, and return how sure each result is.
+def compare_numbers(
+    adata: ad.AnnData, numbers: Iterable[int], *, n_seeds: int | None = None, key: str = OURS.name
+) -> pd.DataFrame:
+    """Cluster what a run has trained into several numbers of clusters, and return how well partitions agree on each.
 
     Parameters
     ----------
     adata
-        With a run of `find_cell_types` or `find_domains`, of several seeds; it stays as it is.
+        With a run of `find_cell_types` or `find_domains`; it stays as it is.
     numbers
         The numbers of clusters, as `range(5, 13)`.
+    n_seeds
+        How often to cluster; None for the number of seeds of the run.
     key
         The run's `key_added`.
 
@@ -294,11 +300,15 @@ def compare_numbers(adata: ad.AnnData, numbers: Iterable[int], *, key: str = OUR
     Raises
     ------
     UserError
-        When there is no run under this key, or one of a single seed.
+        When there is no run under this key, when nothing can agree since there is a single seed, and when there are
+        fewer cells than clusters.
     """
     show_messages()
     with in_words_of_functions():
-        return again.compared(adata, numbers, _recipe_of(adata, key), Keys(key))
+        settings = _recipe_of(adata, key)
+        if n_seeds is not None:
+            settings = dataclasses.replace(settings, seeds=first_seeds(n_seeds))
+        return again.compared(adata, numbers, settings, Keys(key))
 
 
 def merge_clusters(

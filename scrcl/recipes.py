@@ -112,7 +112,9 @@ FIELDS = {
         "training", "CVC as published, or after the best scaling of Z1 Z2^T, which does not fade with cells"
     ),
     "n_clusters": Field(
-        "clustering", "a number, or 'auto': the number of known labels if there are any, else estimated"
+        "clustering",
+        "a number, or 'auto': the number of known labels if there are any, else estimated; on a finished run also "
+        "several, as 5-12",
     ),
     "embedding": Field(
         "clustering",
@@ -255,7 +257,10 @@ class Recipe(Settings):
             words = " or ".join(["a number above 0", *map(repr, self.target_sums)])
             raise UserError(f"--target-sum must be {words}, not {self.target_sum!r}.")
         if self.n_clusters != "auto" and not _numbers_in(self.n_clusters):
-            raise UserError(f"--n-clusters must be 'auto' or a whole number above 1, not {self.n_clusters!r}.")
+            raise UserError(
+                f"--n-clusters must be 'auto' or a whole number above 1 (5-12 compares numbers on a finished run), "
+                f"not {self.n_clusters!r}."
+            )
 
     def numbers_of_clusters(self: Any) -> range:
         """Return the numbers of clusters that n_clusters names: one, or several of 5-12; none for 'auto'."""
@@ -277,8 +282,10 @@ def _numbers_in(text: str) -> range:
     """Return the number of clusters that a text gives, or all from one to another (5-12); none for anything else."""
     if not re.fullmatch("[0-9]{1,9}(-[0-9]{1,9})?", text):
         return range(0)
-    first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1) if int(first) > 1 else range(0)
+    first, several, last = text.partition("-")
+    if int(first) < 2 or several and int(last) <= int(first):
+        return range(0)
+    return range(int(first), int(last or first) + 1)
 
 
 def _is_positive(number: str) -> bool:

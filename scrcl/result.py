@@ -176,7 +176,7 @@ def summary(result: Result) -> str:
     if result.scores:
         lines += ["", *_score_lines(result), ""]
     if result.resumed_from:
-        lines.append(f"Resumed from {result.resumed_from}; the time is that since then.")
+        lines.append(f"Resumed from {result.resumed_from}; the time counts from there.")
     peaks = peak_memory_gib(result.device).items()
     peak = ", ".join(f"{gib:.1f} GiB" + " of the card" * (where != "cpu") for where, gib in peaks)
     lines.append(f"Time and memory: {sum(result.seconds.values()):.0f} s, {peak}.")
@@ -188,7 +188,7 @@ def _score_lines(result: Result) -> list[str]:
     assert result.prepared.known is not None
     n_scored, key = result.scores[OURS.labels]["n_scored"], result.prepared.known.name
     lines = [
-        f"Against obs[{key!r}] ({n_scored} {result.settings.unit}), which had no part in any choice:",
+        f"Against obs[{key!r}] ({n_scored} {result.settings.unit}), of which at most the number of types was used:",
         format_table(["", "clusters", "epochs", "loss", *METRICS], _score_rows(result, METRICS)),
     ]
     clustered = Counter(result.clustered.values())

@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -223,19 +223,26 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def tf32_products(device: torch.device, wanted: bool) -> Iterator[None]:
-    """Take float32 matrix products in TF32 meanwhile, or in full: 10 bits of mantissa in place of 23, sums in float32.
+    """Whether float32 matrix products are taken in TF32 meanwhile: 10 bits of mantissa in place of 23, sums in float32.
 
     Raises
     ------
     UserError
         Where it is wanted on a device without it.
     """
-    import torch
-
     if wanted and device.type != "cuda":
         raise UserError(f"--tf32 is for CUDA cards, and this run is on {device}; leave it out.")
+    with products_in("tf32") if wanted else nullcontext():
+        yield
+
+
+@contextmanager
+def products_in(precision: str) -> Iterator[None]:
+    """Take float32 matrix products of CUDA cards in 'tf32' or in full ('ieee') meanwhile."""
+    import torch
+
     before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if wanted else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
     try:
         yield
     finally:

@@ -64,6 +64,27 @@ def test_numbers_compared(adata):
     first = adata.uns["scrcl_4_clusters"]["tree"].loc[0]
     assert found.loc[2, "first_joined"] == f"{first['one']}+{first['other']}"
     assert found.loc[1, "agreement"] > 0.95  # as many as there are
+    again = scrcl.compare_numbers(adata, [3], n_seeds=2, key="scrcl_4_clusters")  # a look is at the same run
+    assert again["n_clusters"].tolist() == [3]
+    for numbers, seeds, says in (
+        ([2, 150], None, "149 cells"),
+        ([1, 3], None, "above 1"),
+        ([2], 1, "one seed, so nothing can agree; add n_seeds=5"),
+    ):
+        with pytest.raises(UserError, match=says):
+            scrcl.compare_numbers(adata, numbers, n_seeds=seeds)
+
+
+def test_the_tree_of_a_look_survives_a_file(adata, tmp_path):
+    """Names of joined clusters and of parts are in it; a single cluster has a tree without steps."""
+    scrcl.merge_clusters(adata, ["0", "1"], key_added="joined")
+    scrcl.split_cluster(adata, "0+1", 3, key="joined", key_added="divided")
+    scrcl.merge_clusters(adata, ["0+1", "2"], key="joined", key_added="one")
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    adata.write_zarr(tmp_path / "in.zarr")
+    for back in (ad.read_h5ad(tmp_path / "in.h5ad"), ad.read_zarr(tmp_path / "in.zarr")):
+        assert len(back.uns["divided"]["tree"]) == 3 and len(back.uns["one"]["tree"]) == 0
+        assert scrcl.pl.tree(back, "divided") is not None and scrcl.pl.tree(back, "one") is None
 
 
 def test_clusters_joined(adata):
@@ -158,7 +179,7 @@ def test_numbers_compared_on_the_command_line(command, finished, monkeypatch, ca
     assert code == 0, err
     table = pd.read_csv(base / "compared.csv")
     assert table["n_clusters"].tolist() == [2, 3, 4] and table["agreement"].between(0, 1).all()
-    assert str(base / "compared.csv") in out and "least of a cluster" in out
+    assert str(base / "compared.csv") in out and "lowest of any cluster" in out
     assert (base / "compared.png").stat().st_size > 0
     after = {path.name: path.read_bytes() for path in base.iterdir() if path.is_file()}
     assert {name: after[name] for name in before} == before  # the run stays
@@ -174,8 +195,15 @@ def test_what_is_wrong_on_the_command_line(finished, monkeypatch, capsys):
     for flags, says in (
         (["results/SC/other"], "The data set is a finished run: add --n-clusters, --split or --merge"),
         (["results/SC/other", "--merge", 0], "--merge needs two clusters or more"),
-        (["results/SC/other", "--n-clusters", "4-2"], "must be 'auto' or a whole number above 1, not '4-2'"),
-        (["results/SC/other", "--n-clusters", "1-4"], "must be 'auto' or a whole number above 1, not '1-4'"),
+        (
+            ["results/SC/other", "--n-clusters", "4-2"],
+            "(5-12 compares numbers on a finished run), not '4-2'",
+        ),
+        (["results/SC/other", "--n-clusters", "1-4"], "not '1-4'"),
+        (["results/SC/other", "--n-clusters", "5-5"], "not '5-5'"),
+        (["results/SC/other", "--n-clusters", "2-200", "--seeds", 3], "there are only 150 cells"),
+        (["results/SC/other", "--n-clusters", "2-4", "--split", 0], "--split takes one number of parts"),
+        (["results/SC/other", "--n-clusters", "2-4", "--output", "x"], "leave out --output and --report"),
         (["results/SC/other", "--merge", 0, 1, "--split", 2], "--merge is a look of its own"),
         (["results/SC/other", "--split", 7], "There is no cluster 7"),
         (["nothing", "--split", 7], "There is no finished run in"),

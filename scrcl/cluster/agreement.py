@@ -41,7 +41,7 @@ def edges_between(labels: np.ndarray, graph: sparse.spmatrix) -> np.ndarray:
     """
     edges, n = graph.tocoo(), int(labels.max()) + 1
     between = np.bincount(labels[edges.row] * n + labels[edges.col], weights=edges.data, minlength=n**2)
-    return between.reshape(n, n)
+    return between.reshape(n, n).astype(np.float64)
 
 
 def agreement_of_edges(between: np.ndarray) -> float:

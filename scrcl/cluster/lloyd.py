@@ -1,6 +1,8 @@
-"""k-means from several starts at once, on the device that holds the points; the same steps as scikit-learn's KMeans.
+"""k-means from several starts at once, on the device that holds the points.
 
-scikit-learn's runs on the CPU, and there it is the faster one. On a card it would take most of the time of clustering.
+The steps are those of scikit-learn's KMeans, but for a cluster that is emptied, which keeps its centre.
+scikit-learn's runs on the CPU, and there it is the faster one. Beside a card it would take most of the time of
+clustering.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ def matched_types(predicted: pd.Series, known: pd.Series) -> dict[str, str]:
     -------
     The type of each matched cluster, by cluster.
     """
+    known = known.reindex(predicted.index)
     both = known.notna() & predicted.notna()
     codes, clusters = pd.factorize(predicted[both], sort=True)
     of_types, types = pd.factorize(known[both], sort=True)
@@ -51,6 +52,7 @@ def score(predicted: pd.Series, known: pd.Series) -> dict:
     number of cells compared. ACC and F1 are computed after one-to-one matching, where clusters without a partner count
     as wrong.
     """
+    known = known.reindex(predicted.index)
     both = known.notna() & predicted.notna()
     # In integers, since comparing strings takes half a minute for a million cells.
     codes, clusters = pd.factorize(predicted[both].astype(str), sort=True)

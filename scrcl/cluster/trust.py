@@ -14,6 +14,7 @@ from scrcl.messages import natural_order
 
 CLEAR, DOUBTFUL = "clear", "doubtful"
 JOIN = "+"  # 2+5 is the clusters 2 and 5 together
+MOST_IN_TREE = 300  # clusters
 HALF = 0.5  # of the cells' partitions and neighbours, so many speak for a clear cluster
 
 
@@ -82,11 +83,13 @@ def tree(labels: pd.Series, graph: sparse.spmatrix) -> pd.DataFrame:
     Returns
     -------
     One row per step, with 'one' and 'other', the clusters that are joined ('2+5' for two that were before), and
-    'support', how well the graph tells them apart, see `agreement_of_pairs`.
+    'support', how well the graph tells them apart, see `agreement_of_pairs`. No row for more than MOST_IN_TREE
+    clusters, since the time is that of their number cubed.
     """
     names = natural_order(labels.unique())
-    between = edges_between(pd.Index(names).get_indexer(labels), graph)
-    steps: list[tuple[str, str, float]] = []
+    between, steps = edges_between(pd.Index(names).get_indexer(labels), graph), []
+    if len(names) > MOST_IN_TREE:
+        names = []
     while len(names) > 1:
         apart = np.round(agreement_of_pairs(between), 12)  # so that the last bits do not decide between equals
         apart[np.tril_indices(len(names))] = np.inf

@@ -58,11 +58,16 @@ def run(settings: CellSettings | TissueSettings) -> None:
     style.to_files()
     if settings.merge and (settings.split != "none" or settings.n_clusters != "auto"):
         raise UserError("--merge is a look of its own; leave out --split and --n-clusters.")
+    several = len(settings.numbers_of_clusters()) > 1
+    if several and settings.split != "none":
+        raise UserError(f"--split takes one number of parts, not --n-clusters {settings.n_clusters}.")
+    if several and (settings.output != "auto" or settings.report):
+        raise UserError("Numbers of clusters are compared in the folder of the run; leave out --output and --report.")
     before, watch = find(settings), Stopwatch()
     with limited_threads(settings.threads):
         with watch("read"):
             cells, recipe = before.cells(), recipe_of(before, settings)
-        if recipe.split == "none" and len(recipe.numbers_of_clusters()) > 1:
+        if several:
             _compare(cells, recipe, before)
             return
         with watch("look"):
@@ -79,15 +84,16 @@ def run(settings: CellSettings | TissueSettings) -> None:
 def _compare(cells: ad.AnnData, recipe: CellSettings | TissueSettings, before: Run) -> None:
     """Compare numbers of clusters, write and draw that into the folder of the run, and print the table."""
     found = again.compared(cells, recipe.numbers_of_clusters(), recipe)
+    rows = [[str(row.n_clusters), f"{row.agreement:.2f}", f"{row.least:.2f}", str(row.doubtful), row.first_joined]
+            for row in found.itertuples()]  # fmt: skip
+    titles = ["clusters", "agreement", "lowest of any cluster", "doubtful", "first to join"]
+    print(f"\n{format_table(titles, rows)}\n")
     table, figure = files.COMPARED
     with staged(before.folder, files.COMPARED) as stage:
         found.round(4).to_csv(stage / table, index=False)
         if recipe.figures:
             style.save(compared(found), stage / figure)
-    rows = [[str(row.n_clusters), f"{row.agreement:.2f}", f"{row.least:.2f}", str(row.doubtful), row.first_joined]
-            for row in found.itertuples()]  # fmt: skip
-    titles = ["clusters", "agreement", "least of a cluster", "doubtful", "first to join"]
-    print(f"\n{format_table(titles, rows)}\n\nResults: {before.folder / table}")
+    print(f"Results: {before.folder / table}")
 
 
 def refuse_other_run(folder: Path, before: Run, settings: CellSettings | TissueSettings) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import anndata as ad
 
 from scrcl import plot, processes
-from scrcl.analysis import analyse
+from scrcl.analysis import analyse, require_one_number
 from scrcl.commands import files, labelled, ranking, results
 from scrcl.disk import checkpoints, home
 from scrcl.disk.checkpoints import Checkpoints
@@ -42,6 +42,7 @@ def run(settings: CellSettings | TissueSettings, source: Source) -> None:
         When input or settings cannot be used, or the results cannot be written.
     """
     style.to_files()
+    require_one_number(settings)  # before the data are read
     with processes.joined(settings.device) as rank:
         find_device(settings.device)  # fails early if the device is not there
         if rank:

@@ -76,12 +76,17 @@ class Updates:
     def __call__(self) -> Tensor:
         if self._stream is None:
             return update(*self._of)
+        with torch.cuda.device(self._stream.device):  # there may be several cards
+            return self._on_card(self._stream)
+
+    def _on_card(self, stream: torch.cuda.Stream) -> Tensor:
+        """Make an update as it is, or from the recording, which is made once."""
         self._made += 1
         if self._made <= WARM_UP:
-            return self._warm_up(self._stream)
+            return self._warm_up(stream)
         if self._recorded is None:
             self._recorded = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._recorded, stream=self._stream):
+            with torch.cuda.graph(self._recorded, stream=stream):
                 self._losses = update(*self._of)
         self._recorded.replay()
         return self._losses

@@ -10,7 +10,7 @@ import numpy as np
 
 from scrcl import scheduler
 from scrcl.contents import blocks
-from scrcl.keys import COUNTS, OURS
+from scrcl.keys import COUNTS, HARMONY, OURS
 from scrcl.messages import log, nothing_said_twice
 from scrcl.prepare import genes, graphs
 from scrcl.prepare.plan import Plan
@@ -130,6 +130,7 @@ def depth_corrected(adata: ad.AnnData, settings: CellSettings) -> Encoded:
             how = preprocessing(settings)
             del how["keep"]  # they were kept before
             genes.normalised_anew(cells, **how)
+            cells.obsm.pop(HARMONY, None)  # else it would decide which cells are alike
             found = _encoded(cells, values, settings)
         else:
             del cells

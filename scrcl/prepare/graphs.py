@@ -15,7 +15,7 @@ from sklearn.preprocessing import normalize
 from scrcl.contents.places import section_members
 from scrcl.messages import UserError, log
 from scrcl.prepare.features import Features
-from scrcl.runtime import compiled_once, has_faiss, limited_threads, tf32_products
+from scrcl.runtime import compiled_once, has_faiss, limited_threads, products_in
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +95,7 @@ def _exact(points: np.ndarray, k: int, metric: str, device: torch.device) -> np.
     n_tried = min(len(x), k + 1 + SPARE)
     n_rows = max(1, PAIRS_AT_ONCE // max(len(x), n_tried * x.shape[1]))
     found = []
-    with tf32_products(device, False):
+    with products_in("ieee"):
         for rows in torch.arange(len(x), device=device).split(n_rows):
             # |x - y|^2 without |x|^2, which is the same along a row
             tried = (squared - 2 * rough[rows] @ rough.T).topk(n_tried, largest=False).indices

@@ -109,3 +109,8 @@ def test_the_tree_joins_first_what_is_told_apart_least():
 def test_the_tree_of_one_cluster_has_no_steps():
     found = trust.tree(pd.Series(list("0000")), cliques(4))
     assert found.empty and list(found) == ["one", "other", "support"]
+
+
+def test_so_many_clusters_have_no_tree(monkeypatch):
+    monkeypatch.setattr(trust, "MOST_IN_TREE", 2)
+    assert len(trust.tree(pd.Series(list("001122")), cliques(2, 2, 2))) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -13,8 +15,9 @@ from sklearn.neighbors import NearestNeighbors
 
 import scrcl
 from scrcl.messages import UserError
-from scrcl.prepare import batches
+from scrcl.prepare import batches, cells
 from scrcl.readers.simulated import layered_tissue
+from scrcl.recipes import CellSettings
 
 QUICK = {"epochs": 8, "hidden": 16, "n_top_genes": 80, "n_pcs": 10, "n_seeds": 2, "umap": False}
 
@@ -164,3 +167,19 @@ def test_a_batch_of_few_cells_among_many():
     finally:
         halves.MOST_CELLS = before
     assert adata.obs["scrcl"].notna().all()
+
+
+def test_batches_of_cells_whose_first_pc_is_depth():
+    """Counts normalised anew give what counts do that were normalised to their median at once."""
+    adata = simulate(300, 60, 3)
+    rng = np.random.default_rng(0)
+    depth = np.exp(rng.normal(0, 1.5, adata.n_obs))
+    adata.X = sparse.csr_matrix(rng.poisson(adata.X.toarray() * depth[:, None] / 20).astype(np.float32))
+    adata.obs["donor"] = np.where(np.arange(adata.n_obs) % 2, "a", "b")
+    settings = CellSettings(batch_key="donor", n_pcs=10)
+    found = cells.depth_corrected(adata, settings)
+    assert found.values.endswith("normalised to the median")
+    asked = cells.encoded(adata, dataclasses.replace(settings, target_sum="median"))
+    assert np.array_equal(found.inputs, asked.inputs)
+    for key in ("X_pca", "X_pca_harmony"):
+        assert np.array_equal(found.cells.obsm[key], asked.cells.obsm[key])

@@ -11,17 +11,17 @@ from sklearn.preprocessing import normalize
 
 from scrcl.cluster import lloyd
 from scrcl.cluster.partition import by_size, require_enough, sample, unfinished_starts_expected
-from scrcl.runtime import limited_threads
+from scrcl.runtime import card_or_cpu, limited_threads
 
 N_INIT = 8  # starts of k-means; the best by k-means' own objective is kept
 
 
 def partitions(points: np.ndarray, n_clusters: int, seed: int, settings: Any) -> dict[str, np.ndarray]:
     """Return the only partition that this method gives, under the key ''."""
-    return {"": cluster(points, n_clusters, seed)}
+    return {"": cluster(points, n_clusters, seed, card_or_cpu(settings.device))}
 
 
-def cluster(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
+def cluster(points: np.ndarray, n_clusters: int, seed: int, device: str = "cpu") -> np.ndarray:
     """Cluster the rows of points by the direction they point in.
 
     Parameters
@@ -32,6 +32,8 @@ def cluster(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
         How many clusters.
     seed
         For the starts, and for the random part that k-means is fitted on where there are more than 20,000 points.
+    device
+        'cpu', or a CUDA card.
 
     Returns
     -------
@@ -43,7 +45,7 @@ def cluster(points: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
         When there are more clusters than points.
     """
     require_enough(points, n_clusters)
-    return by_size(best_of(N_INIT, normalize(points), n_clusters, seed))
+    return by_size(best_of(N_INIT, normalize(points), n_clusters, seed, device))
 
 
 @limited_threads(1)  # so that the order of sums does not depend on the number of threads; it is no slower
