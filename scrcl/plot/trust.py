@@ -130,18 +130,17 @@ def compared(table: pd.DataFrame) -> Figure:
     table
         From `again.compared`.
     """
-    figure = Figure(figsize=(max(6.0, 0.45 * len(table)), 5), layout="constrained")
+    figure = Figure(figsize=(3 + max(5.0, 0.45 * len(table)), 5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     above.plot(table["n_clusters"], table["agreement"], "o-", color=BLUE, label="all cells")
     above.plot(table["n_clusters"], table["least"], "o-", color=ORANGE, label="the cluster that agrees least")
     above.set(ylim=(0, 1.03), ylabel="agreement")
-    above.legend(frameon=False)
     clear = table["n_clusters"] - table["doubtful"]
     below.bar(table["n_clusters"], clear, color=BLUE, label="clear")
     below.bar(table["n_clusters"], table["doubtful"], bottom=clear, color=ORANGE, label="doubtful")
     below.set(xlabel="number of clusters", ylabel="clusters", xticks=table["n_clusters"])
-    below.legend(frameon=False)
     for axes in (above, below):
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))  # beside the bars, which fill the panel
         axes.grid(False)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
