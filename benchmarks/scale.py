@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -84,30 +85,29 @@ def run_dense(data: Path, n_cells: int, epochs: int, device: str) -> dict[str, f
 RUNS = dict(zip(METHODS, (run_scrcl, run_leiden, run_dense)))
 
 
-def peak_gflops(device: torch.device) -> float:
-    """The best rate of a matrix product of the shapes of training, float32, on this device."""
-    x, w = torch.randn(4096, GENES, device=device), torch.randn(GENES, HIDDEN, device=device)
+def best_seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The least of twenty times that some work takes."""
     best = np.inf
     for _ in range(20):
         wait_for(device)
         start = time.perf_counter()
-        x @ w
+        work()
         wait_for(device)
         best = min(best, time.perf_counter() - start)
-    return 2 * 4096 * GENES * HIDDEN / best / 1e9
+    return best
+
+
+def peak_gflops(device: torch.device) -> float:
+    """The best rate of a matrix product of the shapes of training, float32, on this device."""
+    x, w = torch.randn(4096, GENES, device=device), torch.randn(GENES, HIDDEN, device=device)
+    return 2 * 4096 * GENES * HIDDEN / best_seconds(lambda: x @ w, device) / 1e9
 
 
 def peak_gb_per_second(device: torch.device) -> float:
     """The best rate of a copy, bytes read and written."""
     source = torch.ones(2**26, device=device)
-    target, best = torch.empty_like(source), np.inf
-    for _ in range(20):
-        wait_for(device)
-        start = time.perf_counter()
-        target.copy_(source)
-        wait_for(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * source.nbytes / best / 1e9
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / best_seconds(lambda: target.copy_(source), device) / 1e9
 
 
 def gflop_of_step(n_cells: float) -> float:

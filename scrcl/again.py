@@ -127,7 +127,7 @@ def compared(
     numbers, rows = sorted(set(map(int, numbers))), []
     if not numbers or numbers[0] < 2:
         raise UserError("Numbers of clusters are whole numbers above 1.")
-    require_enough(np.empty((int(adata.obs[keys.labels].notna().sum()), 0)), numbers[-1])
+    require_enough(adata.obs[keys.labels].dropna().to_numpy(), numbers[-1])
     for n in progress(numbers, desc="numbers of clusters"):
         look = recluster(adata, dataclasses.replace(settings, n_clusters=str(n)), keys)
         if look.confidence.isna().all():

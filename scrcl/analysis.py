@@ -30,7 +30,7 @@ from scrcl.prepare import cells, graphs, tissue
 from scrcl.prepare.prepared import Prepared
 from scrcl.recipes import CellSettings, TissueSettings
 from scrcl.result import Result
-from scrcl.runtime import Stopwatch, find_device, limited_threads, release_memory, tf32_products
+from scrcl.runtime import Stopwatch, card_or_cpu, find_device, limited_threads, release_memory, tf32_products
 
 OnEpoch = Callable[[dict[str, float]], None]
 PREPARE: dict[str, Callable[..., Prepared]] = {"SC": cells.prepare, "ST": tissue.prepare}
@@ -208,12 +208,12 @@ def graph_of_values(prepared: Prepared, settings: CellSettings | TissueSettings)
         return prepared.graph
     points = next(iter(prepared.views.values()), prepared.pcs)
     n_neighbors = min(CellSettings.n_neighbors, len(points))
-    return graphs.cell_graph(points, n_neighbors, CellSettings.metric, 0, find_device(settings.device))
+    return graphs.cell_graph(points, n_neighbors, CellSettings.metric, 0, card_or_cpu(settings.device))
 
 
 def inputs_of(prepared: Prepared, settings: CellSettings | TissueSettings) -> HostInputs:
     """Return what stays constant over training: both views, and the graphs of cells and genes."""
-    genes = graphs.gene_graph(prepared.inputs, settings.gene_neighbors, find_device(settings.device))
+    genes = graphs.gene_graph(prepared.inputs, settings.gene_neighbors, card_or_cpu(settings.device))
     return host_inputs(prepared.inputs, prepared.graph_in_training, genes, settings.hops, prepared.block)
 
 

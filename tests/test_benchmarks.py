@@ -186,3 +186,12 @@ def test_clusters_are_judged_by_hand():
     assert list(found.index) == list("012")  # Jaccard: 4 of 6, 2 of 4, 2 of 6
     assert found["false"].tolist() == [False, False, True] and found["part"].tolist() == [False, False, True]
     assert trust.row("mine", found) == ["mine", "3", "1", "1", "1", "1.00", "1", "1", "1.00"]
+
+
+def test_a_floor_is_the_slower_of_bytes_and_operations():
+    """Of a thousand cells: 2 n G^2 operations of their genes, at a rate of a GFLOP/s or without limit."""
+    run = {"cells": 1000, "epochs": 2, "file GB": 0.5, "peak GB/s": 10.0, "peak GFLOP/s": 1.0}
+    slow, fast = scale.floors(run), scale.floors(run | {"peak GFLOP/s": np.inf})
+    assert slow["preprocess"] == pytest.approx(2 * 1000 * scale.GENES**2 / 1e9)
+    assert fast["preprocess"] == pytest.approx(2 * 0.5 / 10) and slow["read"] == fast["read"] == pytest.approx(0.05)
+    assert all(slow[stage] >= fast[stage] > 0 for stage in slow)

@@ -88,9 +88,7 @@ def tree(labels: pd.Series, graph: sparse.spmatrix) -> pd.DataFrame:
     """
     names = natural_order(labels.unique())
     between, steps = edges_between(pd.Index(names).get_indexer(labels), graph), []
-    if len(names) > MOST_IN_TREE:
-        names = []
-    while len(names) > 1:
+    while 1 < len(names) <= MOST_IN_TREE:
         apart = np.round(agreement_of_pairs(between), 12)  # so that the last bits do not decide between equals
         apart[np.tril_indices(len(names))] = np.inf
         one, other = np.unravel_index(apart.argmin(), apart.shape)

@@ -181,9 +181,8 @@ def _compressed_where_sparse(write: Callable[..., None], file: Any, key: str, va
     if not sparse.issparse(value):
         write(file, key, value, dataset_kwargs={})
         return
-    write(
-        file, key, type(value)(value.shape, dtype=value.dtype), dataset_kwargs={}
-    )  # what tells readers that it is sparse
+    empty = type(value)(value.shape, dtype=value.dtype)  # written by anndata, for what tells readers that it is sparse
+    write(file, key, empty, dataset_kwargs={})
     for name in ("data", "indices", "indptr"):
         del file[key][name]
         write_packed(file[key], name, getattr(value, name), torch.get_num_threads())

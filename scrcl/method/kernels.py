@@ -228,7 +228,7 @@ def row_products(u: Tensor, v: Tensor, neighbourhood: Graph, block: int = 0, sha
         The cells that this process holds.
     """
     suits = max(1, (CACHED if u.is_cpu else ON_CARD) // u.shape[1])
-    if not block or block > suits and not u.is_cpu:  # a card is given all cells where they fit
+    if not block or (block > suits and not u.is_cpu):  # a card is given all cells where they fit
         block = suits
     return RowProducts(*_RowProducts.apply(u, v, neighbourhood, block, share).unbind(0))
 

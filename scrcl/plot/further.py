@@ -37,9 +37,9 @@ def enrichment(scene: GeneScene) -> Drawing | None:
         axes.set_yticks(range(len(own)), [f"{term}  {share}" for term, share in zip(terms, own["overlap"])], fontsize=8)
         axes.invert_yaxis()
         axes.set_title(title, fontsize=9, loc="left")
-        axes.axvline(-np.log10(0.05), color="black", linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.axvline(-np.log10(ALPHA), color="black", linewidth=0.8, linestyle=(0, (4, 3)))
         axes.spines[["top", "right"]].set_visible(False)
-    panels[-1].set_xlabel("-log10 of the adjusted p-value; the dashed line is at 0.05")
+    panels[-1].set_xlabel(f"-log10 of the adjusted p-value; the dashed line is at {ALPHA}")
     caption = (
         f"The first {TERMS_SHOWN} sets of each cluster, with the share of their genes that are specific to it. The "
         "clusters were found in the same data, so a small p-value does not show that a cluster exists."

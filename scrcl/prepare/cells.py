@@ -26,7 +26,7 @@ from scrcl.prepare.prepared import (
     preprocessing,
 )
 from scrcl.recipes import CellSettings
-from scrcl.runtime import Stopwatch, find_device, release_memory
+from scrcl.runtime import Stopwatch, card_or_cpu, release_memory
 
 DEPTH_IS_FIRST_PC = 0.75  # R^2 of the first PC and log(counts) above which the first PC only shows depth
 PCS_FROM = 10_000  # from so many cells on, the published cell graph is built on PCs instead of genes
@@ -62,7 +62,7 @@ def prepare(adata: ad.AnnData, settings: CellSettings, watch: Stopwatch) -> Prep
     with watch("graphs"):
         on_genes = settings.graph_on == "genes" and cells.n_obs < PCS_FROM
         points = genes.encoder_values(cells, "lognorm") if on_genes else pcs_of(cells)
-        graph = graphs.cell_graph(points, settings.n_neighbors, settings.metric, 0, find_device(settings.device))
+        graph = graphs.cell_graph(points, settings.n_neighbors, settings.metric, 0, card_or_cpu(settings.device))
         cells.obsp[OURS.graph] = graph
         inputs, order = in_training_order(inputs, pcs_of(cells))
     pcs = pcs_of(cells) if cells.n_obs >= FEW_CELLS else long_rows_shortened(pcs_of(cells))

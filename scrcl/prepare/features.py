@@ -87,7 +87,7 @@ class Features:
     def times(self, weights: np.ndarray) -> np.ndarray:
         """Return the product with weights [G, d], as [N, d] float32."""
         weights = to_device(weights.astype(np.float32), self.device)
-        return np.concatenate([to_host(values @ weights).astype(np.float32) for _, values in self.blocks()])
+        return np.concatenate([to_host(values @ weights).astype(np.float32, copy=False) for _, values in self.blocks()])
 
     def weighted(self, weights: np.ndarray) -> Features:
         """Return every gene times its weight, [G]."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
@@ -16,9 +15,6 @@ from scrcl.contents.places import section_members
 from scrcl.messages import UserError, log
 from scrcl.prepare.features import Features
 from scrcl.runtime import compiled_once, has_faiss, limited_threads, products_in
-
-if TYPE_CHECKING:
-    import torch
 
 # Exact search costs N^2. On two cores and 50 PCs it takes 2 s at 30,000 cells and 7 s at 60,000; approximate search
 # takes 3 s at 60,000, after 17 s of compiling. So search is exact up to about where the two cost the same.
@@ -32,9 +28,7 @@ PAIRS_AT_ONCE = 2**26  # distances that the card holds at a time, a quarter of a
 SPARE = 16  # points beyond those that are needed, whose distance is computed in float64 too
 
 
-def nearest_neighbors(
-    points: np.ndarray, k: int, metric: str, seed: int, device: torch.device | None = None
-) -> sparse.csr_matrix:
+def nearest_neighbors(points: np.ndarray, k: int, metric: str, seed: int, device: str = "cpu") -> sparse.csr_matrix:
     """Return the directed k-nearest-neighbour graph: row i marks i's neighbours, without i itself.
 
     The search is exact (scikit-learn) up to 60,000 points and approximate beyond (faiss if it is installed, else
@@ -51,7 +45,7 @@ def nearest_neighbors(
     seed
         For the approximate search.
     device
-        A card that may be used for it.
+        Where distances are computed: 'cpu', or a CUDA card.
 
     Returns
     -------
@@ -65,7 +59,7 @@ def nearest_neighbors(
     n = len(points)
     if k >= n:
         raise UserError(f"There are {n} cells, too few for {k} neighbours each; lower --n-neighbors to at most {n}.")
-    if device is not None and device.type == "cuda" and metric != "precomputed" and n <= EXACT_ON_CARD_UP_TO:
+    if device != "cpu" and metric != "precomputed" and n <= EXACT_ON_CARD_UP_TO:
         neighbours = _exact(points, k, metric, device)
     elif n <= EXACT_UP_TO:
         index = NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(points)
@@ -80,7 +74,7 @@ def nearest_neighbors(
     )
 
 
-def _exact(points: np.ndarray, k: int, metric: str, device: torch.device) -> np.ndarray:
+def _exact(points: np.ndarray, k: int, metric: str, device: str) -> np.ndarray:
     """Return the indices of each point's k + 1 nearest points, [n, k + 1], itself among them unless others coincide.
 
     Distances of some rows to all points are held at a time. Cosine distance is Euclidean distance of unit rows. A few
@@ -138,9 +132,7 @@ def _by_lists(points: np.ndarray, k: int) -> np.ndarray:
     return np.concatenate([index.search(points[i : i + QUERIES], k + 1)[1] for i in range(0, len(points), QUERIES)])
 
 
-def cell_graph(
-    points: np.ndarray, n_neighbors: int, metric: str, seed: int, device: torch.device | None = None
-) -> sparse.csr_matrix:
+def cell_graph(points: np.ndarray, n_neighbors: int, metric: str, seed: int, device: str = "cpu") -> sparse.csr_matrix:
     """Return the cell graph, A of the paper.
 
     Parameters
@@ -264,9 +256,7 @@ def _delaunay(points: np.ndarray, radius: float) -> sparse.coo_matrix:
 
 
 @limited_threads(1)  # between equally near genes, the number of threads would decide
-def gene_graph(
-    values: np.ndarray | Features, n_neighbors: int, device: torch.device | None = None
-) -> sparse.csr_matrix:
+def gene_graph(values: np.ndarray | Features, n_neighbors: int, device: str = "cpu") -> sparse.csr_matrix:
     """Return the gene graph, B of the paper: each gene points at its nearest genes, itself included.
 
     Parameters

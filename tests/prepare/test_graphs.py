@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -81,7 +80,7 @@ def test_search_on_a_card_agrees_with_exact(monkeypatch, metric):
     points = np.random.default_rng(0).normal(size=(600, 5)).astype(np.float32) + np.float32(30)
     exact = graphs.nearest_neighbors(points.astype(np.float64), 10, metric, seed=0)
     monkeypatch.setattr(graphs, "PAIRS_AT_ONCE", 50 * 600)
-    found = graphs._exact(points, 10, metric, torch.device("cpu"))
+    found = graphs._exact(points, 10, metric, "cpu")
     assert [len(set(row)) for row in found] == [11] * 600
     assert all(set(row) == {*exact[i].indices, i} for i, row in enumerate(found))
 
