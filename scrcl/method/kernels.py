@@ -245,7 +245,7 @@ class _RowProducts(torch.autograd.Function):
         # q is needed for all cells at once, since neighbours are anywhere; p only row by row.
         q = torch.empty_like(v)
         for part in parts:
-            q[part] = _softmax(v[part])[1]
+            torch.sub(torch.softmax(v[part], dim=1), 1 / v.shape[1], out=q[part])
         v_near, q_near = _product(neighbourhood, v), _product(neighbourhood, q)
         v_all, q_all = share.add_up(v.sum(0)), share.add_up(q.sum(0))
         results = u.new_empty((len(RowProducts._fields), len(u)))
@@ -275,8 +275,10 @@ class _RowProducts(torch.autograd.Function):
         dv = _product(ctx.neighbourhood, weighted)
         du = weighted  # its memory is free again
         for part in ctx.parts:
-            own = u[part], v[part], v_near[part], q_near[part], dq[part] + dq_all, dv[part] + dv_all
-            du[part], dv[part] = _gradients_of(*own, v_all, q_all, RowProducts(*(x[part] for x in grad_of)))
+            dq[part] += dq_all
+            dv[part] += dv_all
+            own = u[part], v[part], v_near[part], q_near[part], dq[part], dv[part], du[part]
+            _gradients_of(*own, v_all, q_all, RowProducts(*(x[part] for x in grad_of)))
         return du, dv, None, None, None
 
 
@@ -313,35 +315,41 @@ def _gradients_of(
     q_near: Tensor,
     dq: Tensor,
     dv: Tensor,
+    du: Tensor,
     v_all: Tensor,
     q_all: Tensor,
     grad_of: RowProducts,
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of u and v for a block of cells.
+) -> None:
+    """Write the gradients of u and v for a block of cells into du and dv.
 
     Parameters
     ----------
     u, v, v_near, q_near, v_all, q_all
         As in `_products_of`.
     dq, dv
-        What reaches q and v from other cells.
+        What reaches q and v from other cells. Both are written over.
+    du
+        Of any value.
     grad_of
         The gradients of the products, [block, 1] each.
     """
-    (shares_u, p), (shares_v, q), d = _softmax(u), _softmax(v), u - v
-    # Product rule: first the gradients of p, q and d as if they were free.
-    dp = grad_of.pu * u + grad_of.pd * d + grad_of.with_near * v_near + grad_of.with_all * v_all
-    dq = grad_of.qv * v + grad_of.qd * d + dq
-    dd = grad_of.pd * p + grad_of.qd * q + grad_of.drift / u.shape[1]
-    # s * (g - s . g) is the gradient through a softmax s, and s itself the gradient of its log-normaliser.
-    du = (
-        shares_u * (dp - row_dot(shares_u, dp)[:, None] + grad_of.size_u)
-        + grad_of.pu * p
-        + grad_of.with_near * q_near
-        + grad_of.with_all * q_all
-    )
-    dv = shares_v * (dq - row_dot(shares_v, dq)[:, None] + grad_of.size_v) + grad_of.qv * q + dv
-    return du + dd, dv - dd
+    (shares_u, p), (shares_v, q), d, g = _softmax(u), _softmax(v), u - v, grad_of
+    # Product rule: first the gradients of p and q as if they were free.
+    dp = plus_products(torch.mul(g.pu, u, out=du), (g.pd, d), (g.with_near, v_near), (g.with_all, v_all))
+    plus_products(dq, (g.qv, v), (g.qd, d))
+    # s * (dp - s . dp) is the gradient through a softmax s, and s itself the gradient of its log-normaliser.
+    du = dp.sub_(row_dot(shares_u, dp)[:, None] - g.size_u).mul_(shares_u)
+    dv.addcmul_(dq.sub_(row_dot(shares_v, dq)[:, None] - g.size_v), shares_v)
+    # Then the gradients of u and v where they are factors themselves, also in d = u - v.
+    plus_products(du, (g.pu + g.pd, p), (g.qd, q), (g.with_near, q_near), (g.with_all, q_all)).add_(g.drift / u.shape[1])
+    plus_products(dv, (g.qv - g.qd, q), (-g.pd, p)).sub_(g.drift / u.shape[1])
+
+
+def plus_products(total: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
+    """Add the products of pairs to a tensor, in place, each in one pass over memory."""
+    for a, b in pairs:
+        total.addcmul_(a, b)
+    return total
 
 
 def row_dot(a: Tensor, b: Tensor) -> Tensor:
