@@ -275,10 +275,8 @@ class _RowProducts(torch.autograd.Function):
         dv = _product(ctx.neighbourhood, weighted)
         du = weighted  # its memory is free again
         for part in ctx.parts:
-            dq[part] += dq_all
-            dv[part] += dv_all
-            own = u[part], v[part], v_near[part], q_near[part], dq[part], dv[part], du[part]
-            _gradients_of(*own, v_all, q_all, RowProducts(*(x[part] for x in grad_of)))
+            own = u[part], v[part], v_near[part], q_near[part], dq[part], dv[part]
+            du[part], dv[part] = _gradients_of(*own, v_all, q_all, dq_all, dv_all, grad[:, part])
         return du, dv, None, None, None
 
 
@@ -315,37 +313,39 @@ def _gradients_of(
     q_near: Tensor,
     dq: Tensor,
     dv: Tensor,
-    du: Tensor,
     v_all: Tensor,
     q_all: Tensor,
-    grad_of: RowProducts,
-) -> None:
-    """Write the gradients of u and v for a block of cells into du and dv.
+    dq_all: Tensor,
+    dv_all: Tensor,
+    grad: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of u and v for a block of cells.
 
     Parameters
     ----------
     u, v, v_near, q_near, v_all, q_all
         As in `_products_of`.
-    dq, dv
-        What reaches q and v from other cells. Both are written over.
-    du
-        Of any value.
-    grad_of
-        The gradients of the products, [block, 1] each.
+    dq, dv, dq_all, dv_all
+        What reaches q and v through the neighbours of other cells, and through all cells.
+    grad
+        The gradients of the products, [9, block].
     """
-    (shares_u, p), (shares_v, q), d, g = _softmax(u), _softmax(v), u - v, grad_of
+    (shares_u, p), (shares_v, q), d = _softmax(u), _softmax(v), u - v
+    g = RowProducts(*grad[:, :, None])
     # Product rule: first the gradients of p and q as if they were free.
-    dp = plus_products(torch.mul(g.pu, u, out=du), (g.pd, d), (g.with_near, v_near), (g.with_all, v_all))
-    plus_products(dq, (g.qv, v), (g.qd, d))
+    dp = add_products(g.pu * u, (g.pd, d), (g.with_near, v_near), (g.with_all, v_all))
+    dq = add_products(dq + dq_all, (g.qv, v), (g.qd, d))
     # s * (dp - s . dp) is the gradient through a softmax s, and s itself the gradient of its log-normaliser.
     du = dp.sub_(row_dot(shares_u, dp)[:, None] - g.size_u).mul_(shares_u)
-    dv.addcmul_(dq.sub_(row_dot(shares_v, dq)[:, None] - g.size_v), shares_v)
+    dq = dq.sub_(row_dot(shares_v, dq)[:, None] - g.size_v).mul_(shares_v)
     # Then the gradients of u and v where they are factors themselves, also in d = u - v.
-    plus_products(du, (g.pu + g.pd, p), (g.qd, q), (g.with_near, q_near), (g.with_all, q_all)).add_(g.drift / u.shape[1])
-    plus_products(dv, (g.qv - g.qd, q), (-g.pd, p)).sub_(g.drift / u.shape[1])
+    add_products(du, (g.pu + g.pd, p), (g.qd, q), (g.with_near, q_near), (g.with_all, q_all))
+    dv = add_products(dq.add_(dv).add_(dv_all), (g.qv - g.qd, q), (-g.pd, p))
+    drift = g.drift / u.shape[1]
+    return du.add_(drift), dv.sub_(drift)
 
 
-def plus_products(total: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
+def add_products(total: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:
     """Add the products of pairs to a tensor, in place, each in one pass over memory."""
     for a, b in pairs:
         total.addcmul_(a, b)

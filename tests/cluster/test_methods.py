@@ -103,13 +103,28 @@ def test_a_mixture_from_a_partition_keeps_what_is_right():
     assert found.predict(points).equal(truth) and np.allclose(found.weights, 0.25, atol=1e-3)
 
 
+def test_mixtures_of_several_starts_are_those_of_each_alone():
+    points, truth = map(torch.as_tensor, discs())
+    points = points + torch.as_tensor(np.random.default_rng(0).normal(scale=2, size=points.shape))
+    # The second start ends later than the first, and the third has no cluster 3.
+    starts = torch.stack([truth, torch.arange(len(truth)) % 4, truth.clamp_max(2)])
+    together, alone = tied.fit(points, starts), [tied.fit(points, start) for start in starts]
+    assert together.weights[2, 3] == 0 and together.weights[1, 3] > 0.01
+    labels = together.predict(points)
+    for start, one in enumerate(alone):
+        mine = together.of_start(start)
+        assert labels[start].equal(one.predict(points)) and mine.predict(points).equal(labels[start])
+        assert torch.isclose(mine.log_likelihood, one.log_likelihood, rtol=0, atol=1e-12)
+
+
 def test_a_mixture_is_the_one_of_scikit_learn(monkeypatch):
     """Both start from the same partition; after every number of steps they are alike."""
     rng = np.random.default_rng(0)
     values = rng.normal(size=(300, 2)) + 2.5 * (np.arange(300) % 3)[:, None]  # they overlap
     start = (values[:, 0] > -1).astype(int) + (values[:, 0] > 0)  # most are in the wrong cluster
     shares = np.eye(3)[start]
-    first = tied.maximised(torch.as_tensor(shares), torch.as_tensor(values))
+    begun = map(torch.as_tensor, (shares, values, values.T @ values, -np.inf))
+    first = tied.maximised(*begun)
     theirs = GaussianMixture(3, covariance_type="tied", reg_covar=tied.RIDGE, max_iter=tied.MOST_STEPS)
     theirs.weights_init, theirs.means_init = first.weights.numpy(), first.means.numpy()
     theirs.precisions_init = (first.whitener @ first.whitener.T).numpy()

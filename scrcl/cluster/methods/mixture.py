@@ -145,16 +145,23 @@ def likeliest_mixture(points: Tensor, n_clusters: int, seed: int, rounds: int = 
     tried: list[Mixture] = []
     seen = points  # the first round sees the points as they are
     for _ in range(1 + rounds):
-        of_round = [int(next(seeds)) for _ in range(per_round)]
-        tried += [tied.fit(points, start) for start in _starts(seen, n_clusters, of_round)]
-        likeliest = max(tried, key=lambda mixture: mixture.log_likelihood)
+        tried += _fitted(points, _starts(seen, n_clusters, [int(next(seeds)) for _ in range(per_round)]))
+        likeliest = max(tried, key=lambda mixture: float(mixture.log_likelihood))
         seen = points @ likeliest.whitener
     return likeliest
 
 
-def _starts(points: Tensor, n_clusters: int, seeds: list[int]) -> list[Tensor]:
-    """Return the labels of k-means for each seed, on the device that holds the points."""
+def _starts(points: Tensor, n_clusters: int, seeds: list[int]) -> Tensor:
+    """Return the labels of k-means for each seed, [S, N], on the device that holds the points."""
     if points.is_cuda:
-        return list(lloyd.starts(points, n_clusters, [np.random.RandomState(seed) for seed in seeds]).labels)
+        return lloyd.starts(points, n_clusters, [np.random.RandomState(seed) for seed in seeds]).labels
     fitted = (KMeans(n_clusters, n_init=1, random_state=seed).fit(points.numpy()) for seed in seeds)
-    return [torch.as_tensor(model.labels_) for model in fitted]
+    return torch.stack([torch.as_tensor(model.labels_) for model in fitted])
+
+
+def _fitted(points: Tensor, starts: Tensor) -> list[Mixture]:
+    """Return a mixture for each start [S, N]: on a card all at once, on a CPU one by one, which is faster there."""
+    if not points.is_cuda:
+        return [tied.fit(points, start) for start in starts]
+    mixtures = tied.fit(points, starts)
+    return [mixtures.of_start(start) for start in range(len(starts))]
