@@ -33,13 +33,14 @@ from scrcl.cluster.scores import score
 from scrcl.messages import format_table
 from scrcl.method import training
 from scrcl.method.inputs import graph_inputs
+from scrcl.method.kernels import compiled
 from scrcl.method.losses import Objective
 from scrcl.method.network import Architecture
 from scrcl.method.training import Schedule
 from scrcl.method.updates import Updates
 from scrcl.prepare import graphs
 from scrcl.prepare.plan import ARRAYS_IN_BLOCKS
-from scrcl.runtime import find_device, keep_freed_memory, peak_memory_gib
+from scrcl.runtime import find_device, keep_freed_memory, peak_memory_gib, tf32_products
 from tests.dense_reference import PublishedOrder, dense_losses
 
 CLUSTERS = 9
@@ -175,26 +176,24 @@ def gib_of(form: str, device: torch.device, *sizes: int) -> float:
     return peak.get("cuda", peak["cpu"])
 
 
-def in_new_process(
-    measure: str, forms: list[str], device: torch.device, n_cells: int, n_genes: int, hidden: int
-) -> Any:
-    """What a call with --measure in a process of its own prints."""
+def in_new_process(measure: str, forms: list[str], run: list[str], n_cells: int, n_genes: int, hidden: int) -> Any:
+    """What a call with --measure in a process of its own prints; `run` are flags."""
     options = f"--measure {measure} --forms {' '.join(forms)} --cells {n_cells} --genes {n_genes} --hidden {hidden}"
-    options += f" --device {device}"
+    options = " ".join([options, *run])
     done = subprocess.run([sys.executable, "-m", "benchmarks.step", *options.split()], capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{measure} of {forms} at {n_cells} cells failed: {(done.stderr.splitlines() or ['killed'])[-1]}")
     return json.loads(done.stdout)
 
 
-def compare(n_cells: int, n_genes: int, hidden: int, forms: list[str], device: torch.device) -> dict[str, str]:
+def compare(n_cells: int, n_genes: int, hidden: int, forms: list[str], run: list[str]) -> dict[str, str]:
     """One line of the table: every form, and how the linear one stands to the others."""
     sizes = n_cells, n_genes, hidden
-    seconds = in_new_process("seconds", forms, device, *sizes)
+    seconds = in_new_process("seconds", forms, run, *sizes)
     line = {"cells x genes": f"{n_cells} x {n_genes}, H {hidden}"}
     for form in forms:
         line[f"{form} s"] = f"{np.median(seconds[form]):.3f}"
-        line[f"{form} GiB"] = f"{in_new_process('memory', [form], device, *sizes):.2f}"
+        line[f"{form} GiB"] = f"{in_new_process('memory', [form], run, *sizes):.2f}"
     for above, below in RATIOS:
         if {above, below} <= set(forms):
             line[f"{above}/{below}"] = f"{np.median(np.divide(seconds[above], seconds[below])):.2f}"
@@ -213,18 +212,22 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 1500])
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
     parser.add_argument("--device", default="cpu", help="as for runSC.py")
+    parser.add_argument("--tf32", action="store_true", help="as for runSC.py")
+    parser.add_argument("--compile", action="store_true", help="as for runSC.py; the linear form alone")
     parser.add_argument("--measure", choices=["seconds", "memory"], help="measure one line in this process, print JSON")
     args = parser.parse_args()
     device = find_device(args.device)
     if args.measure:
         where = device, args.cells[0], args.genes, args.hidden[0]
-        found = seconds_in_turn(args.forms, *where) if args.measure == "seconds" else gib_of(args.forms[0], *where)
+        with tf32_products(device, args.tf32), compiled(device, args.compile):
+            found = seconds_in_turn(args.forms, *where) if args.measure == "seconds" else gib_of(args.forms[0], *where)
         print(json.dumps(found))
         return
+    run = [f"--device {device}", *(f"--{flag}" for flag in ("tf32", "compile") if vars(args)[flag])]
     lines = []
     for hidden in args.hidden:
         for n_cells in args.cells:
-            lines.append(compare(n_cells, args.genes, hidden, args.forms, device))
+            lines.append(compare(n_cells, args.genes, hidden, args.forms, run))
             print(*lines[-1].values(), flush=True)
     print(f"\n{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print("seconds per step and ratios (medians over rounds), peak memory of a process\n")

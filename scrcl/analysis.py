@@ -22,6 +22,7 @@ from scrcl.keys import OURS, UNSMOOTHED
 from scrcl.messages import UserError, log
 from scrcl.method import training, worker
 from scrcl.method.inputs import GraphInputs, HostInputs, host_inputs
+from scrcl.method.kernels import compiled
 from scrcl.method.losses import Objective
 from scrcl.method.network import Architecture
 from scrcl.method.training import Embedded, Schedule
@@ -74,7 +75,11 @@ def analyse(
     """
     require_one_number(settings)
     watch, device = watch or Stopwatch(), find_device(settings.device)
-    with limited_threads(settings.threads), tf32_products(device, settings.tf32):
+    with (
+        limited_threads(settings.threads),
+        tf32_products(device, settings.tf32),
+        compiled(device, settings.compile),
+    ):
         prepared = PREPARE[settings.task](adata, settings, watch)
         with watch("number of clusters"):
             n_clusters = number.choose(prepared, settings)

@@ -162,6 +162,7 @@ FIELDS = {
     ),
     "device": Field("run", "auto, cpu, cuda, cuda:1 or mps; auto takes CUDA where there is one"),
     "tf32": Field("run", "faster matrix products of lower precision, on CUDA cards that have them"),
+    "compile": Field("run", "fewer passes over memory by torch.compile, on CUDA cards; needs a C compiler"),
     "threads": Field(
         "run", "CPU threads, 0 for all; runs at the same time should not share cores", at_least=0, at_most=1024
     ),
@@ -366,6 +367,7 @@ class CellSettings(Recipe):
     seeds: list[int] = list_of()
     device: str = "auto"
     tf32: bool = False
+    compile: bool = False
     threads: int = 0
     output: str = "auto"
     format: Literal["auto", "h5ad", "zarr"] = "auto"
@@ -461,6 +463,7 @@ class TissueSettings(Recipe):
     seeds: list[int] = list_of()
     device: str = "auto"
     tf32: bool = False
+    compile: bool = False
     threads: int = 0
     output: str = "auto"
     format: Literal["auto", "h5ad", "zarr"] = "auto"

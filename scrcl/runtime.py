@@ -250,6 +250,15 @@ def products_in(precision: str) -> Iterator[None]:
 
 
 @contextmanager
+def sparse_tensors_expected() -> Iterator[None]:
+    """Leave out torch's warnings at first use, that CSR is in beta and, on a card, that checks are off."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+        warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
+        yield
+
+
+@contextmanager
 def limited_threads(threads: int) -> Iterator[None]:
     """Use that many CPU threads in torch, numba, BLAS and OpenMP; 0 leaves them as they are."""
     if threads == 0:

@@ -129,7 +129,10 @@ def test_figures_of_more_spots_than_the_umap_lays_out(monkeypatch, tmp_path):
     assert all((tmp_path / name).stat().st_size > 10_000 for name in ("paga.png", "paga_compare.png", "umap.png"))
 
 
-@pytest.mark.parametrize("flags", [["--max-memory", -1], ["--max-memory", "x"], ["--tf32", "--device", "cpu"]])
+@pytest.mark.parametrize(
+    "flags",
+    [["--max-memory", -1], ["--max-memory", "x"], ["--tf32", "--device", "cpu"], ["--compile", "--device", "cpu"]],
+)
 def test_flags_that_cannot_be_met_end_in_one_sentence(capsys, flags):
     code, _, error = run("cells", capsys, *FAST, "--no-figures", *flags)
     assert code == 2 and error.splitlines()[-1].startswith("Error: ") and "Traceback" not in error

@@ -16,7 +16,7 @@ from test_processes import CPU, N_CELLS, problem
 import scrcl
 from scrcl.cluster import tied
 from scrcl.disk.checkpoints import Checkpoints
-from scrcl.method import training
+from scrcl.method import kernels, training
 from scrcl.method.inputs import on_device
 from scrcl.method.losses import Objective
 from scrcl.method.network import Architecture
@@ -67,6 +67,18 @@ def test_recorded_updates_are_those_that_were_not_recorded_dropout_included(dtyp
     assert updates._recorded is not None and np.allclose(found, asked, rtol=within)
     assert same_parameters(recorded[0], plain[0], atol=1e4 * within)
     assert torch.equal(state, torch.cuda.get_rng_state())  # so that a resumed training draws what comes next
+
+
+def test_compiled_updates_are_those_that_were_not_compiled():
+    host = problem("sparse", 0)
+    plain = begun(on_device(host, CARD))
+    asked = [update(*plain).tolist() for _ in range(3 * WARM_UP)]
+    with kernels.compiled(CARD, wanted=True):
+        fast = begun(on_device(host, CARD))
+        updates = Updates(*fast)
+        found = [updates().tolist() for _ in range(3 * WARM_UP)]
+    assert updates._recorded is not None and np.allclose(found, asked, rtol=1e-5)
+    assert same_parameters(fast[0], plain[0], atol=0.1)
 
 
 @pytest.mark.parametrize("block", [0, 50])

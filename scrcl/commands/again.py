@@ -35,7 +35,19 @@ from scrcl.result import Result, cluster_lines
 from scrcl.runtime import Stopwatch, limited_threads, sha256
 
 OF_THIS_COMMAND = (
-    *("n_clusters", "merge", "split", "device", "tf32", "threads", "max_memory", "output", "format", "overwrite"),
+    *(
+        "n_clusters",
+        "merge",
+        "split",
+        "device",
+        "tf32",
+        "compile",
+        "threads",
+        "max_memory",
+        "output",
+        "format",
+        "overwrite",
+    ),
     *("figures", "report"),
 )
 

@@ -46,7 +46,7 @@ def run(settings: CellSettings | TissueSettings, source: Source) -> None:
     with processes.joined(settings.device) as rank:
         find_device(settings.device)  # fails early if the device is not there
         if rank:
-            worker.work(settings.device, settings.threads, settings.tf32)
+            worker.work(settings.device, settings.threads, settings.tf32, settings.compile)
             return
         with limited_threads(settings.threads):
             _run(settings, source, Stopwatch())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,7 @@ from scrcl.method.kernels import Graph, symmetric_product
 from scrcl.method.shares import ALL, Share, graphs_of_share
 from scrcl.prepare import graphs
 from scrcl.prepare.features import Features
+from scrcl.runtime import sparse_tensors_expected
 
 # Up to this share of stored values, a CPU multiplies sparse values faster than a block made dense. On two cores,
 # 50,000 x 2,000 times 512 columns takes 0.29 s sparse at a share of 0.08, growing in proportion, and 0.69 s dense.
@@ -204,9 +204,7 @@ def sparse_tensor(matrix: sparse.spmatrix, device: torch.device, dtype: torch.dt
     matrix.sort_indices()
     # With 32-bit indices MKL needs no conversion; it would convert 64-bit ones at every product.
     index = torch.int32 if matrix.nnz < 2**31 else torch.int64
-    with warnings.catch_warnings():  # torch warns at first use that CSR is in beta, and on a card of checks, made here
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
-        warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
+    with sparse_tensors_expected():
         return torch.sparse_csr_tensor(
             torch.as_tensor(matrix.indptr, dtype=index),
             torch.as_tensor(matrix.indices, dtype=index),

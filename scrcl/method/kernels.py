@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -10,12 +12,63 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from scrcl.messages import UserError
 from scrcl.method.shares import ALL, PartOfGraph, Share
 
 Graph = Tensor | PartOfGraph  # sparse, and of the cells of this process
 
 CACHED = 2**19  # numbers per block, so that an array stays in a core's cache while it is in use
 ON_CARD = 2**24  # numbers per block on a card: no slower than all at once, and a third less memory at a million cells
+
+_compiles = False  # no context variable, since gradients are computed in threads of torch's own
+
+
+def rowwise(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a function of rows as one that `compiled` has torch.compile turn into a single pass over memory."""
+
+    @functools.wraps(function)
+    def either(*tensors: Tensor) -> Any:
+        return (_compiled(function) if _compiles else function)(*tensors)
+
+    return either
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function as torch.compile makes it, the same one in every process."""
+    return torch.compile(function, options={"deterministic": True})
+
+
+@contextmanager
+def compiled(device: torch.device, wanted: bool) -> Iterator[None]:
+    """Whether functions of rows are compiled meanwhile.
+
+    Raises
+    ------
+    UserError
+        Where it is wanted on a device other than a CUDA card, or where nothing can be compiled.
+    """
+    global _compiles
+    if wanted and device.type != "cuda":
+        raise UserError(f"--compile is for CUDA cards, and this run is on {device}; leave it out.")
+    if wanted:
+        _try_to_compile(device)
+    before, _compiles = _compiles, wanted
+    try:
+        yield
+    finally:
+        _compiles = before
+
+
+def _try_to_compile(device: torch.device) -> None:
+    """Raise UserError where torch.compile does not work."""
+    try:
+        _compiled(torch.neg)(torch.ones(1, device=device))
+    except Exception as error:  # torch names many kinds, and Triton others
+        raise UserError(
+            "--compile needs a C compiler and Triton, and torch.compile fails here "
+            f"({str(error).strip().splitlines()[0]}); install them, or leave it out."
+        ) from error
 
 
 def by_rows(
@@ -168,16 +221,27 @@ class _UnitRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)  # torch's normalize has this floor
-        unit = x / length
+        unit, length = _of_unit_length(x)
         ctx.save_for_backward(unit, length)
         return unit
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        unit, length = ctx.saved_tensors
-        return torch.addcmul(grad, unit, row_dot(unit, grad)[:, None], value=-1).div_(length)
+        return _gradient_of_unit_length(grad, *ctx.saved_tensors)
+
+
+@rowwise
+def _of_unit_length(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows scaled to unit length, and the length they had, [N, 1]."""
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)  # torch's normalize has this floor
+    return x / length, length
+
+
+@rowwise
+def _gradient_of_unit_length(grad: Tensor, unit: Tensor, length: Tensor) -> Tensor:
+    """Return the gradient of rows that were scaled to unit length."""
+    return torch.addcmul(grad, unit, row_dot(unit, grad)[:, None], value=-1).div_(length)
 
 
 unit_rows = _UnitRows.apply
@@ -227,7 +291,8 @@ def row_products(u: Tensor, v: Tensor, neighbourhood: Graph, block: int = 0, sha
     share
         The cells that this process holds.
     """
-    suits = max(1, (CACHED if u.is_cpu else ON_CARD) // u.shape[1])
+    # Compiled functions keep nothing between their operations, so all rows at once take no more memory.
+    suits = len(u) if _compiles else max(1, (CACHED if u.is_cpu else ON_CARD) // u.shape[1])
     if not block or (block > suits and not u.is_cpu):  # a card is given all cells where they fit
         block = suits
     return RowProducts(*_RowProducts.apply(u, v, neighbourhood, block, share).unbind(0))
@@ -245,13 +310,13 @@ class _RowProducts(torch.autograd.Function):
         # q is needed for all cells at once, since neighbours are anywhere; p only row by row.
         q = torch.empty_like(v)
         for part in parts:
-            torch.sub(torch.softmax(v[part], dim=1), 1 / v.shape[1], out=q[part])
+            q[part] = _centred_softmax(v[part])
         v_near, q_near = _product(neighbourhood, v), _product(neighbourhood, q)
         v_all, q_all = share.add_up(v.sum(0)), share.add_up(q.sum(0))
         results = u.new_empty((len(RowProducts._fields), len(u)))
         for part in parts:
             own = u[part], v[part], q[part], v_near[part], q_near[part]
-            results[:, part] = torch.stack(_products_of(*own, v_all, q_all))
+            results[:, part] = _products_of(*own, v_all, q_all)
         ctx.save_for_backward(u, v, v_near, q_near, v_all, q_all)
         ctx.neighbourhood, ctx.parts, ctx.share = neighbourhood, parts, share
         return results
@@ -260,17 +325,15 @@ class _RowProducts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         u, v, v_near, q_near, v_all, q_all = ctx.saved_tensors
-        grad_of = RowProducts(*grad[:, :, None])  # the gradient of each product, [N, 1]
         # q and v also get gradient through the products of other cells: dq and dv through near, dq_all and dv_all
         # through all. The neighbourhood is symmetric, so the same product carries gradients back.
-        weighted = grad_of.with_near * u
+        weighted = RowProducts(*grad[:, :, None]).with_near * u
         dq = _product(ctx.neighbourhood, weighted)
         dq_all, dv_all = torch.zeros_like(q_all), torch.zeros_like(v_all)
         for part in ctx.parts:
-            p = _softmax(u[part])[1]
-            weighted[part] = grad_of.with_near[part] * p
-            dq_all += (grad_of.with_all[part] * u[part]).sum(0)
-            dv_all += (grad_of.with_all[part] * p).sum(0)
+            weighted[part], through_u, through_p = _passed_on(u[part], grad[:, part])
+            dq_all += through_u
+            dv_all += through_p
         dq_all, dv_all = ctx.share.add_up(dq_all), ctx.share.add_up(dv_all)
         dv = _product(ctx.neighbourhood, weighted)
         du = weighted  # its memory is free again
@@ -286,13 +349,20 @@ def _softmax(x: Tensor) -> tuple[Tensor, Tensor]:
     return shares, shares - 1 / x.shape[1]
 
 
+@rowwise
+def _centred_softmax(x: Tensor) -> Tensor:
+    """Return the row softmax minus 1/H."""
+    return _softmax(x)[1]
+
+
+@rowwise
 def _products_of(
     u: Tensor, v: Tensor, q: Tensor, v_near: Tensor, q_near: Tensor, v_all: Tensor, q_all: Tensor
-) -> RowProducts:
-    """Return the products of a block of cells, from their rows and the sums over neighbours and over all cells."""
+) -> Tensor:
+    """Return the products of a block of cells, [9, block], from their rows and sums over neighbours and all cells."""
     shares, p = _softmax(u)
     d = u - v
-    return RowProducts(
+    products = RowProducts(
         pu=row_dot(p, u),
         qv=row_dot(q, v),
         pd=row_dot(p, d),
@@ -304,8 +374,25 @@ def _products_of(
         size_v=v.amax(1) - (q.amax(1) + 1 / v.shape[1]).log(),
         drift=d.mean(1),
     )
+    return torch.stack(products)
 
 
+@rowwise
+def _passed_on(u: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what a block of cells passes on: [block, H] to v of neighbours, and [H] each to q and v of all cells.
+
+    Parameters
+    ----------
+    u
+        [block, H], the logits.
+    grad
+        [9, block], the gradients of the products.
+    """
+    p, g = _softmax(u)[1], RowProducts(*grad[:, :, None])
+    return g.with_near * p, (g.with_all * u).sum(0), (g.with_all * p).sum(0)
+
+
+@rowwise
 def _gradients_of(
     u: Tensor,
     v: Tensor,

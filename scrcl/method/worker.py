@@ -11,6 +11,7 @@ from scrcl import processes
 from scrcl.messages import UserError, log
 from scrcl.method import training
 from scrcl.method.inputs import GraphInputs, HostInputs, on_device
+from scrcl.method.kernels import compiled
 from scrcl.method.losses import Objective
 from scrcl.method.network import Architecture
 from scrcl.method.shares import Part
@@ -78,16 +79,16 @@ def shared_inputs(
     return inputs
 
 
-def work(device_name: str, threads: int, tf32: bool) -> None:
+def work(device_name: str, threads: int, tf32: bool, compiles: bool) -> None:
     """Take part in what the first process does, in the same order as `analysis.train_and_cluster`.
 
     Parameters
     ----------
-    device_name, threads, tf32
+    device_name, threads, tf32, compiles
         As in the settings.
     """
     device = find_device(device_name)
-    with limited_threads(threads), tf32_products(device, tf32):
+    with limited_threads(threads), tf32_products(device, tf32), compiled(device, compiles):
         job: Job | None = processes.receive()
         if job is None:  # the first process had nothing to train
             return

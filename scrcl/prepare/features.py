@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 
-from scrcl.runtime import Array, to_device, to_host
+from scrcl.runtime import Array, sparse_tensors_expected, to_device, to_host
 
 BLOCK = 4096  # cells made dense at a time
 
@@ -59,7 +59,8 @@ class Features:
         import torch
 
         ends, genes, stored = (torch.as_tensor(x, device=self.device) for x in (part.indptr, part.indices, part.data))
-        dense = torch.sparse_csr_tensor(ends, genes, stored, size=part.shape, check_invariants=False).to_dense()
+        with sparse_tensors_expected():
+            dense = torch.sparse_csr_tensor(ends, genes, stored, size=part.shape, check_invariants=False).to_dense()
         return dense.double() - to_device(self.offset, self.device)
 
     def __getitem__(self, cells: np.ndarray | slice) -> Features:

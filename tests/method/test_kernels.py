@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from scipy import sparse
 from torch.nn.functional import normalize
 
+from scrcl.messages import UserError
 from scrcl.method import kernels, shares
 from scrcl.method.inputs import sparse_tensor
 
@@ -53,6 +56,49 @@ def test_products_of_rows_and_their_gradient_are_those_of_the_plain_form(block, 
         into += [values.detach(), *(x.grad for x in leaves)]
     for ours, plain in zip(found, expected):
         assert torch.allclose(ours, plain, rtol=1e-9, atol=1e-9 * scale)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("block", [0, 50])
+def test_compiled_functions_give_what_they_give_uncompiled(monkeypatch, block):
+    torch.manual_seed(2)
+    start, weights, near = torch.randn(2, 120, 24, dtype=torch.float64), torch.randn(9, 120).double(), csr(graph(120))
+
+    def values_and_gradient() -> list[torch.Tensor]:
+        leaf = start.clone().requires_grad_()
+        u, v = (2 * kernels.unit_rows(x) for x in leaf)
+        values = torch.stack(kernels.row_products(u, v, near, block))
+        (weights * values).sum().backward()
+        return [values.detach(), leaf.grad]
+
+    plain = values_and_gradient()
+    used = []
+    original = kernels._compiled
+    monkeypatch.setattr(kernels, "_compiled", lambda function: used.append(function.__name__) or original(function))
+    monkeypatch.setattr(kernels, "_compiles", True)
+    for found, asked in zip(values_and_gradient(), plain):
+        assert torch.allclose(found, asked, rtol=1e-9, atol=1e-9)
+    assert {"_products_of", "_gradients_of", "_passed_on", "_of_unit_length"} < set(used)
+
+
+def test_compiling_holds_while_it_is_asked_for_and_fails_in_one_sentence(monkeypatch):
+    cpu, card = torch.device("cpu"), torch.device("cuda")
+    with pytest.raises(UserError, match="--compile is for CUDA cards"), kernels.compiled(cpu, wanted=True):
+        pass
+    monkeypatch.setattr(kernels, "_try_to_compile", lambda device: None)
+    with kernels.compiled(cpu, wanted=False):
+        assert not kernels._compiles
+        with kernels.compiled(card, wanted=True):
+            assert kernels._compiles
+        assert not kernels._compiles
+    monkeypatch.undo()
+
+    def no_compiler(function):
+        raise RuntimeError("Failed to find C compiler.\nMore of it.")
+
+    monkeypatch.setattr(kernels, "_compiled", no_compiler)
+    with pytest.raises(UserError, match=r"fails here \(Failed to find C compiler\.\); install"):
+        kernels._try_to_compile(cpu)
 
 
 def test_unit_rows_are_those_of_torch_also_where_a_row_is_zero():
