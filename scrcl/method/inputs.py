@@ -18,10 +18,11 @@ from scrcl.prepare import graphs
 from scrcl.prepare.features import Features
 from scrcl.runtime import sparse_tensors_expected
 
-# Up to this share of stored values, a CPU multiplies sparse values faster than a block made dense. On two cores,
-# 50,000 x 2,000 times 512 columns takes 0.29 s sparse at a share of 0.08, growing in proportion, and 0.69 s dense.
-# For the transpose, which the gradient needs, dense is faster from a share of 0.03 up.
+# Up to this share of stored values, a CPU multiplies sparse values faster than dense ones. On two cores, a product of
+# 32,768 x 2,000 values with 256 columns takes 0.2 s at a share of 0.08, growing in proportion, and that of the
+# transpose, which the gradient needs, 0.19 s. Dense products take 0.4 s each.
 SPARSE_UP_TO = 0.12
+ROWS_IN_CACHE = 4096  # cells of the sparse values at a time, so that what they are multiplied with stays in the cache
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,24 @@ def on_device(
     )
 
 
+def sparse_where_faster(values: np.ndarray | Features) -> np.ndarray | Features:
+    """Return dense values as sparse ones where a CPU trains faster on these.
+
+    A gene's least value is that of cells without it, so what is stored are the differences from it.
+
+    Parameters
+    ----------
+    values
+        [N, G] as the encoders see them.
+    """
+    if isinstance(values, Features):
+        return values
+    least = values.min(axis=0)
+    if np.count_nonzero(values != least) > SPARSE_UP_TO * values.size:
+        return values
+    return Features(sparse.csr_matrix(values - least), -least)
+
+
 def graph_inputs(
     values: np.ndarray | Features,
     cells: sparse.spmatrix,
@@ -219,7 +238,8 @@ class SparseView:
     """A_hat^hops X of sparse features X, which torch's linear layers accept in place of a tensor, as is or transposed.
 
     Both factors are linear, so A_hat^hops (X W) gives the same as (A_hat^hops X) W, and nothing of size [N, G] is
-    formed. The gradient of W is X^T (A_hat^hops gradient), for which one block of cells at a time is made dense.
+    formed. The gradient of W is X^T (A_hat^hops gradient). A block of cells at a time is multiplied as it is stored
+    where that is faster, and made dense where it is not.
 
     Parameters
     ----------
@@ -230,24 +250,24 @@ class SparseView:
     hops
         How often A_hat is applied.
     block
-        Cells made dense at a time.
+        Cells at a time, at most.
     """
 
     def __init__(self, features: Features, a_hat: Graph, hops: int, block: int) -> None:
         place: dict[str, Any] = {"device": a_hat.device}
         self.shape = torch.Size(features.shape)
         self.device, self.dtype = a_hat.device, a_hat.dtype
-        self.block = min(block, self.shape[0])
+        self.is_dense_faster = a_hat.device.type != "cpu" or features.density > SPARSE_UP_TO
+        self.block = min(block, self.shape[0]) if self.is_dense_faster else min(ROWS_IN_CACHE, block, self.shape[0])
         self.starts = features.values.indptr.tolist()  # a list on the host, so that no block waits for the device
         self.ends = torch.as_tensor(features.values.indptr, dtype=torch.int64, **place)
         self.genes = torch.as_tensor(features.values.indices, dtype=torch.int32, **place)
         self.values = torch.as_tensor(features.values.data, dtype=self.dtype, **place)
         self.offset = torch.as_tensor(features.offset, dtype=self.dtype, **place)
         self.a_hat, self.hops = a_hat, hops
-        self.is_dense_faster = self.device.type != "cpu" or features.density > SPARSE_UP_TO
         self.transposed = False
         # One buffer for all blocks, since allocating memory takes as long as filling it.
-        self._buffer = torch.empty(self.block, self.shape[1], **place, dtype=self.dtype)
+        self._buffer = torch.empty(self.block if self.is_dense_faster else 0, self.shape[1], **place, dtype=self.dtype)
         self._held: list[slice] = []  # the block in it, if any; a list, so that all views of the memory know
 
     @property
@@ -319,6 +339,14 @@ class SparseView:
         # scipy has checked the whole matrix, so a part of it needs no check.
         return torch.sparse_csr_tensor(ends, self.genes[stored], self.values[stored], size=size, check_invariants=False)
 
+    def _stored_transposed(self, rows: slice, stored: slice) -> Tensor:
+        """Return the transpose of `_stored`, [G, cells]: MKL's product with it is many times that by the transpose."""
+        own = self.values[stored].numpy(), self.genes[stored].numpy(), self._ends(rows).to(torch.int32).numpy()
+        size = (len(own[2]) - 1, len(self.offset))
+        by_gene = sparse.csr_matrix(own, shape=size).tocsc()
+        ends, cells, values = (torch.as_tensor(x) for x in (by_gene.indptr, by_gene.indices, by_gene.data))
+        return torch.sparse_csr_tensor(ends, cells, values, size=size[::-1], check_invariants=False)
+
     def times(self, x: Tensor) -> Tensor:
         """Return X x, [N, d], for x [G, d]."""
         part = self._dense if self.is_dense_faster else self._stored
@@ -331,7 +359,10 @@ class SparseView:
         """Return X^T x, [G, d], for x [N, d]."""
         product = torch.outer(-self.offset, x.sum(0))
         for rows, stored in self._blocks():
-            product.addmm_(self._dense(rows, stored).T, x[rows])
+            if self.is_dense_faster:
+                product.addmm_(self._dense(rows, stored).T, x[rows])
+            else:
+                torch.addmm(product, self._stored_transposed(rows, stored), x[rows], out=product)
         return product
 
 
