@@ -40,7 +40,9 @@ def handled() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Within the block, let a signal wait for its end; a second signal does not wait.
+    """Within the block, let a signal wait for its end; a second Ctrl-C does not wait.
+
+    A second SIGTERM does: under `srun torchrun` both pass it on, so one request arrives twice.
 
     Yields
     ------
@@ -57,9 +59,9 @@ def deferred() -> Iterator[Callable[[], bool]]:
 
 
 def _receive(number: int, frame: FrameType | None) -> None:
-    """Let a signal wait while a `deferred` block is open and none is waiting yet; otherwise act on it."""
-    if _blocks and not _waiting:
-        _waiting.append(number)
+    """Let a signal wait while a `deferred` block is open; act on it otherwise, and on a Ctrl-C after another signal."""
+    if _blocks and not (_waiting and number == signal.SIGINT):
+        _waiting[:] = _waiting or [number]
         return
     _waiting.clear()
     _end(number)
