@@ -165,11 +165,14 @@ def mean_and_sd(result: Result, suffix: str = "") -> dict[str, dict[str, float]]
     }
 
 
-def summary(result: Result) -> str:
-    """What ends a run: its clusters and how sure they are; where there are known types, scores and what they are of."""
+def summary(result: Result, genes: dict[str, list[str]] | None = None) -> str:
+    """What ends a run: its clusters and how sure they are; where there are known types, scores and what they are of.
+
+    genes: the top genes of each cluster, as far as they are known.
+    """
     unit = result.settings.unit
     lines = [f"Number of clusters: {result.n_clusters}, {result.n_clusters_from}.", ""]
-    lines += [*cluster_lines(result.clusters, unit), ""]
+    lines += [*cluster_lines(result.clusters, unit, genes), ""]
     if result.confidence.notna().any():
         sure = (result.confidence.dropna() >= SURE).mean()
         lines.append(f"Agreement: {result.confidence.mean():.2f} on average; {sure:.0%} of {unit} at {SURE} or more.")
@@ -199,17 +202,22 @@ def _score_lines(result: Result) -> list[str]:
     return lines
 
 
-def cluster_lines(clusters: pd.DataFrame, unit: str) -> list[str]:
-    """The table of the clusters; of many, only the doubtful ones, and how many others there are."""
+def cluster_lines(clusters: pd.DataFrame, unit: str, genes: dict[str, list[str]] | None = None) -> list[str]:
+    """The table of the clusters; of many, only the doubtful ones, and how many others there are.
+
+    genes: as for `summary`.
+    """
     doubtful = clusters["verdict"] != CLEAR
     listed = clusters if len(clusters) <= MOST_ROWS else clusters[doubtful]
     rows = [
         [str(name), str(row["size"]), _two_digits(row["agreement"]), _two_digits(row["support"]), row["verdict"]]
         for name, row in listed.iterrows()
     ]
-    lines = (
-        [format_table(["cluster", unit, "agreement", "support", "verdict"], rows, words=("verdict",))] if rows else []
-    )
+    header = ["cluster", unit, "agreement", "support", "verdict"]
+    if genes:
+        header.append("top genes")
+        rows = [[*row, ", ".join(genes.get(row[0], []))] for row in rows]
+    lines = [format_table(header, rows, words=("verdict", "top genes"))] if rows else []
     others = clusters["size"].drop(listed.index)
     if len(others):
         which = "The other" if rows else "All"

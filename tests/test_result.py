@@ -30,6 +30,12 @@ def test_a_line_per_cluster():
     ]
 
 
+def test_a_line_per_cluster_with_its_genes():
+    table = result.cluster_lines(clusters(2, ()), "cells", {"0": ["CD3D", "IL7R"]})[0].splitlines()
+    assert table[0].endswith("verdict  top genes") and table[2].endswith("clear    CD3D, IL7R")
+    assert table[3].rstrip().endswith("clear")
+
+
 def test_of_many_clusters_only_the_doubtful_ones():
     assert len(result.cluster_lines(clusters(result.MOST_ROWS, ()), "cells")) == 1
     table, rest = result.cluster_lines(clusters(result.MOST_ROWS + 1, (7, 30)), "spots")

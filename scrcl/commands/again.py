@@ -232,7 +232,9 @@ def _write(result: Result, before: Run, folder: Path) -> None:
 def in_words(result: Result, before: Run) -> str:
     """Return the table that ends a look."""
     unit, own = result.settings.unit, result.scores.get(OURS.labels)
-    lines = [*cluster_lines(result.clusters, unit), "", f"{result.n_clusters} clusters, {result.n_clusters_from}."]
+    genes = labelled.at_a_glance(result.cells, OURS.labels)
+    lines = [*cluster_lines(result.clusters, unit, genes), ""]
+    lines.append(f"{result.n_clusters} clusters, {result.n_clusters_from}.")
     if own:
         earlier = before.metrics["scores"].get(OURS.labels, {})
         rows = [[name, *(f"{found[metric]:.3f}" for metric in scores.METRICS)] for name, found in (

@@ -21,7 +21,7 @@ from scrcl.contents.labels import find_labels as known_labels
 from scrcl.contents.several import section_key
 from scrcl.contents.values import find_expression, layers_of
 from scrcl.disk import home
-from scrcl.genes import further
+from scrcl.genes import further, ranking
 from scrcl.genes.labelled import Labelled
 from scrcl.genes.ranking import GROUP
 from scrcl.genes.settings import MarkerSettings
@@ -56,6 +56,20 @@ def of_result(result: Result, run: Run) -> Labelled:
     cells.uns |= {key: result.cells.uns[key] for key in (SPATIAL, OURS.parameters) if key in result.cells.uns}
     labels = (cells.obs[OURS.labels], "the final labels of the run", True)
     return _labelled(cells, labels, MarkerSettings(), run, run.task, run.provenance["values"], EMBEDDING, _files(run))
+
+
+def at_a_glance(cells: ad.AnnData, key: str) -> dict[str, list[str]]:
+    """Return a few top genes of each cluster of a run that has just ended, see `ranking.at_a_glance`.
+
+    Parameters
+    ----------
+    cells
+        With log-normalised values in X, all genes.
+    key
+        The obs column of the clusters.
+    """
+    named = ad.AnnData(cells.X, obs=cells.obs[[key]], var=pd.DataFrame(index=gene_names(cells.var)))
+    return ranking.at_a_glance(named[named.obs[key].notna()], key)
 
 
 def find(settings: MarkerSettings) -> tuple[Labelled, Run | None]:

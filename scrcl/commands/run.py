@@ -14,6 +14,7 @@ from scrcl.disk import checkpoints, home
 from scrcl.disk.checkpoints import Checkpoints
 from scrcl.disk.folders import locked, refuse_to_overwrite, staged
 from scrcl.genes.settings import MarkerSettings
+from scrcl.keys import OURS
 from scrcl.messages import UserError, log
 from scrcl.method import worker
 from scrcl.plot import style
@@ -86,7 +87,8 @@ def _run(settings: CellSettings | TissueSettings, source: Source, watch: Stopwat
         if settings.figures:
             with staged(folder, files.figures(settings.task)) as stage, watch("draw"):
                 draw(result.cells, settings.task, stage)
-        print(f"\n{summary(result)}\nResults: {folder}")
+        genes = labelled.at_a_glance(result.cells, OURS.labels)
+        print(f"\n{summary(result, genes)}\nResults: {folder}")
         if settings.report:
             written = results.read_run(folder)
             assert written is not None

@@ -301,6 +301,8 @@ def test_without_known_labels_nothing_is_said_of_the_method(tmp_path, counts, ca
     assert code == 0 and len(text.strip().splitlines()) == 8 + 3  # a line per cluster
     assert not any(word in text for word in ("seed", "epoch", "loss", "joint", "consensus", "dimensions"))
     assert "Agreement: " in text
+    genes = [line.split("clear")[1] for line in text.splitlines() if "clear" in line]
+    assert len(genes) == 3 and all("gene-" in own for own in genes)
 
 
 def test_quiet_says_nothing_but_the_table(tmp_path, counts):

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from scrcl.genes.ranking import GROUP, rank
+from scrcl.genes import ranking
+from scrcl.genes.ranking import GROUP, at_a_glance, rank
 from scrcl.messages import UserError
 
 
@@ -64,6 +65,23 @@ def test_top_genes_are_ordered_by_fold_change_and_may_be_elsewhere():
     assert listed.loc[("a", "leaked"), "top_rank"] == 1 and pd.isna(listed.loc[("a", "leaked"), "specific_rank"])
     assert listed.loc[("a", "own"), "specific_rank"] == 1 and listed.loc[("a", "own"), "rank"] == 2
     assert found.drawn(3) == {"a": ["own"], "b": ["own", "leaked"]}  # of b none passes: its first ones
+
+
+def test_genes_at_a_glance_are_the_top_ones_by_t_test(monkeypatch):
+    cells = simulated()
+    top = rank(cells, method="t-test").top
+    assert at_a_glance(cells, GROUP) == {name: genes[:4] for name, genes in top.items()}
+    monkeypatch.setattr(ranking, "MOST_AT_A_GLANCE", 60)  # of 120 cells
+    own = dict(zip(top, np.array_split(cells.var_names[:40], 3)))
+    found = at_a_glance(cells, GROUP, n_genes=2)
+    assert all(len(genes) == 2 and set(genes) <= set(own[name]) for name, genes in found.items())
+    assert list(found) == list(top) and found == at_a_glance(cells, GROUP, n_genes=2)
+
+
+def test_nothing_at_a_glance_where_there_is_nothing_to_compare():
+    cells = grouped([[1, 0], [2, 1], [0, 3]], ["a", "a", "b"], ["one", "other"])
+    assert list(at_a_glance(cells, GROUP)) == ["a"]  # b is a single cell
+    assert at_a_glance(cells[:2], GROUP) == {} == at_a_glance(cells[1:], GROUP)
 
 
 def test_some_groups_are_tested_against_all_other_cells():
