@@ -21,7 +21,7 @@ from scrcl.fingerprint import fingerprint
 from scrcl.keys import OURS, UNSMOOTHED
 from scrcl.messages import UserError, log
 from scrcl.method import training, worker
-from scrcl.method.inputs import GraphInputs, HostInputs, host_inputs, sparse_where_faster
+from scrcl.method.inputs import GraphInputs, HostInputs, host_inputs
 from scrcl.method.kernels import compiled
 from scrcl.method.losses import Objective
 from scrcl.method.network import Architecture
@@ -218,11 +218,8 @@ def graph_of_values(prepared: Prepared, settings: CellSettings | TissueSettings)
 
 def inputs_of(prepared: Prepared, settings: CellSettings | TissueSettings) -> HostInputs:
     """Return what stays constant over training: both views, and the graphs of cells and genes."""
-    values = prepared.inputs
-    genes = graphs.gene_graph(values, settings.gene_neighbors, card_or_cpu(settings.device))
-    if find_device(settings.device).type == "cpu" and not any(settings.hops):
-        values = sparse_where_faster(values)
-    return host_inputs(values, prepared.graph_in_training, genes, settings.hops, prepared.block)
+    genes = graphs.gene_graph(prepared.inputs, settings.gene_neighbors, card_or_cpu(settings.device))
+    return host_inputs(prepared.inputs, prepared.graph_in_training, genes, settings.hops, prepared.block)
 
 
 class SeedResult(NamedTuple):

@@ -386,13 +386,8 @@ def _recipe_of(adata: ad.AnnData, key: str) -> CellSettings | TissueSettings:
     facts = style.Scene(adata, key).facts
     fields = {f.name for f in dataclasses.fields(RECIPES[facts["task"]])}
     kept = {name: value for name, value in facts["params"].items() if name in fields}
-    kept |= {
-        "device": "auto",
-        "tf32": False,
-        "compile": False,
-        "threads": 0,
-        "max_memory": 0,
-    }  # this machine may be another
+    # This machine may be another.
+    kept |= {"device": "auto", "tf32": False, "compile": False, "threads": 0, "max_memory": 0}
     return RECIPES[facts["task"]](**{n: v.tolist() if isinstance(v, np.ndarray) else v for n, v in kept.items()})
 
 

@@ -177,7 +177,9 @@ def summary(result: Result, genes: dict[str, list[str]] | None = None) -> str:
         sure = (result.confidence.dropna() >= SURE).mean()
         lines.append(f"Agreement: {result.confidence.mean():.2f} on average; {sure:.0%} of {unit} at {SURE} or more.")
     if result.scores:
-        lines += ["", *_score_lines(result), ""]
+        if lines[-1]:
+            lines.append("")
+        lines += [*_score_lines(result), ""]
     if result.resumed_from:
         lines.append(f"Resumed from {result.resumed_from}; the time counts from there.")
     peaks = peak_memory_gib(result.device).items()

@@ -14,7 +14,9 @@ import scrcl
 from scrcl.analysis import analyse
 from scrcl.cluster.agreement import agreement_with_graph
 from scrcl.messages import UserError
-from scrcl.method import training
+from scrcl.method import inputs, training
+from scrcl.prepare import prepared
+from scrcl.prepare.features import Features
 from scrcl.readers.simulated import layered_tissue
 from scrcl.recipes import BUNDLED, CellSettings, TissueSettings
 from scrcl.result import Result, metrics, summary
@@ -205,6 +207,32 @@ def test_what_is_clustered_is_chosen_by_the_cell_graph_alone(counts, fast):
     assert len(set(agreement.values())) > 1 and chosen.clustered == {"seed_4": name}
     assert adjusted_rand_score(chosen.labels["seed_4"], labels[name]) > 0.99
     assert name in summary(chosen) and metrics(chosen)["clustered"] == {"seed_4": name}
+
+
+def test_values_of_which_few_are_stored_stay_sparse_unless_they_are_smoothed_or_corrected(counts, fast):
+    few = counts.copy()
+    few.X = few.X.multiply(np.random.default_rng(0).random(few.shape) < 0.1).tocsr()
+    few.obs["donor"] = ["a", "b"] * (few.n_obs // 2)
+    run = find(few, **fast)
+    assert isinstance(run.prepared.inputs, Features) and run.prepared.block == 0 and run.prepared.order is None
+    for cells, more in ((counts, {}), (few, {"hops": [1, 0]}), (few, {"batch_key": "donor"})):
+        assert isinstance(find(cells, **(fast | more)).prepared.inputs, np.ndarray)
+
+
+def test_what_stays_sparse_gives_what_is_dense_gives(counts, fast, monkeypatch):
+    few = counts.copy()
+    few.X = few.X.multiply(np.random.default_rng(0).random(few.shape) < 0.2).tocsr()
+    runs = []
+    for up_to in (0.0, 1.0):
+        monkeypatch.setattr(prepared, "SPARSE_UP_TO", up_to)
+        monkeypatch.setattr(inputs, "SPARSE_UP_TO", up_to)
+        runs.append(find(few, **fast))
+    dense, sparse = runs
+    assert isinstance(dense.prepared.inputs, np.ndarray) and isinstance(sparse.prepared.inputs, Features)
+    assert np.allclose(*(np.abs(run.cells.obsm["X_pca"]) for run in runs), atol=1e-3)
+    losses = [[record["total"] for record in run.history] for run in runs]
+    assert np.allclose(*losses, rtol=1e-3)
+    assert adjusted_rand_score(dense.labels["scrcl"], sparse.labels["scrcl"]) > 0.95
 
 
 def test_training_ends_where_the_loss_is_flat(counts, fast):

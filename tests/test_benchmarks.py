@@ -195,3 +195,4 @@ def test_a_floor_is_the_slower_of_bytes_and_operations():
     assert slow["preprocess"] == pytest.approx(2 * 1000 * scale.GENES**2 / 1e9)
     assert fast["preprocess"] == pytest.approx(2 * 0.5 / 10) and slow["read"] == fast["read"] == pytest.approx(0.05)
     assert all(slow[stage] >= fast[stage] > 0 for stage in slow)
+    assert scale.floors(run | {"card gib": 1.0})["train"] > 2 * slow["train"]  # a card multiplies zeros too

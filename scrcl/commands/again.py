@@ -35,20 +35,8 @@ from scrcl.result import Result, cluster_lines
 from scrcl.runtime import Stopwatch, limited_threads, sha256
 
 OF_THIS_COMMAND = (
-    *(
-        "n_clusters",
-        "merge",
-        "split",
-        "device",
-        "tf32",
-        "compile",
-        "threads",
-        "max_memory",
-        "output",
-        "format",
-        "overwrite",
-    ),
-    *("figures", "report"),
+    *("n_clusters", "merge", "split", "device", "tf32", "compile", "threads", "max_memory"),
+    *("output", "format", "overwrite", "figures", "report"),
 )
 
 

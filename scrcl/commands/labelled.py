@@ -26,7 +26,7 @@ from scrcl.genes.labelled import Labelled
 from scrcl.genes.ranking import GROUP
 from scrcl.genes.settings import MarkerSettings
 from scrcl.keys import LABELS_OF_CELLS, LABELS_OF_SPOTS, OURS, PCS, SPATIAL, UMAP
-from scrcl.messages import UserError, log, natural_order, without_home
+from scrcl.messages import UserError, log, natural_order, nothing_said_twice, without_home
 from scrcl.plot.layout import add_umap
 from scrcl.prepare import genes
 from scrcl.prepare.prepared import preprocessing
@@ -64,11 +64,13 @@ def at_a_glance(cells: ad.AnnData, key: str) -> dict[str, list[str]]:
     Parameters
     ----------
     cells
-        With log-normalised values in X, all genes.
+        With log-normalised values in X.
     key
         The obs column of the clusters.
     """
-    named = ad.AnnData(cells.X, obs=cells.obs[[key]], var=pd.DataFrame(index=gene_names(cells.var)))
+    with nothing_said_twice():  # draw_DEGs.py says what the names of the genes are, and can be told others
+        names = gene_names(cells.var)
+    named = ad.AnnData(cells.X, obs=cells.obs[[key]], var=pd.DataFrame(index=names))
     return ranking.at_a_glance(named[named.obs[key].notna()], key)
 
 

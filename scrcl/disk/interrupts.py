@@ -18,14 +18,17 @@ class Terminated(BaseException):
 
 _waiting: list[int] = []  # the signal that is waiting, if any
 _blocks = 0  # how many deferred() blocks are open
+_ending = False  # whether a SIGTERM has taken effect
 
 
 @contextmanager
 def handled() -> Iterator[None]:
     """Within the block, let SIGTERM raise Terminated, and let both it and Ctrl-C wait for `deferred` blocks.
 
-    In threads other than the main one, which receive no signals, nothing changes.
+    Once a SIGTERM has taken effect, others change nothing: `srun` and `torchrun` both pass it on, so one request may
+    arrive twice. In threads other than the main one, which receive no signals, nothing changes.
     """
+    global _ending
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -34,15 +37,14 @@ def handled() -> Iterator[None]:
         yield
     finally:
         _waiting.clear()
+        _ending = False
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Within the block, let a signal wait for its end; a second Ctrl-C does not wait.
-
-    A second SIGTERM does: under `srun torchrun` both pass it on, so one request arrives twice.
+    """Within the block, let a signal wait for its end; a Ctrl-C after another signal does not wait.
 
     Yields
     ------
@@ -60,6 +62,8 @@ def deferred() -> Iterator[Callable[[], bool]]:
 
 def _receive(number: int, frame: FrameType | None) -> None:
     """Let a signal wait while a `deferred` block is open; act on it otherwise, and on a Ctrl-C after another signal."""
+    if number == signal.SIGTERM and _ending:
+        return
     if _blocks and not (_waiting and number == signal.SIGINT):
         _waiting[:] = _waiting or [number]
         return
@@ -69,4 +73,6 @@ def _receive(number: int, frame: FrameType | None) -> None:
 
 def _end(number: int) -> None:
     """Raise the exception of a signal."""
+    global _ending
+    _ending = _ending or number == signal.SIGTERM
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

@@ -15,13 +15,9 @@ from torch import Tensor
 from scrcl.method.kernels import Graph, symmetric_product
 from scrcl.method.shares import ALL, Share, graphs_of_share
 from scrcl.prepare import graphs
-from scrcl.prepare.features import Features
+from scrcl.prepare.features import SPARSE_UP_TO, Features
 from scrcl.runtime import sparse_tensors_expected
 
-# Up to this share of stored values, a CPU multiplies sparse values faster than dense ones. On two cores, a product of
-# 32,768 x 2,000 values with 256 columns takes 0.2 s at a share of 0.08, growing in proportion, and that of the
-# transpose, which the gradient needs, 0.19 s. Dense products take 0.4 s each.
-SPARSE_UP_TO = 0.12
 ROWS_IN_CACHE = 4096  # cells of the sparse values at a time, so that what they are multiplied with stays in the cache
 
 
@@ -168,24 +164,6 @@ def on_device(
         block=host.block,
         share=share,
     )
-
-
-def sparse_where_faster(values: np.ndarray | Features) -> np.ndarray | Features:
-    """Return dense values as sparse ones where a CPU trains faster on these.
-
-    A gene's least value is that of cells without it, so what is stored are the differences from it.
-
-    Parameters
-    ----------
-    values
-        [N, G] as the encoders see them.
-    """
-    if isinstance(values, Features):
-        return values
-    least = values.min(axis=0)
-    if np.count_nonzero(values != least) > SPARSE_UP_TO * values.size:
-        return values
-    return Features(sparse.csr_matrix(values - least), -least)
 
 
 def graph_inputs(
@@ -340,7 +318,7 @@ class SparseView:
         return torch.sparse_csr_tensor(ends, self.genes[stored], self.values[stored], size=size, check_invariants=False)
 
     def _stored_transposed(self, rows: slice, stored: slice) -> Tensor:
-        """Return the transpose of `_stored`, [G, cells]: MKL's product with it is many times that by the transpose."""
+        """Return the transpose of `_stored`, [G, cells], as CSR: MKL multiplies it far faster than by transposing."""
         own = self.values[stored].numpy(), self.genes[stored].numpy(), self._ends(rows).to(torch.int32).numpy()
         size = (len(own[2]) - 1, len(self.offset))
         by_gene = sparse.csr_matrix(own, shape=size).tocsc()

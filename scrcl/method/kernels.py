@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from scrcl.messages import UserError
+from scrcl.messages import UserError, one_line
 from scrcl.method.shares import ALL, PartOfGraph, Share
 
 Graph = Tensor | PartOfGraph  # sparse, and of the cells of this process
@@ -41,7 +42,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def compiled(device: torch.device, wanted: bool) -> Iterator[None]:
-    """Whether functions of rows are compiled meanwhile.
+    """Compile the functions that are marked `rowwise` within the block, if wanted.
 
     Raises
     ------
@@ -67,7 +68,7 @@ def _try_to_compile(device: torch.device) -> None:
     except Exception as error:  # torch names many kinds, and Triton others
         raise UserError(
             "--compile needs a C compiler and Triton, and torch.compile fails here "
-            f"({str(error).strip().splitlines()[0]}); install them, or leave it out."
+            f"({shorten(one_line(error), 200)}); install them, or leave it out."
         ) from error
 
 
@@ -291,7 +292,7 @@ def row_products(u: Tensor, v: Tensor, neighbourhood: Graph, block: int = 0, sha
     share
         The cells that this process holds.
     """
-    # Compiled functions keep nothing between their operations, so all rows at once take no more memory.
+    # Compiled functions keep nothing between their operations, so all rows at once take little more memory.
     suits = len(u) if _compiles else max(1, (CACHED if u.is_cpu else ON_CARD) // u.shape[1])
     if not block or (block > suits and not u.is_cpu):  # a card is given all cells where they fit
         block = suits

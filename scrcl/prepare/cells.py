@@ -64,7 +64,7 @@ def prepare(adata: ad.AnnData, settings: CellSettings, watch: Stopwatch) -> Prep
         points = genes.encoder_values(cells, "lognorm") if on_genes else pcs_of(cells)
         graph = graphs.cell_graph(points, settings.n_neighbors, settings.metric, 0, card_or_cpu(settings.device))
         cells.obsp[OURS.graph] = graph
-        inputs, order = in_training_order(inputs, pcs_of(cells))
+        inputs, order = in_training_order(inputs, pcs_of(cells), planned)
     pcs = pcs_of(cells) if cells.n_obs >= FEW_CELLS else long_rows_shortened(pcs_of(cells))
     return Prepared(cells, inputs, pcs, known, values, block=planned.block, order=order, batch_key=settings.batch_key)
 

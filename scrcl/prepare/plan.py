@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     Attributes
     ----------
     block
-        Cells at a time; 0 for all cells with dense values.
+        Cells at a time; 0 for all cells, prepared with dense values.
     gib
         Memory that the run is expected to take, in GiB.
     """

@@ -19,7 +19,7 @@ from scrcl.contents.values import find_expression
 from scrcl.keys import HARMONY, HIGHLY_VARIABLE, OURS, PCS
 from scrcl.messages import log
 from scrcl.prepare import batches, genes, halving, on_disk, plan
-from scrcl.prepare.features import Features
+from scrcl.prepare.features import SPARSE_UP_TO, Features
 from scrcl.prepare.filters import Filter
 from scrcl.recipes import CellSettings, TissueSettings
 from scrcl.runtime import card_memory_gib, card_or_cpu
@@ -158,7 +158,7 @@ def pcs_and_inputs(
     settings
         The recipe.
     planned
-        Whether the values stay sparse.
+        Cells in blocks have sparse values.
     weigh
         Multiplies genes by weights; it is first called with the scaled genes.
 
@@ -167,7 +167,8 @@ def pcs_and_inputs(
     [N, G] float32.
     """
     of_cells, device = batches.batches_of(cells.obs, settings.batch_key), card_or_cpu(settings.device)
-    scaled = genes.values_for(cells, "scaled", planned.block > 0, device)
+    stay_sparse = planned.block > 0 or (of_cells is None and _few_are_stored(cells, settings))
+    scaled = genes.values_for(cells, "scaled", stay_sparse, device)
     scaled = weigh(without_batches(scaled, cells, settings, of_cells))
     cells.obsm[PCS] = genes.principal_components(scaled, settings.n_pcs, device)
     if of_cells is not None:
@@ -175,8 +176,16 @@ def pcs_and_inputs(
     return (
         scaled
         if settings.encoder_input == "scaled"
-        else weigh(genes.values_for(cells, settings.encoder_input, planned.block > 0, device))
+        else weigh(genes.values_for(cells, settings.encoder_input, stay_sparse, device))
     )
+
+
+def _few_are_stored(cells: ad.AnnData, settings: CellSettings | TissueSettings) -> bool:
+    """Return whether cells are worked on faster with sparse values, as those of droplets; smoothed values are dense."""
+    if settings.task != "SC" or any(settings.hops):
+        return False
+    hvgs = cells.var[HIGHLY_VARIABLE].to_numpy()
+    return cells.X.getnnz(axis=0)[hvgs].sum() <= SPARSE_UP_TO * cells.n_obs * hvgs.sum()
 
 
 def without_batches(
@@ -203,10 +212,10 @@ def pcs_of(cells: ad.AnnData) -> np.ndarray:
     return cells.obsm[HARMONY if HARMONY in cells.obsm else PCS]
 
 
-def in_training_order(inputs: Matrix, points: np.ndarray) -> tuple[Matrix, np.ndarray | None]:
+def in_training_order(inputs: Matrix, points: np.ndarray, planned: plan.Plan) -> tuple[Matrix, np.ndarray | None]:
     """Return the inputs with cells near each other that are so among these points, and their order.
 
-    Dense inputs stay as they are, with None for the order: they are small, so the cache holds them anyway.
+    Where all cells are trained on at once, they stay as they are, with None for the order: the cache holds them anyway.
 
     Parameters
     ----------
@@ -214,8 +223,10 @@ def in_training_order(inputs: Matrix, points: np.ndarray) -> tuple[Matrix, np.nd
         [N, G].
     points
         [N, d], where the graph joins near points.
+    planned
+        How many cells training takes at a time.
     """
-    if not isinstance(inputs, Features):
+    if not isinstance(inputs, Features) or planned.block == 0:
         return inputs, None
     order = halving.near_order(points)
     return inputs.reordered(order), order

@@ -85,7 +85,7 @@ def prepare(adata: ad.AnnData, settings: TissueSettings, watch: Stopwatch) -> Pr
         views = {}
         if settings.embedding == "views":
             views = views_of(pcs_of(cells), pcs_of(cells) if plain is None else plain, places, members)
-        inputs, order = in_training_order(inputs, places)
+        inputs, order = in_training_order(inputs, places, planned)
     joined = cells.obsm[SPATIAL_PCS]
     return Prepared(
         cells, inputs, joined, known, values, smoothing_graph, planned.block, order, key, settings.batch_key, views

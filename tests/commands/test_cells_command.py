@@ -72,7 +72,7 @@ def test_files_of_a_run(capsys, tmp_path, counts):
     assert clusters["size"].sum() == counts.n_obs - 1 and (clusters["verdict"] == "clear").all()
     pd.testing.assert_frame_equal(clusters, saved.uns["scrcl"]["clusters"].round(4))
     for name in clusters.index:
-        assert re.search(rf"(?m)^{name} +{clusters.loc[name, 'size']} +[.\d]+ +[-.\d]+ +clear$", text)
+        assert re.search(rf"(?m)^{name} +{clusters.loc[name, 'size']} +[.\d]+ +[-.\d]+ +clear +gene-\d+, .+$", text)
     scores = json.loads((out / "metrics.json").read_text())
     assert scores["clusters"]["0"]["support"] is None  # the largest is part of no other
     assert pd.DataFrame(scores["clusters"]).loc["size"].to_dict() == clusters["size"].to_dict()
@@ -303,6 +303,15 @@ def test_without_known_labels_nothing_is_said_of_the_method(tmp_path, counts, ca
     assert "Agreement: " in text
     genes = [line.split("clear")[1] for line in text.splitlines() if "clear" in line]
     assert len(genes) == 3 and all("gene-" in own for own in genes)
+
+
+def test_genes_with_ids_for_names_are_told_by_symbols_and_nothing_is_said_of_it(tmp_path, counts):
+    counts.var["feature_name"] = counts.var_names.str.replace("gene", "SYMBOL")
+    counts.var_names = [f"ENSG{i:011d}" for i in range(counts.n_vars)]
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    done = process("in.h5ad", *QUICK, at=tmp_path)
+    assert done.returncode == 0 and "SYMBOL-" in done.stdout and "ENSG" not in done.stdout
+    assert "Gene names" not in done.stderr and "gene-key" not in done.stderr
 
 
 def test_quiet_says_nothing_but_the_table(tmp_path, counts):

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from scrcl.analysis import analyse
 from scrcl.method import training
-from scrcl.method.inputs import graph_inputs, sparse_where_faster
+from scrcl.method.inputs import graph_inputs
 from scrcl.method.losses import Objective, losses
 from scrcl.method.network import Architecture
 from scrcl.prepare import graphs, halving, plan
@@ -153,18 +153,6 @@ def test_the_order_of_training_changes_nothing_but_where_things_stand():
     expected = training.embed(training.restored_model(kept, plain, SMALL), plain)
     for ours, theirs in zip(found, expected):
         assert np.allclose(ours, theirs[order], atol=1e-5)
-
-
-def test_dense_values_of_which_few_are_unlike_the_least_are_trained_on_sparse():
-    rng = np.random.default_rng(0)
-    counts = rng.poisson(0.05, size=(90, 40)).astype(np.float32)
-    scaled = (counts - counts.mean(axis=0)) / (counts.std(axis=0) + 0.1)
-    found = sparse_where_faster(scaled)
-    assert isinstance(found, Features) and found.density < 0.06
-    assert np.allclose(dense(found), scaled, atol=1e-6)
-    assert sparse_where_faster(found) is found
-    others = rng.normal(size=(90, 40)).astype(np.float32)
-    assert sparse_where_faster(others) is others
 
 
 def test_products_with_stored_values_do_not_depend_on_the_number_of_threads():
