@@ -20,6 +20,7 @@ from scrcl.prepare.features import Features
 from scrcl.readers.simulated import layered_tissue
 from scrcl.recipes import BUNDLED, CellSettings, TissueSettings
 from scrcl.result import Result, metrics, summary
+from scrcl.runtime import limited_threads
 
 
 def find(adata: ad.AnnData, **settings) -> Result:
@@ -217,6 +218,18 @@ def test_values_of_which_few_are_stored_stay_sparse_unless_they_are_smoothed_or_
     assert isinstance(run.prepared.inputs, Features) and run.prepared.block == 0 and run.prepared.order is None
     for cells, more in ((counts, {}), (few, {"hops": [1, 0]}), (few, {"batch_key": "donor"})):
         assert isinstance(find(cells, **(fast | more)).prepared.inputs, np.ndarray)
+
+
+def test_components_of_values_that_stay_sparse_are_made_in_one_thread(counts, fast, monkeypatch):
+    """Threads would share the sums, and so change their last digits."""
+    used, plain = [], prepared.genes.principal_components
+    monkeypatch.setattr(
+        prepared.genes, "principal_components", lambda *of: used.append(torch.get_num_threads()) or plain(*of)
+    )
+    monkeypatch.setattr(prepared, "SPARSE_UP_TO", 1.0)
+    with limited_threads(2):
+        find(counts, **fast)
+    assert used and set(used) == {1}
 
 
 def test_what_stays_sparse_gives_what_is_dense_gives(counts, fast, monkeypatch):

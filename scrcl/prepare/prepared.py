@@ -22,7 +22,7 @@ from scrcl.prepare import batches, genes, halving, on_disk, plan
 from scrcl.prepare.features import SPARSE_UP_TO, Features
 from scrcl.prepare.filters import Filter
 from scrcl.recipes import CellSettings, TissueSettings
-from scrcl.runtime import card_memory_gib, card_or_cpu
+from scrcl.runtime import card_memory_gib, card_or_cpu, limited_threads
 
 Matrix = np.ndarray | Features  # [N, G], dense, or sparse where cells are worked on in blocks
 
@@ -170,7 +170,9 @@ def pcs_and_inputs(
     stay_sparse = planned.block > 0 or (of_cells is None and _few_are_stored(cells, settings))
     scaled = genes.values_for(cells, "scaled", stay_sparse, device)
     scaled = weigh(without_batches(scaled, cells, settings, of_cells))
-    cells.obsm[PCS] = genes.principal_components(scaled, settings.n_pcs, device)
+    # In one thread the order of sums, and so the last digits, do not depend on their number; in blocks it takes too long.
+    with limited_threads(0 if planned.block else 1):
+        cells.obsm[PCS] = genes.principal_components(scaled, settings.n_pcs, device)
     if of_cells is not None:
         cells.obsm[HARMONY] = batches.corrected_points(cells.obsm[PCS], of_cells)
     return (
