@@ -170,7 +170,7 @@ def pcs_and_inputs(
     stay_sparse = planned.block > 0 or (of_cells is None and _few_are_stored(cells, settings))
     scaled = genes.values_for(cells, "scaled", stay_sparse, device)
     scaled = weigh(without_batches(scaled, cells, settings, of_cells))
-    # In one thread the order of sums, and so the last digits, do not depend on their number; in blocks it takes too long.
+    # In one thread, so that the order of sums does not depend on their number; in blocks that would take too long.
     with limited_threads(0 if planned.block else 1):
         cells.obsm[PCS] = genes.principal_components(scaled, settings.n_pcs, device)
     if of_cells is not None:
