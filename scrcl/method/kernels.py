@@ -36,7 +36,7 @@ def rowwise(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function as torch.compile makes it, the same one in every process."""
+    """Return the function as torch.compile makes it, with no choice left to what is faster at the moment."""
     return torch.compile(function, options={"deterministic": True})
 
 
