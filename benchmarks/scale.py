@@ -111,9 +111,9 @@ def peak_gb_per_second(device: torch.device) -> float:
     return 2 * source.nbytes / best_seconds(lambda: target.copy_(source), device) / 1e9
 
 
-def gflop_of_step(n_cells: float, on_card: bool) -> float:
+def gflop_of_step(run: dict[str, float]) -> float:
     """Of the products of one step, forward and backward, nothing counted twice; a card makes all values dense."""
-    stored = 1 if on_card else STORED
+    n_cells, stored = run["cells"], STORED if np.isnan(run.get("card gib", np.nan)) else 1
     inputs = 2 * 2 * 2 * n_cells * stored * GENES * HIDDEN  # two encoders, there and back
     inner = 2 * 3 * 2 * n_cells * HIDDEN**2
     refined = 2 * 2 * n_cells * stored * GENES * WIDTH + 2 * 3 * 2 * n_cells * HIDDEN * WIDTH
@@ -135,7 +135,7 @@ def floors(run: dict[str, float]) -> dict[str, float]:
     }
     gflop = {
         "preprocess": 2 * n * GENES**2 / 1e9,
-        "train": epochs * gflop_of_step(n, pd.notna(run.get("card gib", np.nan))),
+        "train": epochs * gflop_of_step(run),
         "cluster": 2 * n * width**2 / 1e9,
     }
     return {stage: max(gb[stage] / run["peak GB/s"], gflop.get(stage, 0) / run["peak GFLOP/s"]) for stage in gb}
@@ -188,9 +188,8 @@ def tables(csv: Path, figure: Path | None) -> None:
     rows = [[f"{n:,}", *(f"{ours.loc[n, stage]:.3g}" for stage in stages)] for n in ours.index]
     rows.append(["exponent", *(f"{exponent(ours.index.to_series(), ours[stage]):.2f}" for stage in stages)])
     print(format_table(["cells", *stages], rows), end="\n\n")
-    on_card = [pd.notna(row.get("card gib", np.nan)) for _, row in ours.iterrows()]
-    gflop = [gflop_of_step(n, device) for n, device in zip(ours.index, on_card)]
-    share = list(gflop / ours["peak GFLOP/s"] / ours["step"])
+    measured = {n: row | {"cells": n} for n, row in ours.to_dict("index").items()}
+    share = [gflop_of_step(run) / run["peak GFLOP/s"] / run["step"] for run in measured.values()]
     others = {method: found[found["method"] == method].set_index("cells").reindex(ours.index) for method in METHODS[1:]}
     rows = []
     for i, n in enumerate(ours.index):
@@ -203,7 +202,7 @@ def tables(csv: Path, figure: Path | None) -> None:
     header = [*("cells", "peak GFLOP/s", "products' share of a step", "dense step / ours", "dense GiB")]
     print(format_table([*header, "ours / Leiden, total", "Leiden GiB", "ARI", "Leiden ARI"], rows), end="\n\n")
     if "peak GB/s" in ours and ours["peak GB/s"].notna().all():
-        lowest = {n: floors(row | {"cells": n}) for n, row in ours.to_dict("index").items()}
+        lowest = {n: floors(run) for n, run in measured.items()}
         rows = [[f"{n:,}", *(f"{ours.loc[n, s] / lowest[n][s]:.3g}" for s in lowest[n])] for n in ours.index]
         print("seconds over those of the floor\n" + format_table(["cells", *lowest[ours.index[0]]], rows))
     if figure:

@@ -65,7 +65,8 @@ def _receive(number: int, frame: FrameType | None) -> None:
     if number == signal.SIGTERM and _ending:
         return
     if _blocks and not (_waiting and number == signal.SIGINT):
-        _waiting[:] = _waiting or [number]
+        if not _waiting:
+            _waiting.append(number)
         return
     _waiting.clear()
     _end(number)

@@ -15,6 +15,8 @@ import scanpy as sc
 from scrcl.messages import UserError, log
 
 GROUP = "cluster"  # obs column of the clusters
+# A gene leads in a cluster if more than this share of its cells have it, with a log2 fold change above this.
+SHARE, FOLD_CHANGE = 0.5, 1.0
 MOST_AT_A_GLANCE = 20_000  # cells whose genes are compared for a first look
 
 
@@ -93,9 +95,9 @@ def rank(
     groups: Sequence[str] = ("all",),
     method: str = "wilcoxon",
     n_genes: int = 20,
-    min_in_group_fraction: float = 0.5,
+    min_in_group_fraction: float = SHARE,
     max_out_group_fraction: float = 0.25,
-    min_fold_change: float = 1.0,
+    min_fold_change: float = FOLD_CHANGE,
 ) -> Markers:
     """Rank all genes of every cluster against all other cells with scanpy's rank_genes_groups, and filter as published.
 
@@ -166,7 +168,7 @@ def at_a_glance(cells: ad.AnnData, groupby: str, n_genes: int = 4) -> dict[str, 
     if len(sizes) < 2 or not tested:
         return {}
     table = statistics(bare, tested, "t-test")
-    leads = (table["pct_nz_group"] > 0.5) & (table["logfoldchanges"] > 1)  # as `rank` does
+    leads = (table["pct_nz_group"] > SHARE) & (table["logfoldchanges"] > FOLD_CHANGE)
     return {name: genes[:n_genes] for name, genes in _top(table[leads], tested).items()}
 
 

@@ -322,9 +322,11 @@ def _seurat_v3(cells: ad.AnnData, n_top_genes: int) -> None:
         raise UserError(f"seurat_v3 fails on these data ({one_line(error)}); add --hvg-flavor seurat.") from error
 
 
-def values_for(cells: ad.AnnData, choice: str, in_blocks: bool, device: str = "cpu") -> np.ndarray | Features:
-    """Return `encoder_values`, sparse where cells are taken in blocks; `device` is that of `Features`."""
-    return replace(sparse_encoder_values(cells, choice), device=device) if in_blocks else encoder_values(cells, choice)
+def values_for(cells: ad.AnnData, choice: str, stay_sparse: bool, device: str = "cpu") -> np.ndarray | Features:
+    """Return `encoder_values`, sparse or dense; `device` is that of `Features`."""
+    return (
+        replace(sparse_encoder_values(cells, choice), device=device) if stay_sparse else encoder_values(cells, choice)
+    )
 
 
 def encoder_values(cells: ad.AnnData, choice: str) -> np.ndarray:

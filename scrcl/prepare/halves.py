@@ -50,7 +50,7 @@ def described(prepared: Prepared, task: Task, seed: int = 0) -> Described:
     rng, cells = np.random.default_rng(seed), prepared.cells
     if task == "SC" and cells.n_obs > MOST_CELLS:
         cells = cells[np.sort(rng.choice(cells.n_obs, MOST_CELLS, replace=False))]
-    values = genes.values_for(cells, "scaled", in_blocks=task == "ST" and prepared.block > 0)
+    values = genes.values_for(cells, "scaled", stay_sparse=task == "ST" and prepared.block > 0)
     of_cells = None  # their sizes were checked before; of some cells, a batch may have few
     if prepared.batch_key != "none" and cells.obs[prepared.batch_key].nunique() > 1:
         of_cells = cells.obs[prepared.batch_key].astype(str)

@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     Attributes
     ----------
     block
-        Cells at a time; 0 for all cells, prepared with dense values.
+        Cells at a time, with sparse values; 0 for all cells at once.
     gib
         Memory that the run is expected to take, in GiB.
     """

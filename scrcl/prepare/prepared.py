@@ -24,7 +24,7 @@ from scrcl.prepare.filters import Filter
 from scrcl.recipes import CellSettings, TissueSettings
 from scrcl.runtime import card_memory_gib, card_or_cpu, limited_threads
 
-Matrix = np.ndarray | Features  # [N, G], dense, or sparse where cells are worked on in blocks
+Matrix = np.ndarray | Features  # [N, G], dense, or sparse where cells are worked on in blocks or few values are stored
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Prepared:
         AnnData of the cells (or spots) that have counts, with X log-normalised, obsm['X_pca'] and obsp['scrcl_graph'],
         the cell graph A.
     inputs
-        [N, G] float32, what the encoders see; sparse when the cells are taken in blocks.
+        [N, G] float32, what the encoders see; sparse when the cells are taken in blocks, or few values are stored.
     pcs
         [N, d] float32, what is joined to the trained embedding for clustering: the PCs for cells (with long rows
         shortened when there are few cells), the means of the PCs over the neighbourhood for spots.
@@ -133,11 +133,15 @@ def plan_of(cells: ad.AnnData, settings: CellSettings | TissueSettings) -> plan.
     UserError
         When max_memory is too small, or the card.
     """
-    hvgs = cells.var[HIGHLY_VARIABLE].to_numpy()
-    stored = int(cells.X.getnnz(axis=0)[hvgs].sum())
-    sizes = cells.n_obs, int(hvgs.sum()), stored, settings.n_neighbors, settings.hidden, settings.refined_width
+    sizes = *_sizes(cells), settings.n_neighbors, settings.hidden, settings.refined_width
     of_cards = card_memory_gib(settings.device) * processes.number()  # each has a share of the cells, and a card
     return plan.plan(*sizes, settings.max_memory, of_cards)
+
+
+def _sizes(cells: ad.AnnData) -> tuple[int, int, int]:
+    """Return the number of cells, of highly variable genes, and of values of these genes that are stored."""
+    hvgs = cells.var[HIGHLY_VARIABLE].to_numpy()
+    return cells.n_obs, int(hvgs.sum()), int(cells.X.getnnz(axis=0)[hvgs].sum())
 
 
 def pcs_and_inputs(
@@ -158,7 +162,7 @@ def pcs_and_inputs(
     settings
         The recipe.
     planned
-        Cells in blocks have sparse values.
+        How many cells training takes at a time. In blocks values stay sparse, and where few are stored.
     weigh
         Multiplies genes by weights; it is first called with the scaled genes.
 
@@ -184,10 +188,8 @@ def pcs_and_inputs(
 
 def _few_are_stored(cells: ad.AnnData, settings: CellSettings | TissueSettings) -> bool:
     """Return whether cells are worked on faster with sparse values, as those of droplets; smoothed values are dense."""
-    if settings.task != "SC" or any(settings.hops):
-        return False
-    hvgs = cells.var[HIGHLY_VARIABLE].to_numpy()
-    return cells.X.getnnz(axis=0)[hvgs].sum() <= SPARSE_UP_TO * cells.n_obs * hvgs.sum()
+    n_cells, n_genes, n_stored = _sizes(cells)
+    return settings.task == "SC" and not any(settings.hops) and n_stored <= SPARSE_UP_TO * n_cells * n_genes
 
 
 def without_batches(
