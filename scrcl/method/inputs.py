@@ -277,7 +277,7 @@ class SparseView:
             product = _Product.apply(self.transposed_times, self.times, self._smooth(weight.T))
         else:
             product = self._smooth(_Product.apply(self.times, self.transposed_times, weight.T))
-        return product if bias is None else product + bias
+        return product if bias is None else product.add_(bias)  # nothing else holds it
 
     def _smooth(self, x: Tensor) -> Tensor:
         """Return A_hat^hops x."""

@@ -72,7 +72,7 @@ class ConstantGCNConv(GCNConv):
         share
             Where the channels are cells, those that this process holds.
         """
-        return graph_product(graph, transposed, share.total(self.lin(x))) + self.bias
+        return graph_product(graph, transposed, share.total(self.lin(x))).add_(self.bias)
 
 
 class GraphEncoder(nn.Module):
