@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         find_cell_types,
         find_domains,
         merge_clusters,
+        name_clusters,
         rank_markers,
         recluster,
         split_cluster,
@@ -45,6 +46,7 @@ _HOMES = {
     "find_domains": "scrcl.api",
     "map_cells": "scrcl.commands.onto",
     "merge_clusters": "scrcl.api",
+    "name_clusters": "scrcl.api",
     "rank_markers": "scrcl.api",
     "recluster": "scrcl.api",
     "split_cluster": "scrcl.api",
@@ -56,8 +58,8 @@ _HOMES = {
 }
 __all__ = [
     "CellSettings", "TissueSettings", "UserError", "__version__",
-    "compare_numbers", "find_cell_types", "find_domains", "map_cells", "merge_clusters", "pl", "rank_markers", "read",
-    "recluster", "split_cluster",
+    "compare_numbers", "find_cell_types", "find_domains", "map_cells", "merge_clusters", "name_clusters", "pl",
+    "rank_markers", "read", "recluster", "split_cluster",
 ]  # fmt: skip
 
 

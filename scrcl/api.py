@@ -7,8 +7,9 @@ import inspect
 import numbers
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import anndata as ad
@@ -21,9 +22,10 @@ from scrcl.analysis import analyse
 from scrcl.annotate import annotate, write_labels
 from scrcl.cluster.trust import JOIN
 from scrcl.contents.features import Features
+from scrcl.contents.gene_names import gene_names
 from scrcl.contents.labels import as_text
 from scrcl.contents.values import Values, find_expression
-from scrcl.genes import ranking
+from scrcl.genes import naming, ranking
 from scrcl.genes.ranking import Markers
 from scrcl.genes.settings import MarkerSettings
 from scrcl.keys import OURS, Keys
@@ -31,6 +33,8 @@ from scrcl.messages import UserError, did_you_mean, log, natural_order, show_mes
 from scrcl.plot import style
 from scrcl.plot.layout import add_umap
 from scrcl.prepare import genes
+from scrcl.readers.marker_genes import BUILTIN
+from scrcl.readers.marker_genes import marker_genes as known_genes
 from scrcl.recipes import FIRST_SEED, RECIPES, RUN_ONLY, CellSettings, TissueSettings, first_seeds
 from scrcl.result import summary
 
@@ -466,6 +470,58 @@ def rank_markers(
         found = ranking.rank(cells, groupby, **how.of_ranking)
     adata.uns[key_added] = _as_scanpy_keeps_it(found, groupby, method, use_raw=slot == ".raw")
     return found
+
+
+def name_clusters(
+    adata: ad.AnnData,
+    groupby: str = OURS.labels,
+    marker_genes: str | Path | Mapping[str, Sequence[str]] = BUILTIN,
+    *,
+    key_added: str | None = None,
+    gene_key: str = "auto",
+    layer: str = "auto",
+    values: Values = "auto",
+    features: Features = "genes",
+) -> pd.DataFrame:
+    """Name every cluster by the known type whose markers are highest in it, with a question mark where in doubt.
+
+    Parameters
+    ----------
+    adata
+        As for `rank_markers`.
+    groupby
+        The obs column of the clusters; cells without a label get no name.
+    marker_genes
+        Markers by type, `{"B cell": ["MS4A1", "CD79A"]}`; a csv with columns type and gene; or 'builtin' for common
+        types of human and mouse.
+    key_added
+        The obs column to write; None for 'scrcl_name' and the like.
+    gene_key
+        The var column with the names of genes, 'none' for var_names, 'auto' for symbols beside ids.
+    layer, values, features
+        As for `rank_markers`.
+
+    Returns
+    -------
+    One row per cluster of more than one cell: name, score (from -1 to 1), runner_up, margin between the two, and the
+    score of every type; see `genes.naming.name_clusters`. Written is obs['scrcl_name'], a categorical of strings.
+
+    Raises
+    ------
+    UserError
+        Where there is no such column or table, no marker in the data, or nothing to compare.
+    """
+    show_messages()
+    asked = str(marker_genes) if isinstance(marker_genes, Path) else marker_genes
+    with in_words_of_functions():
+        cells, _ = _cells_by(adata, groupby, layer, values, features)
+        cells.var_names = gene_names(cells.var, gene_key)
+        if cells.obs[groupby].nunique() < 2:
+            raise UserError(f"All cells are of one cluster in obs[{groupby!r}]; names need at least two to compare.")
+        named = naming.name_clusters(cells, known_genes(asked, cells.var_names), groupby)
+    names = as_text(adata.obs[groupby]).map(named["name"])
+    adata.obs[key_added or f"{groupby}_name"] = style.as_categorical(names)
+    return named
 
 
 def _cells_by(

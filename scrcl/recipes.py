@@ -183,10 +183,16 @@ FIELDS = {
     "resume": Field("run", "go on from the checkpoint of a run that was ended early"),
     "figures": Field("run", "draw figures ({drawings}; the UMAP takes most of the time)"),
     "report": Field("run", "rank marker genes and write report.html too, as draw_DEGs.py does"),
+    "marker_genes": Field(
+        "run",
+        "to name clusters by at the end: builtin for common types of human and mouse, or a csv with columns type and "
+        "gene",
+        is_path=True,
+    ),
 }
 # Settings of the scripts that have no effect on what is found.
 RUN_ONLY = (
-    *("dataset", "annotation", "output", "format", "overwrite", "figures", "report"),
+    *("dataset", "annotation", "output", "format", "overwrite", "figures", "report", "marker_genes"),
     *("checkpoint_every", "resume", "dask_scheduler", "merge", "split", "map_onto"),
 )
 
@@ -378,6 +384,7 @@ class CellSettings(Recipe):
     resume: bool = False
     figures: bool = True
     report: bool = False
+    marker_genes: str = ""
 
     def check(self) -> None:
         """Raise UserError when settings do not fit together."""
@@ -473,6 +480,7 @@ class TissueSettings(Recipe):
     resume: bool = False
     figures: bool = True
     report: bool = False
+    marker_genes: str = ""
 
     def check(self) -> None:
         """Raise UserError when settings do not fit together."""

@@ -165,14 +165,14 @@ def mean_and_sd(result: Result, suffix: str = "") -> dict[str, dict[str, float]]
     }
 
 
-def summary(result: Result, genes: dict[str, list[str]] | None = None) -> str:
+def summary(result: Result, glance: pd.DataFrame | None = None) -> str:
     """What ends a run: its clusters and how sure they are; where there are known types, scores and what they are of.
 
-    genes: the top genes of each cluster, as far as they are known.
+    glance: what else is known of the clusters, in words, a row for each: 'top genes', and perhaps 'name'.
     """
     unit = result.settings.unit
     lines = [f"Number of clusters: {result.n_clusters}, {result.n_clusters_from}.", ""]
-    lines += [*cluster_lines(result.clusters, unit, genes), ""]
+    lines += [*cluster_lines(result.clusters, unit, glance), ""]
     if result.confidence.notna().any():
         sure = (result.confidence.dropna() >= SURE).mean()
         lines.append(f"Agreement: {result.confidence.mean():.2f} on average; {sure:.0%} of {unit} at {SURE} or more.")
@@ -204,10 +204,10 @@ def _score_lines(result: Result) -> list[str]:
     return lines
 
 
-def cluster_lines(clusters: pd.DataFrame, unit: str, genes: dict[str, list[str]] | None = None) -> list[str]:
+def cluster_lines(clusters: pd.DataFrame, unit: str, glance: pd.DataFrame | None = None) -> list[str]:
     """The table of the clusters; of many, only the doubtful ones, and how many others there are.
 
-    genes: as for `summary`.
+    glance: as for `summary`.
     """
     doubtful = clusters["verdict"] != CLEAR
     listed = clusters if len(clusters) <= MOST_ROWS else clusters[doubtful]
@@ -216,10 +216,11 @@ def cluster_lines(clusters: pd.DataFrame, unit: str, genes: dict[str, list[str]]
         for name, row in listed.iterrows()
     ]
     header = ["cluster", unit, "agreement", "support", "verdict"]
-    if genes:
-        header.append("top genes")
-        rows = [[*row, ", ".join(genes.get(row[0], []))] for row in rows]
-    lines = [format_table(header, rows, words=("verdict", "top genes"))] if rows else []
+    if glance is not None and len(glance):
+        told = glance.reindex([row[0] for row in rows]).fillna("")
+        header += list(glance)
+        rows = [[*row, *words] for row, words in zip(rows, told.itertuples(index=False))]
+    lines = [format_table(header, rows, words=("verdict", "name", "top genes"))] if rows else []
     others = clusters["size"].drop(listed.index)
     if len(others):
         which = "The other" if rows else "All"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -145,8 +148,10 @@ def test_the_command(command, finished, monkeypatch, capsys, caplog):
     code, out, err = run(command, capsys, base, "--n-clusters", 2, "--no-figures", at=finished)
     assert code == 0, err
     assert "2 clusters, asked for in another look at what was trained" in out
-    code, out, err = run(command, capsys, f"{command}.h5ad", "--merge", 0, 1)
+    Path("known.csv").write_text("type,gene\nfirst,gene-0\nfirst,gene-0000\nother,gene-20\nother,gene-0020\n")
+    code, out, err = run(command, capsys, f"{command}.h5ad", "--merge", 0, 1, "--marker-genes", "known.csv")
     assert code == 0, err
+    assert re.search(r"verdict +name +top genes\n", out) and re.search(r"0\+1 .+ (first|other|unknown)", out)
     merged = base.with_name(f"{command}_0+1")
     assert str(merged.relative_to(finished)) in out
     labels = pd.read_csv(merged / "labels.csv", index_col=0, dtype=str)
@@ -203,7 +208,12 @@ def test_what_is_wrong_on_the_command_line(finished, monkeypatch, capsys):
         (["results/SC/other", "--n-clusters", "5-5"], "not '5-5'"),
         (["results/SC/other", "--n-clusters", "2-200", "--seeds", 3], "there are only 150 cells"),
         (["results/SC/other", "--n-clusters", "2-4", "--split", 0], "--split takes one number of parts"),
-        (["results/SC/other", "--n-clusters", "2-4", "--output", "x"], "leave out --output and --report"),
+        (
+            ["results/SC/other", "--n-clusters", "2-4", "--output", "x"],
+            "leave out --output, --report and --marker-genes",
+        ),
+        (["results/SC/other", "--n-clusters", "2-4", "--marker-genes", "builtin"], "--report and --marker-genes"),
+        (["results/SC/other", "--n-clusters", 2, "--marker-genes", "no.csv"], "--marker-genes no.csv is not a file"),
         (["results/SC/other", "--merge", 0, 1, "--split", 2], "--merge is a look of its own"),
         (["results/SC/other", "--split", 7], "There is no cluster 7"),
         (["nothing", "--split", 7], "There is no finished run in"),

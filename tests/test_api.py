@@ -134,6 +134,29 @@ def test_names_as_pandas_own_strings(task):
     assert {*found.top, *found.untested} == set(adata.obs["scrcl"].cat.categories)
 
 
+def test_clusters_get_names_by_known_markers(counts):
+    counts.obs["own"] = counts.obs["cell_type1"].where(np.arange(counts.n_obs) > 4)  # five cells without a label
+    before = counts.X.copy()
+    known = {"one": ["gene-0", "GENE-1"], "two": ["gene-15"], "three": ["gene-30"]}
+    named = scrcl.name_clusters(counts, "own", known)
+    assert named["name"].to_dict() == {"type 0": "one", "type 1": "two", "type 2": "three"}
+    assert list(named)[:4] == ["name", "score", "runner_up", "margin"] and (counts.X != before).nnz == 0
+    names = counts.obs["own_name"]
+    assert list(names.cat.categories) == ["one", "three", "two"] and names.isna().sum() == 5
+    assert (names.dropna().astype(str) == counts.obs["own"].dropna().map(named["name"])).all()
+    scrcl.name_clusters(counts, "own", known, key_added="type")
+    assert counts.obs["type"].equals(names)
+    counts.obs["same"] = "a"
+    for key, markers, says in (
+        ("owm", known, "no obs column 'owm' .*did you mean own"),
+        ("same", known, "one cluster in obs..same"),
+        ("own", "no.csv", "marker_genes no.csv is not a file"),
+        ("own", "builtin", "No marker of a common cell type"),
+    ):
+        with pytest.raises(scrcl.UserError, match=says):
+            scrcl.name_clusters(counts, key, markers)
+
+
 def test_what_is_no_gene_takes_no_part_unless_it_is_asked_for(counts):
     counts.var["feature_types"] = ["Antibody Capture"] * 5 + ["Gene Expression"] * (counts.n_vars - 5)
     scrcl.find_cell_types(counts, n_seeds=1, umap=False, **CELLS)

@@ -30,10 +30,13 @@ def test_a_line_per_cluster():
     ]
 
 
-def test_a_line_per_cluster_with_its_genes():
-    table = result.cluster_lines(clusters(2, ()), "cells", {"0": ["CD3D", "IL7R"]})[0].splitlines()
-    assert table[0].endswith("verdict  top genes") and table[2].endswith("clear    CD3D, IL7R")
-    assert table[3].rstrip().endswith("clear")
+def test_a_line_per_cluster_with_its_name_and_genes():
+    told = pd.DataFrame({"name": ["T cell", "B cell?"], "top genes": ["CD3D, IL7R", ""]}, index=["0", "1"])
+    table = result.cluster_lines(clusters(2, ()), "cells", told)[0].splitlines()
+    assert table[0].endswith("verdict  name     top genes") and table[2].endswith("clear    T cell   CD3D, IL7R")
+    assert table[3].endswith("clear    B cell?")
+    (alone,) = result.cluster_lines(clusters(2, ()), "cells", told[:1])  # a cluster of one cell has no genes
+    assert alone.splitlines()[3].endswith("clear")
 
 
 def test_of_many_clusters_only_the_doubtful_ones():

@@ -22,7 +22,6 @@ from scrcl.commands.run import draw
 from scrcl.contents.labels import find_labels
 from scrcl.disk import home
 from scrcl.disk.folders import locked, staged
-from scrcl.genes.settings import MarkerSettings
 from scrcl.keys import COUNTS, HIGHLY_VARIABLE, OURS, PCS, UMAP
 from scrcl.messages import UserError, format_table, log, natural_order, without_home
 from scrcl.plot import style
@@ -30,13 +29,14 @@ from scrcl.plot.layout import add_umap
 from scrcl.plot.trust import compared
 from scrcl.prepare.prepared import Prepared
 from scrcl.readers.find import dataset_name
+from scrcl.readers.marker_genes import require_marker_genes
 from scrcl.recipes import RECIPES, CellSettings, TissueSettings
 from scrcl.result import Result, cluster_lines
 from scrcl.runtime import Stopwatch, limited_threads, sha256
 
 OF_THIS_COMMAND = (
     *("n_clusters", "merge", "split", "device", "tf32", "compile", "threads", "max_memory"),
-    *("output", "format", "overwrite", "figures", "report"),
+    *("output", "format", "overwrite", "figures", "report", "marker_genes"),
 )
 
 
@@ -61,12 +61,17 @@ def run(settings: CellSettings | TissueSettings) -> None:
     several = len(settings.numbers_of_clusters()) > 1
     if several and settings.split != "none":
         raise UserError(f"--split takes one number of parts, not --n-clusters {settings.n_clusters}.")
-    if several and (settings.output != "auto" or settings.report):
-        raise UserError("Numbers of clusters are compared in the folder of the run; leave out --output and --report.")
+    if several and (settings.output != "auto" or settings.report or settings.marker_genes):
+        raise UserError(
+            "Numbers of clusters are compared in the folder of the run; leave out --output, --report and "
+            "--marker-genes."
+        )
+    require_marker_genes(settings.marker_genes)
     before, watch = find(settings), Stopwatch()
     with limited_threads(settings.threads):
         with watch("read"):
             cells, recipe = before.cells(), recipe_of(before, settings)
+        known = labelled.known_markers(settings.marker_genes, cells.var)
         if several:
             _compare(cells, recipe, before)
             return
@@ -78,7 +83,7 @@ def run(settings: CellSettings | TissueSettings) -> None:
             raise UserError(f"This would replace the run in {folder} that is looked at; choose another --output.")
         refuse_other_run(folder, before, settings)
         with locked(folder):
-            _write(as_result(cells, before, recipe, look, watch), before, folder)
+            _write(as_result(cells, before, recipe, look, watch), before, folder, known)
 
 
 def _compare(cells: ad.AnnData, recipe: CellSettings | TissueSettings, before: Run) -> None:
@@ -192,8 +197,8 @@ def as_result(
     return result
 
 
-def _write(result: Result, before: Run, folder: Path) -> None:
-    """Write a look as the files of a run, draw it, and say what it is."""
+def _write(result: Result, before: Run, folder: Path, known: dict[str, list[str]]) -> None:
+    """Write a look as the files of a run, draw it, and say what it is; `known` are markers to name its clusters by."""
     recipe = result.settings
     hashes = {"labels.csv": sha256(before.folder / "labels.csv")}
     style.add_colours(style.Scene(result.cells))
@@ -207,21 +212,21 @@ def _write(result: Result, before: Run, folder: Path) -> None:
     if recipe.figures:
         with staged(folder, files.figures(recipe.task)) as stage:
             draw(result.cells, recipe.task, stage)
-    print(f"\n{in_words(result, before)}\nResults: {folder}")
+    print(f"\n{in_words(result, before, known)}\nResults: {folder}")
     if recipe.report:
         written = results.read_run(folder)
         assert written is not None
         cells = labelled.of_result(result, written)
-        ranking.describe(cells, written, MarkerSettings(task=recipe.task, dataset=str(folder)), folder)
+        ranking.describe(cells, written, labelled.settings_of(recipe, folder), folder)
     else:
         log.info("Genes of these clusters: draw_DEGs.py --dataset %s", folder)
 
 
-def in_words(result: Result, before: Run) -> str:
+def in_words(result: Result, before: Run, known: dict[str, list[str]]) -> str:
     """Return the table that ends a look."""
     unit, own = result.settings.unit, result.scores.get(OURS.labels)
-    genes = labelled.at_a_glance(result.cells, OURS.labels)
-    lines = [*cluster_lines(result.clusters, unit, genes), ""]
+    glance = labelled.at_a_glance(result.cells, OURS.labels, known)
+    lines = [*cluster_lines(result.clusters, unit, glance), ""]
     lines.append(f"{result.n_clusters} clusters, {result.n_clusters_from}.")
     if own:
         earlier = before.metrics["scores"].get(OURS.labels, {})

@@ -21,7 +21,7 @@ from scrcl.contents.labels import find_labels as known_labels
 from scrcl.contents.several import section_key
 from scrcl.contents.values import find_expression, layers_of
 from scrcl.disk import home
-from scrcl.genes import further, ranking
+from scrcl.genes import further, naming, ranking
 from scrcl.genes.labelled import Labelled
 from scrcl.genes.ranking import GROUP
 from scrcl.genes.settings import MarkerSettings
@@ -32,7 +32,8 @@ from scrcl.prepare import genes
 from scrcl.prepare.prepared import preprocessing
 from scrcl.readers import tables
 from scrcl.readers.find import dataset_name
-from scrcl.recipes import RECIPES
+from scrcl.readers.marker_genes import marker_genes
+from scrcl.recipes import RECIPES, CellSettings, TissueSettings
 from scrcl.result import Result
 
 LABEL_COLUMNS = (
@@ -58,8 +59,8 @@ def of_result(result: Result, run: Run) -> Labelled:
     return _labelled(cells, labels, MarkerSettings(), run, run.task, run.provenance["values"], EMBEDDING, _files(run))
 
 
-def at_a_glance(cells: ad.AnnData, key: str) -> dict[str, list[str]]:
-    """Return a few top genes of each cluster of a run that has just ended, see `ranking.at_a_glance`.
+def at_a_glance(cells: ad.AnnData, key: str, known: dict[str, list[str]] | None = None) -> pd.DataFrame:
+    """Return what the clusters of a run that has just ended are, for the table that ends it.
 
     Parameters
     ----------
@@ -67,11 +68,35 @@ def at_a_glance(cells: ad.AnnData, key: str) -> dict[str, list[str]]:
         With log-normalised values in X.
     key
         The obs column of the clusters.
+    known
+        Marker genes of known types, to name the clusters by.
+
+    Returns
+    -------
+    A row per cluster of several cells. Columns: 'name', see `naming.name_clusters`, if any marker is among the genes;
+    and 'top genes', see `ranking.at_a_glance`. Empty where there is nothing to compare.
     """
     with nothing_said_twice():  # draw_DEGs.py says what the names of the genes are, and can be told others
         names = gene_names(cells.var)
-    named = ad.AnnData(cells.X, obs=cells.obs[[key]], var=pd.DataFrame(index=names))
-    return ranking.at_a_glance(named[named.obs[key].notna()], key)
+    whole = ad.AnnData(cells.X, obs=cells.obs[[key]], var=pd.DataFrame(index=names))
+    few = ranking.drawn_for_a_glance(whole[whole.obs[key].notna()])
+    top = {name: ", ".join(own) for name, own in ranking.at_a_glance(few, key).items()}
+    table = pd.Series(top, name="top genes", dtype=object).to_frame()
+    there = {name: [gene for gene in own if gene in names] for name, own in (known or {}).items()}
+    there = {name: own for name, own in there.items() if own}
+    if there and len(table):
+        table.insert(0, "name", naming.name_clusters(few, there, key)["name"])
+    return table
+
+
+def settings_of(settings: CellSettings | TissueSettings, folder: Path) -> MarkerSettings:
+    """Return the settings by which --report describes the run in a folder."""
+    return MarkerSettings(task=settings.task, dataset=str(folder), marker_genes=settings.marker_genes)
+
+
+def known_markers(asked: str, var: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the markers that --marker-genes names, by the names of genes that people read; see `marker_genes`."""
+    return marker_genes(asked, gene_names(var)) if asked else {}
 
 
 def find(settings: MarkerSettings) -> tuple[Labelled, Run | None]:

@@ -52,6 +52,11 @@ def run(settings: CellSettings, source: Source) -> None:
         When there is no such run, or the new cells cannot be placed in it.
     """
     processes.require_one("--map-onto")
+    if settings.report or settings.marker_genes:
+        raise UserError(
+            "--map-onto gives new cells the clusters of a run, which draw_DEGs.py describes; leave out --report and "
+            "--marker-genes."
+        )
     style.to_files()
     before = find(Path(settings.map_onto))
     auto = home.results("SC") / f"{source.name}_on_{before.folder.name}"

@@ -28,7 +28,7 @@ from scrcl.messages import UserError, format_table, log, progress, whole_path
 from scrcl.plot import style
 from scrcl.plot.genes import GeneScene
 from scrcl.prepare.graphs import nearest_spots
-from scrcl.readers.marker_genes import common_marker_genes, read_marker_genes
+from scrcl.readers.marker_genes import marker_genes
 from scrcl.runtime import limited_threads, sha256, versions
 
 BEYOND = ("enrichment", "spatial_genes", "pseudotime", "conditions")
@@ -108,7 +108,7 @@ def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, fold
     refuse_to_overwrite([*given, *cells.files], folder, files.OF_GENES)
     if of_run is None and not settings.overwrite:
         _refuse_other_data(folder, cells, settings)
-    known_markers = _known_markers(cells, settings)
+    known_markers = marker_genes(settings.marker_genes, cells.cells.var_names)
     found = ranking.rank(cells.cells, **settings.of_ranking)
     named = naming.name_clusters(cells.cells, known_markers) if known_markers else None
     types = None if cells.known is None else largest_overlaps(cells.cells.obs[GROUP], cells.known)
@@ -141,19 +141,6 @@ def _refuse_other_data(folder: Path, cells: Labelled, settings: MarkerSettings) 
             f"{folder} holds the markers of {there}, and these are of {settings.dataset}; add --overwrite to replace "
             "them, or choose another folder with --output."
         )
-
-
-def _known_markers(cells: Labelled, settings: MarkerSettings) -> dict[str, list[str]] | None:
-    """Read the known markers that the settings name, or return None."""
-    if not settings.marker_genes:
-        return None
-    if settings.marker_genes == "builtin":
-        return common_marker_genes(cells.cells.var_names)
-    if not os.path.isfile(settings.marker_genes):
-        raise UserError(
-            f"--marker-genes {settings.marker_genes} is not a file; builtin means common types of human and mouse."
-        )
-    return read_marker_genes(Path(settings.marker_genes), cells.cells.var_names)
 
 
 def _beyond_markers(cells: Labelled, found: Markers, settings: MarkerSettings) -> dict[str, Any]:

@@ -203,7 +203,7 @@ def provenance(result: Result, source: Path | None, hashes: Mapping[str, str] | 
     for name in ("annotation", "output"):
         if settings.get(name, "auto") not in ("auto", "none"):
             settings[name] = whole_path(Path(settings[name]))
-    for name in ("exclude_genes", "genes"):  # files among them
+    for name in ("exclude_genes", "genes", "marker_genes"):  # files among them
         asked = settings[name] if isinstance(settings[name], list) else [settings[name]]
         whole = [whole_path(Path(own)) if os.path.isfile(os.path.expanduser(own)) else own for own in asked]
         settings[name] = whole if isinstance(settings[name], list) else whole[0]

@@ -13,13 +13,13 @@ from scrcl.commands import files, labelled, ranking, results
 from scrcl.disk import checkpoints, home
 from scrcl.disk.checkpoints import Checkpoints
 from scrcl.disk.folders import locked, refuse_to_overwrite, staged
-from scrcl.genes.settings import MarkerSettings
 from scrcl.keys import OURS
 from scrcl.messages import UserError, log
 from scrcl.method import worker
 from scrcl.plot import style
 from scrcl.plot.layout import add_umap
 from scrcl.readers import Source
+from scrcl.readers.marker_genes import require_marker_genes
 from scrcl.recipes import CellSettings, TissueSettings
 from scrcl.result import Result, summary
 from scrcl.runtime import Stopwatch, find_device, limited_threads
@@ -44,6 +44,7 @@ def run(settings: CellSettings | TissueSettings, source: Source) -> None:
     """
     style.to_files()
     require_one_number(settings)  # before the data are read
+    require_marker_genes(settings.marker_genes)
     with processes.joined(settings.device) as rank:
         find_device(settings.device)  # fails early if the device is not there
         if rank:
@@ -83,17 +84,18 @@ def _run(settings: CellSettings | TissueSettings, source: Source, watch: Stopwat
             results.refuse_other_data(folder, settings, source, hashes)
             adata = source.read()
         log.info("%s: %d %s x %d genes.", source.name, adata.n_obs, settings.unit, adata.n_vars)
+        known = labelled.known_markers(settings.marker_genes, adata.var)  # no hours are spent if this fails
         result = _analyse(settings, source, hashes, adata, folder, watch)
         if settings.figures:
             with staged(folder, files.figures(settings.task)) as stage, watch("draw"):
                 draw(result.cells, settings.task, stage)
-        genes = labelled.at_a_glance(result.cells, OURS.labels)
-        print(f"\n{summary(result, genes)}\nResults: {folder}")
+        glance = labelled.at_a_glance(result.cells, OURS.labels, known)
+        print(f"\n{summary(result, glance)}\nResults: {folder}")
         if settings.report:
             written = results.read_run(folder)
             assert written is not None
             cells = labelled.of_result(result, written)
-            ranking.describe(cells, written, MarkerSettings(task=settings.task, dataset=str(folder)), folder)
+            ranking.describe(cells, written, labelled.settings_of(settings, folder), folder)
 
 
 def draw(cells: ad.AnnData, task: str, folder: Path) -> None:

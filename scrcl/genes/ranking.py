@@ -159,10 +159,7 @@ def at_a_glance(cells: ad.AnnData, groupby: str, n_genes: int = 4) -> dict[str, 
     -------
     By cluster; without those of a single cell, and empty where no two clusters can be compared.
     """
-    if cells.n_obs > MOST_AT_A_GLANCE:
-        drawn = np.random.default_rng(0).choice(cells.n_obs, MOST_AT_A_GLANCE, replace=False)
-        cells = cells[np.sort(drawn)]
-    bare = bare_copy(cells, groupby)
+    bare = bare_copy(drawn_for_a_glance(cells), groupby)
     sizes = bare.obs[GROUP].value_counts(sort=False)
     tested = list(sizes.index[sizes > 1])
     if len(sizes) < 2 or not tested:
@@ -170,6 +167,13 @@ def at_a_glance(cells: ad.AnnData, groupby: str, n_genes: int = 4) -> dict[str, 
     table = statistics(bare, tested, "t-test")
     leads = (table["pct_nz_group"] > SHARE) & (table["logfoldchanges"] > FOLD_CHANGE)
     return {name: genes[:n_genes] for name, genes in _top(table[leads], tested).items()}
+
+
+def drawn_for_a_glance(cells: ad.AnnData) -> ad.AnnData:
+    """Return the cells, or 20,000 of them drawn at random, always the same."""
+    if cells.n_obs <= MOST_AT_A_GLANCE:
+        return cells
+    return cells[np.sort(np.random.default_rng(0).choice(cells.n_obs, MOST_AT_A_GLANCE, replace=False))]
 
 
 def _top(leads: pd.DataFrame, tested: list[str], n_genes: int = 20) -> dict[str, list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +13,36 @@ from scrcl.readers import tables
 
 COMMON = Path(__file__).parent / "common_types.csv"
 FEWEST = 2  # markers of a common type
+BUILTIN = "builtin"
+
+
+def require_marker_genes(asked: str) -> None:
+    """Raise UserError where --marker-genes names neither the built-in table nor a file; '' is for none."""
+    if asked not in ("", BUILTIN) and not os.path.isfile(asked):
+        raise UserError(f"--marker-genes {asked} is not a file; {BUILTIN} means common types of human and mouse.")
+
+
+def marker_genes(asked: str | Mapping[str, Sequence[str]], genes: pd.Index) -> dict[str, list[str]]:
+    """Return the markers of known types that are in the data.
+
+    Parameters
+    ----------
+    asked
+        'builtin', the path of a table, the markers by type, or '' for none.
+    genes
+        The names of the genes in the data.
+
+    Raises
+    ------
+    UserError
+        When there is no such table, or nothing of it is in the data.
+    """
+    if not isinstance(asked, str):
+        return _in_the_data({str(name): list(map(str, own)) for name, own in asked.items()}, genes, "marker_genes")
+    require_marker_genes(asked)
+    if not asked:
+        return {}
+    return common_marker_genes(genes) if asked == BUILTIN else read_marker_genes(Path(asked), genes)
 
 
 def read_marker_genes(path: Path, genes: pd.Index) -> dict[str, list[str]]:
@@ -39,14 +71,19 @@ def read_marker_genes(path: Path, genes: pd.Index) -> dict[str, list[str]]:
     if [list(table).count(name) for name in ("type", "gene")] != [1, 1]:
         raise UserError(f"{path} has the columns {', '.join(table)}; a table of markers has columns type and gene.")
     table = table[["type", "gene"]].dropna().astype(str).apply(lambda column: column.str.strip())
-    found = _spelt_as(genes, {str(name): list(own) for name, own in table.groupby("type", sort=False)["gene"]})
-    n_found = sum(map(len, found.values()))
+    return _in_the_data({str(name): list(own) for name, own in table.groupby("type", sort=False)["gene"]}, genes, path)
+
+
+def _in_the_data(known: dict[str, list[str]], genes: pd.Index, source: str | Path) -> dict[str, list[str]]:
+    """Return the markers that are in the data, of the types that have any, and say how many; `source` names them."""
+    found = _spelt_as(genes, known)
+    n_found, n_known = sum(map(len, found.values())), sum(len(set(own)) for own in known.values())
     if not n_found:
         raise UserError(
-            f"None of the {len(table)} genes in {path} is in the data, "
+            f"None of the {n_known} genes in {source} is in the data, "
             f"whose genes are named like {', '.join(genes[:3])}."
         )
-    log.info("%s: %d of its %d markers are in the data.", path.name, n_found, len(table.drop_duplicates()))
+    log.info("%s: %d of its %d markers are in the data.", Path(source).name, n_found, n_known)
     missing = [name for name, own in found.items() if not own]
     if missing:
         log.warning("None of the markers of %s is in the data, so no cluster can get that name.", ", ".join(missing))

@@ -49,6 +49,25 @@ def test_the_curve_of_an_estimated_number_is_written_and_removed_by_a_run_withou
     assert not [path.name for path in (tmp_path / "out").glob("numbers*")]
 
 
+def test_clusters_are_named_at_the_end_by_known_markers(capsys, caplog, tmp_path, counts):
+    counts.var["symbol"] = [f"SYM{i}" for i in range(counts.n_vars)]  # the genes' own names are numbers
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    known, empty = tmp_path / "known.csv", tmp_path / "empty.csv"
+    known.write_text("type,gene\nfirst,SYM0\nfirst,SYM1\nsecond,SYM20\nthird,sym30\nnone,SYM99\n")
+    argv = ["--dataset", tmp_path / "in.h5ad", "--output", tmp_path / "out", *FAST, "--report", "--marker-genes"]
+    code, text, _ = run("cells", capsys, *argv, known)
+    assert code == 0 and "None of the markers of none is in the data" in caplog.text
+    rows = text[text.index("verdict") : text.index("Against")]
+    assert re.search(r"clear +first +SYM\d+,", rows) and "second" in rows and "third" in rows
+    named = pd.read_csv(tmp_path / "out" / "cluster_names.csv", dtype=str)
+    assert set(named["name"]) == {"first", "second", "third"}
+    assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["settings"]["marker_genes"] == str(known)
+    empty.write_text("type,gene\nfirst,SYM100\n")
+    for wrong, says in (("nowhere.csv", "is not a file; builtin means"), (empty, "None of the 1 genes in")):
+        code, _, err = run("cells", capsys, *argv, wrong)
+        assert code == 2 and says in err
+
+
 def test_files_of_a_run(capsys, tmp_path, counts):
     counts.X = counts.X.toarray()
     counts.X[3] = 0

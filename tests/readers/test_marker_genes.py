@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from scrcl.messages import UserError
-from scrcl.readers.marker_genes import COMMON, common_marker_genes, read_marker_genes
+from scrcl.readers.marker_genes import COMMON, common_marker_genes, marker_genes, read_marker_genes
 
 
 def test_a_table_of_markers(tmp_path, caplog):
@@ -25,6 +25,19 @@ def test_a_table_of_markers(tmp_path, caplog):
     path.write_text("cell,gene\nbeta,INS\n")
     with pytest.raises(UserError, match="has the columns cell, gene; a table of markers has columns type and gene"):
         read_marker_genes(path, genes)
+
+
+def test_markers_by_type(tmp_path, caplog):
+    genes = pd.Index(["INS", "IAPP", "GCG", "ARX"])
+    assert marker_genes({"beta": ["ins", "IAPP", "FOO"], "odd": ("BAR",)}, genes) == {"beta": ["INS", "IAPP"]}
+    assert "None of the markers of odd is in the data" in caplog.text
+    assert marker_genes("", genes) == {} and marker_genes("builtin", genes)["pancreatic alpha cell"] == ["GCG", "ARX"]
+    (tmp_path / "own.csv").write_text("type,gene\nbeta,INS\n")
+    assert marker_genes(str(tmp_path / "own.csv"), genes) == {"beta": ["INS"]}
+    with pytest.raises(UserError, match="None of the 1 genes in marker_genes is in the data"):
+        marker_genes({"beta": ["FOO"]}, genes)
+    with pytest.raises(UserError, match="--marker-genes nowhere is not a file; builtin means common types"):
+        marker_genes("nowhere", genes)
 
 
 def test_common_types_of_human_and_mouse():
