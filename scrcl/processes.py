@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
-
 from scrcl.messages import UserError, log, one_line
 
 TIMEOUT = timedelta(days=30)  # the others wait while the first process clusters
@@ -143,11 +141,3 @@ def hand_out(make: Callable[[int], Any]) -> Any:
         send(make(other), other)
         _handed_out = True
     return make(0)
-
-
-def gather(part: np.ndarray) -> list[np.ndarray] | None:
-    """Return the parts of all processes in the first one, in the order of their ranks, and None elsewhere."""
-    if rank():
-        send(part, 0)
-        return None
-    return [part, *(receive(other) for other in range(1, number()))]

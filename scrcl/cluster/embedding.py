@@ -28,13 +28,38 @@ def embedding(found: Embedded, pcs: np.ndarray, choice: str, order: np.ndarray |
     if choice == "pcs":
         return pcs
     points = found.refined if choice in ("refined", "joint-refined") else found.encoder
-    choice = "joint" if choice in ("joint-or-pcs", "views") else choice
-    if choice == "joint":
-        points = shortened_rows(points, found.lengths)
-    points = in_order_of_cells(points, order)  # under the same name, which frees the array in the other order
-    if choice.startswith("joint"):
-        return np.hstack([unit_variance(points), unit_variance(pcs)])
-    return points
+    if choice in ("encoder", "refined"):
+        return in_order_of_cells(points, order)
+    return beside_pcs(points, pcs, None if choice == "joint-refined" else found.lengths, order)
+
+
+def beside_pcs(
+    points: np.ndarray, pcs: np.ndarray, lengths: np.ndarray | None = None, order: np.ndarray | None = None
+) -> np.ndarray:
+    """Return points beside the PCs, each half centred and scaled to a total variance of 1, [N, d] float32.
+
+    Everything is done in the array that is returned, since with a million cells each copy takes 2 GiB.
+
+    Parameters
+    ----------
+    points
+        [N, d], in the order of training.
+    pcs
+        [N, d], in the order of the cells.
+    lengths
+        [N, 2], in the order of training, by which the rows of [E1 | E2] are shortened; None to leave them.
+    order
+        [N], the cell of each row in training; None where it is the order of the cells.
+    """
+    width = points.shape[1]
+    joined = np.empty((len(pcs), width + pcs.shape[1]), dtype=np.float32)
+    left, right = joined[:, :width], joined[:, width:]
+    left[slice(None) if order is None else order], right[:] = points, pcs
+    if lengths is not None:
+        _shorten(left, in_order_of_cells(lengths, order))
+    for half in (left, right):
+        _to_unit_variance(half)
+    return joined
 
 
 def in_order_of_cells(points: np.ndarray, order: np.ndarray | None) -> np.ndarray:
@@ -71,11 +96,19 @@ def shortened_rows(encoder: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     -------
     [N, 2H], of the type of `encoder`.
     """
+    short = encoder.copy()
+    _shorten(short, lengths)
+    return short
+
+
+def _shorten(encoder: np.ndarray, lengths: np.ndarray) -> None:
+    """Do in place what `shortened_rows` does."""
     squares = lengths.astype(np.float64) ** 2
     # E is H / |H|, so this factor turns it into H / sqrt(|H|^2 + median |H|^2).
     half = np.maximum(np.median(squares, axis=0), np.finfo(np.float64).tiny)
     share = np.sqrt(squares / (squares + half)).astype(encoder.dtype)
-    return (encoder.reshape(len(encoder), 2, -1) * share[:, :, None]).reshape(encoder.shape)
+    for of_view, own in zip(np.split(encoder, 2, axis=1), share.T):  # parts of the same memory
+        of_view *= own[:, None]
 
 
 def unit_variance(points: np.ndarray) -> np.ndarray:
@@ -90,8 +123,14 @@ def unit_variance(points: np.ndarray) -> np.ndarray:
     -------
     [N, d] float32.
     """
-    centred = points - points.mean(axis=0)
-    blocks = np.array_split(centred, -(-len(centred) // 100_000))  # bounds the memory that the squares take
+    scaled = points.astype(np.float32)
+    _to_unit_variance(scaled)
+    return scaled
+
+
+def _to_unit_variance(points: np.ndarray) -> None:
+    """Do in place what `unit_variance` does."""
+    points -= points.mean(axis=0)
+    blocks = np.array_split(points, -(-len(points) // 100_000))  # bounds the memory that the squares take
     lengths = np.concatenate([(block**2).sum(axis=1, dtype=np.float64) for block in blocks])
-    centred /= max(np.sqrt(lengths.mean()), np.finfo(np.float32).tiny)
-    return centred.astype(np.float32, copy=False)
+    points /= max(np.sqrt(lengths.mean()), np.finfo(np.float32).tiny)

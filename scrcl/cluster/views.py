@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scrcl.cluster import consensus
-from scrcl.cluster.embedding import in_order_of_cells, shortened_rows, unit_variance
+from scrcl.cluster.embedding import beside_pcs
 from scrcl.cluster.methods import kmeans
 from scrcl.cluster.methods.mixture import leading_components
 from scrcl.cluster.partition import by_size
@@ -38,10 +38,8 @@ def all_views(found: Embedded, fixed: Mapping[str, np.ndarray], order: np.ndarra
     order
         [N], the order of the cells in `found`; None when it is that of `fixed`.
     """
-    encoder = in_order_of_cells(shortened_rows(found.encoder, found.lengths), order)
     first = next(iter(fixed.values()))
-    beside = np.hstack([unit_variance(encoder), unit_variance(first)])
-    return {**fixed, "encoder beside expression": beside}
+    return {**fixed, "encoder beside expression": beside_pcs(found.encoder, first, found.lengths, order)}
 
 
 def vote(

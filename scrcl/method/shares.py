@@ -65,9 +65,17 @@ class Share:
         """Return the columns of these cells."""
         return whole
 
-    def join(self, columns: Tensor) -> Tensor:
-        """Return the columns of all cells in the first process; elsewhere those that it was given."""
-        return columns
+    def join(self, part: Tensor, dim: int = -1) -> Tensor:
+        """Return what all cells have in the first process, in CPU memory; elsewhere what it was given.
+
+        Parameters
+        ----------
+        part
+            What the cells of this process have.
+        dim
+            Which of its dimensions is that of the cells.
+        """
+        return part.cpu()
 
     def same(self, values: Sequence[float]) -> list[float]:
         """Return the values of the first process."""
@@ -125,9 +133,21 @@ class Part(Share):
     def cut(self, whole: Tensor) -> Tensor:
         return whole[..., self.rows].clone()
 
-    def join(self, columns: Tensor) -> Tensor:
-        parts = processes.gather(columns.detach().cpu().numpy())
-        return columns if parts is None else torch.cat([torch.as_tensor(part) for part in parts], dim=-1)
+    def join(self, part: Tensor, dim: int = -1) -> Tensor:
+        part = part.detach().cpu().contiguous()
+        if self.rank:
+            dist.send(part, 0)
+            return part
+        sizes = list(part.shape)
+        sizes[dim] = self.starts[-1]
+        whole = part.new_empty(sizes)
+        whole.narrow(dim, 0, part.shape[dim]).copy_(part)
+        for other, (start, stop) in enumerate(zip(self.starts[1:], self.starts[2:]), 1):
+            place = whole.narrow(dim, start, stop - start)
+            arrived = torch.empty_like(place, memory_format=torch.contiguous_format)
+            dist.recv(arrived, other)
+            place.copy_(arrived)
+        return whole
 
     def any(self, flag: bool) -> bool:
         told = torch.tensor([int(flag)])

@@ -7,7 +7,7 @@ from scipy import linalg
 
 from scrcl.runtime import to_device, to_host
 
-ROWS = 100_000  # at a time
+ROWS = 20_000  # at a time
 
 
 def principal_axes(covariance: np.ndarray, n: int) -> np.ndarray:

@@ -148,3 +148,11 @@ def test_a_partition_for_each_number_of_dimensions():
     assert list(found) == ["4 dimensions"] and adjusted_rand_score(found["4 dimensions"], truth) == 1
     points, _ = blobs(450)
     assert list(mixture.partitions(points, 3, 5, settings)) == ["20 dimensions", "30 dimensions"]
+
+
+def test_leading_components_of_many_points_are_those_of_few(monkeypatch):
+    points = np.random.default_rng(0).normal(size=(60, 9)).astype(np.float32) * np.arange(1, 10) + 3
+    expected = mixture.leading_components(points, 4)
+    monkeypatch.setattr(mixture, "ROWS", 59)
+    found = mixture.leading_components(points, 4)
+    assert found.std() == pytest.approx(1) and np.allclose(found * np.sign((found * expected).sum(axis=0)), expected)

@@ -13,7 +13,7 @@ from torch import Tensor
 from scrcl.cluster import lloyd, tied
 from scrcl.cluster.partition import by_size, require_enough, sample, unfinished_starts_expected
 from scrcl.cluster.tied import Mixture
-from scrcl.prepare.components import components
+from scrcl.prepare.components import ROWS, components
 from scrcl.runtime import card_or_cpu, limited_threads
 
 STARTS = 12  # starts of the mixture in all rounds together
@@ -115,10 +115,10 @@ def leading_components(points: np.ndarray, n_dims: int, device: str = "cpu") -> 
     [N, n_dims] float64.
     """
     n_dims = min(n_dims, *points.shape)
-    if device == "cpu":
+    if device == "cpu" and len(points) <= ROWS:
         points = np.asarray(points, dtype=np.float64)
         reduced = PCA(n_dims, svd_solver="covariance_eigh").fit_transform(points)
-    else:
+    else:  # many points would take twice their memory in float64
         reduced = components(points, n_dims, device)
     return reduced / max(reduced.std(), np.finfo(float).tiny)
 
