@@ -23,7 +23,7 @@ ARRAYS_REFINED = 6
 USUAL_WIDTH = 20  # guess for K' when it will be the number of clusters, which is not known yet
 ARRAYS_OF_A_BLOCK = 30  # most arrays [block, H] that one block needs
 BYTES_PER_EDGE = 24  # for A + I and A_hat, with 32-bit indices, and for A
-COPIES = 3  # of the stored values: log-normalised, counts and scaled
+COPIES = 3  # of all stored values: as read, counts and log-normalised; or, read from disk, the last two and scaled
 
 
 class Plan(NamedTuple):
@@ -66,7 +66,7 @@ def plan(
     n_cells, n_genes
         N and G.
     n_stored
-        How many of the [N, G] values are not 0.
+        How many values of all genes are stored in memory.
     n_neighbors
         Neighbours per cell in the cell graph.
     hidden, refined_width

@@ -133,7 +133,8 @@ def plan_of(cells: ad.AnnData, settings: CellSettings | TissueSettings) -> plan.
     UserError
         When max_memory is too small, or the card.
     """
-    sizes = *_sizes(cells), settings.n_neighbors, settings.hidden, settings.refined_width
+    n_cells, n_genes, _ = _sizes(cells)
+    sizes = n_cells, n_genes, cells.X.nnz, settings.n_neighbors, settings.hidden, settings.refined_width
     of_cards = card_memory_gib(settings.device) * processes.number()  # each has a share of the cells, and a card
     return plan.plan(*sizes, settings.max_memory, of_cards)
 
