@@ -490,7 +490,7 @@ def name_clusters(
     adata
         As for `rank_markers`.
     groupby
-        The obs column of the clusters; cells without a label get no name.
+        The obs column of the clusters; cells without a label, or alone in their cluster, get no name.
     marker_genes
         Markers by type, `{"B cell": ["MS4A1", "CD79A"]}`; a csv with columns type and gene; or 'builtin' for common
         types of human and mouse.
@@ -513,11 +513,13 @@ def name_clusters(
     """
     show_messages()
     asked = str(marker_genes) if isinstance(marker_genes, Path) else marker_genes
+    if not isinstance(asked, (str, Mapping)) or not asked:
+        raise UserError("marker_genes takes genes by type, a csv, or 'builtin'.")
     with in_words_of_functions():
         cells, _ = _cells_by(adata, groupby, layer, values, features)
+        sizes = cells.obs[groupby].value_counts(sort=False)
+        ranking.require_groups(sizes.index, sizes)
         cells.var_names = gene_names(cells.var, gene_key)
-        if cells.obs[groupby].nunique() < 2:
-            raise UserError(f"All cells are of one cluster in obs[{groupby!r}]; names need at least two to compare.")
         named = naming.name_clusters(cells, known_genes(asked, cells.var_names), groupby)
     names = as_text(adata.obs[groupby]).map(named["name"])
     adata.obs[key_added or f"{groupby}_name"] = style.as_categorical(names)
@@ -530,7 +532,7 @@ def _cells_by(
     """Return the labelled cells, log-normalised and with a categorical of labels, and the slot of the values."""
     if groupby not in adata.obs:
         near = did_you_mean(groupby, map(str, adata.obs))
-        raise UserError(f"There is no obs column {groupby!r} to rank genes by{near}.")
+        raise UserError(f"There is no obs column {groupby!r}{near}.")
     labels = as_text(adata.obs[groupby])
     if labels.isna().all():
         raise UserError(f"None of the {adata.n_obs} cells has a label in obs[{groupby!r}].")

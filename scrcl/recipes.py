@@ -185,8 +185,8 @@ FIELDS = {
     "report": Field("run", "rank marker genes and write report.html too, as draw_DEGs.py does"),
     "marker_genes": Field(
         "run",
-        "to name clusters by at the end: builtin for common types of human and mouse, or a csv with columns type and "
-        "gene",
+        "known markers by which clusters are named at the end: builtin for common types of human and mouse, or a csv "
+        "with columns type and gene",
         is_path=True,
     ),
 }

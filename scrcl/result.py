@@ -205,12 +205,13 @@ def _score_lines(result: Result) -> list[str]:
 
 
 def cluster_lines(clusters: pd.DataFrame, unit: str, glance: pd.DataFrame | None = None) -> list[str]:
-    """The table of the clusters; of many, only the doubtful ones, and how many others there are.
+    """The table of the clusters; of many without a name, only the doubtful ones, and how many others there are.
 
     glance: as for `summary`.
     """
     doubtful = clusters["verdict"] != CLEAR
-    listed = clusters if len(clusters) <= MOST_ROWS else clusters[doubtful]
+    all_told = len(clusters) <= MOST_ROWS or (glance is not None and "name" in glance)
+    listed = clusters if all_told else clusters[doubtful]
     rows = [
         [str(name), str(row["size"]), _two_digits(row["agreement"]), _two_digits(row["support"]), row["verdict"]]
         for name, row in listed.iterrows()

@@ -146,10 +146,18 @@ def test_clusters_get_names_by_known_markers(counts):
     assert (names.dropna().astype(str) == counts.obs["own"].dropna().map(named["name"])).all()
     scrcl.name_clusters(counts, "own", known, key_added="type")
     assert counts.obs["type"].equals(names)
-    counts.obs["same"] = "a"
+    counts.obs["number"] = counts.obs["cell_type1"].str[-1].astype(int)
+    assert scrcl.name_clusters(counts, "number", known)["name"].to_dict() == {"0": "one", "1": "two", "2": "three"}
+    counts.obs["alone"] = counts.obs["cell_type1"].where(np.arange(counts.n_obs) > 0, "one cell")
+    assert "one cell" not in scrcl.name_clusters(counts, "alone", known).index
+    assert counts.obs["alone_name"].isna().tolist() == [True] + [False] * (counts.n_obs - 1)
+    counts.obs["same"], counts.obs["barcode"] = "a", counts.obs_names
     for key, markers, says in (
         ("owm", known, "no obs column 'owm' .*did you mean own"),
-        ("same", known, "one cluster in obs..same"),
+        ("same", known, "one cluster, 'a'"),
+        ("barcode", known, "120 different values for 120 cells"),
+        ("own", "", "takes genes by type, a csv, or 'builtin'"),
+        ("own", pd.DataFrame({"type": ["one"], "gene": ["gene-0"]}), "takes genes by type, a csv, or 'builtin'"),
         ("own", "no.csv", "marker_genes no.csv is not a file"),
         ("own", "builtin", "No marker of a common cell type"),
     ):

@@ -18,7 +18,7 @@ from benchmarks.datasets import DataSet
 from benchmarks.variants import RECIPE, VARIANTS, Variant, changed
 from scrcl import analysis
 from scrcl.cluster import number
-from scrcl.cluster.embedding import embedding, unit_variance
+from scrcl.cluster.embedding import beside_pcs, embedding
 from scrcl.keys import OURS
 from scrcl.method import training
 from scrcl.method.network import ScRCL
@@ -65,7 +65,7 @@ def test_rows_of_one_length_stand_beside_the_pcs_as_they_are():
     data, settings = prepared("SC"), RECIPES["SC"](**QUICK)
     inputs, pcs = runs.on_device(runs.inputs_of(data.prepared, settings), torch.device("cpu")), data.prepared.pcs
     found = training.embed(runs.model_of(data, inputs, settings, (), 3, 5), inputs)
-    plain = np.hstack([unit_variance(found.encoder), unit_variance(pcs)])
+    plain = beside_pcs(found.encoder, pcs)
     np.testing.assert_allclose(embedding(runs.equally_long(found), pcs, "joint"), plain, rtol=1e-4, atol=1e-7)
     assert not np.allclose(embedding(found, pcs, "joint"), plain, rtol=1e-2, atol=1e-3)
 

@@ -115,6 +115,7 @@ def test_the_command(finished, monkeypatch, capsys):
         (["nothing.h5ad", "--map-onto", "run"], "There is no data set 'nothing.h5ad'"),
         (["old.h5ad", "--map-onto", "run", "--output", "placed"], "holds the results of"),
         ([*flags, "--marker-genes", "builtin"], "leave out --report and --marker-genes"),
+        ([*flags, "--report"], "leave out --report and --marker-genes"),
     ):
         code, _, err = run("cells", capsys, *wrong)
         assert code == 2 and says in err

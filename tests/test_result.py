@@ -44,4 +44,8 @@ def test_of_many_clusters_only_the_doubtful_ones():
     table, rest = result.cluster_lines(clusters(result.MOST_ROWS + 1, (7, 30)), "spots")
     assert [line.split()[0] for line in table.splitlines()[2:]] == ["7", "30"]
     assert rest == "The other 29 clusters, of 71 to 100 spots, are clear."
+    named = pd.DataFrame({"name": ["T cell"] * 40}, index=[str(i) for i in range(40)])
+    assert (
+        len(result.cluster_lines(clusters(40, ()), "spots", named)[0].splitlines()) == 42
+    )  # what was asked for is told
     assert result.cluster_lines(clusters(40, ()), "spots") == ["All 40 clusters, of 61 to 100 spots, are clear."]

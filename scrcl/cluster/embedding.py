@@ -58,7 +58,7 @@ def beside_pcs(
     if lengths is not None:
         _shorten(left, in_order_of_cells(lengths, order))
     for half in (left, right):
-        _to_unit_variance(half)
+        to_unit_variance(half)
     return joined
 
 
@@ -111,25 +111,14 @@ def _shorten(encoder: np.ndarray, lengths: np.ndarray) -> None:
         of_view *= own[:, None]
 
 
-def unit_variance(points: np.ndarray) -> np.ndarray:
-    """Centre the columns and scale them all by one factor, so that their variances sum to 1.
+def to_unit_variance(points: np.ndarray) -> None:
+    """Centre the columns and scale them all by one factor, in place, so that their variances sum to 1.
 
     Parameters
     ----------
     points
         [N, d].
-
-    Returns
-    -------
-    [N, d] float32.
     """
-    scaled = points.astype(np.float32)
-    _to_unit_variance(scaled)
-    return scaled
-
-
-def _to_unit_variance(points: np.ndarray) -> None:
-    """Do in place what `unit_variance` does."""
     points -= points.mean(axis=0)
     blocks = np.array_split(points, -(-len(points) // 100_000))  # bounds the memory that the squares take
     lengths = np.concatenate([(block**2).sum(axis=1, dtype=np.float64) for block in blocks])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import anndata as ad
@@ -21,7 +22,8 @@ from scrcl.commands.results import Run
 from scrcl.commands.run import draw
 from scrcl.contents.labels import find_labels
 from scrcl.disk import home
-from scrcl.disk.folders import locked, staged
+from scrcl.disk.folders import locked, refuse_to_overwrite, staged
+from scrcl.genes.settings import MarkerSettings
 from scrcl.keys import COUNTS, HIGHLY_VARIABLE, OURS, PCS, UMAP
 from scrcl.messages import UserError, format_table, log, natural_order, without_home
 from scrcl.plot import style
@@ -71,7 +73,7 @@ def run(settings: CellSettings | TissueSettings) -> None:
     with limited_threads(settings.threads):
         with watch("read"):
             cells, recipe = before.cells(), recipe_of(before, settings)
-        known = labelled.known_markers(settings.marker_genes, cells.var)
+        labelled.require_markers(settings.marker_genes, cells)
         if several:
             _compare(cells, recipe, before)
             return
@@ -82,8 +84,10 @@ def run(settings: CellSettings | TissueSettings) -> None:
         if folder.resolve() == before.folder.resolve():
             raise UserError(f"This would replace the run in {folder} that is looked at; choose another --output.")
         refuse_other_run(folder, before, settings)
+        if os.path.isfile(settings.marker_genes):
+            refuse_to_overwrite([Path(settings.marker_genes)], folder, files.of_run(settings.task))
         with locked(folder):
-            _write(as_result(cells, before, recipe, look, watch), before, folder, known)
+            _write(as_result(cells, before, recipe, look, watch), before, folder)
 
 
 def _compare(cells: ad.AnnData, recipe: CellSettings | TissueSettings, before: Run) -> None:
@@ -197,8 +201,8 @@ def as_result(
     return result
 
 
-def _write(result: Result, before: Run, folder: Path, known: dict[str, list[str]]) -> None:
-    """Write a look as the files of a run, draw it, and say what it is; `known` are markers to name its clusters by."""
+def _write(result: Result, before: Run, folder: Path) -> None:
+    """Write a look as the files of a run, draw it, and say what it is."""
     recipe = result.settings
     hashes = {"labels.csv": sha256(before.folder / "labels.csv")}
     style.add_colours(style.Scene(result.cells))
@@ -212,20 +216,21 @@ def _write(result: Result, before: Run, folder: Path, known: dict[str, list[str]
     if recipe.figures:
         with staged(folder, files.figures(recipe.task)) as stage:
             draw(result.cells, recipe.task, stage)
-    print(f"\n{in_words(result, before, known)}\nResults: {folder}")
+    print(f"\n{in_words(result, before)}\nResults: {folder}")
     if recipe.report:
         written = results.read_run(folder)
         assert written is not None
         cells = labelled.of_result(result, written)
-        ranking.describe(cells, written, labelled.settings_of(recipe, folder), folder)
+        of_report = MarkerSettings(task=recipe.task, dataset=str(folder), marker_genes=recipe.marker_genes)
+        ranking.describe(cells, written, of_report, folder)
     else:
         log.info("Genes of these clusters: draw_DEGs.py --dataset %s", folder)
 
 
-def in_words(result: Result, before: Run, known: dict[str, list[str]]) -> str:
+def in_words(result: Result, before: Run) -> str:
     """Return the table that ends a look."""
     unit, own = result.settings.unit, result.scores.get(OURS.labels)
-    glance = labelled.at_a_glance(result.cells, OURS.labels, known)
+    glance = labelled.at_a_glance(result.cells, OURS.labels, result.settings.marker_genes)
     lines = [*cluster_lines(result.clusters, unit, glance), ""]
     lines.append(f"{result.n_clusters} clusters, {result.n_clusters_from}.")
     if own:

@@ -19,7 +19,7 @@ from scrcl.contents.gene_names import gene_names
 from scrcl.contents.labels import as_text
 from scrcl.contents.labels import find_labels as known_labels
 from scrcl.contents.several import section_key
-from scrcl.contents.values import find_expression, layers_of
+from scrcl.contents.values import find_expression, has_raw, layers_of
 from scrcl.disk import home
 from scrcl.genes import further, naming, ranking
 from scrcl.genes.labelled import Labelled
@@ -33,7 +33,7 @@ from scrcl.prepare.prepared import preprocessing
 from scrcl.readers import tables
 from scrcl.readers.find import dataset_name
 from scrcl.readers.marker_genes import marker_genes
-from scrcl.recipes import RECIPES, CellSettings, TissueSettings
+from scrcl.recipes import RECIPES
 from scrcl.result import Result
 
 LABEL_COLUMNS = (
@@ -59,7 +59,7 @@ def of_result(result: Result, run: Run) -> Labelled:
     return _labelled(cells, labels, MarkerSettings(), run, run.task, run.provenance["values"], EMBEDDING, _files(run))
 
 
-def at_a_glance(cells: ad.AnnData, key: str, known: dict[str, list[str]] | None = None) -> pd.DataFrame:
+def at_a_glance(cells: ad.AnnData, key: str, asked: str = "") -> pd.DataFrame:
     """Return what the clusters of a run that has just ended are, for the table that ends it.
 
     Parameters
@@ -68,35 +68,44 @@ def at_a_glance(cells: ad.AnnData, key: str, known: dict[str, list[str]] | None 
         With log-normalised values in X.
     key
         The obs column of the clusters.
-    known
-        Marker genes of known types, to name the clusters by.
+    asked
+        Known markers to name the clusters by, see `marker_genes`; some are among the genes.
 
     Returns
     -------
-    A row per cluster of several cells. Columns: 'name', see `naming.name_clusters`, if any marker is among the genes;
-    and 'top genes', see `ranking.at_a_glance`. Empty where there is nothing to compare.
+    A row per cluster of several cells. Columns: 'name' if it was asked for, see `naming.name_clusters`; 'top genes',
+    see `ranking.at_a_glance`. Empty where there is nothing to compare.
     """
     with nothing_said_twice():  # draw_DEGs.py says what the names of the genes are, and can be told others
         names = gene_names(cells.var)
+        known = marker_genes(asked, names)
     whole = ad.AnnData(cells.X, obs=cells.obs[[key]], var=pd.DataFrame(index=names))
     few = ranking.drawn_for_a_glance(whole[whole.obs[key].notna()])
     top = {name: ", ".join(own) for name, own in ranking.at_a_glance(few, key).items()}
     table = pd.Series(top, name="top genes", dtype=object).to_frame()
-    there = {name: [gene for gene in own if gene in names] for name, own in (known or {}).items()}
-    there = {name: own for name, own in there.items() if own}
-    if there and len(table):
-        table.insert(0, "name", naming.name_clusters(few, there, key)["name"])
+    if known and len(table):
+        table.insert(0, "name", naming.name_clusters(few, known, key)["name"])
     return table
 
 
-def settings_of(settings: CellSettings | TissueSettings, folder: Path) -> MarkerSettings:
-    """Return the settings by which --report describes the run in a folder."""
-    return MarkerSettings(task=settings.task, dataset=str(folder), marker_genes=settings.marker_genes)
+def require_markers(asked: str, adata: ad.AnnData) -> None:
+    """Say what --marker-genes finds in the data; raise UserError where that is nothing, before hours are spent."""
+    with nothing_said_twice():
+        names = gene_names(adata.var)
+        if has_raw(adata):
+            names = names.union(gene_names(adata.raw.var), sort=False)
+    marker_genes(asked, names)
 
 
-def known_markers(asked: str, var: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the markers that --marker-genes names, by the names of genes that people read; see `marker_genes`."""
-    return marker_genes(asked, gene_names(var)) if asked else {}
+def markers_left(asked: str, cells: ad.AnnData) -> str:
+    """Return what --marker-genes asks for; '', with a warning, where a run has kept no gene of it."""
+    try:
+        with nothing_said_twice():
+            marker_genes(asked, gene_names(cells.var))
+    except UserError:
+        log.warning("None of the known markers is among the genes that the run has kept, so clusters get no names.")
+        return ""
+    return asked
 
 
 def find(settings: MarkerSettings) -> tuple[Labelled, Run | None]:

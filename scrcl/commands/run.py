@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import anndata as ad
@@ -13,6 +14,7 @@ from scrcl.commands import files, labelled, ranking, results
 from scrcl.disk import checkpoints, home
 from scrcl.disk.checkpoints import Checkpoints
 from scrcl.disk.folders import locked, refuse_to_overwrite, staged
+from scrcl.genes.settings import MarkerSettings
 from scrcl.keys import OURS
 from scrcl.messages import UserError, log
 from scrcl.method import worker
@@ -44,7 +46,6 @@ def run(settings: CellSettings | TissueSettings, source: Source) -> None:
     """
     style.to_files()
     require_one_number(settings)  # before the data are read
-    require_marker_genes(settings.marker_genes)
     with processes.joined(settings.device) as rank:
         find_device(settings.device)  # fails early if the device is not there
         if rank:
@@ -71,12 +72,14 @@ def output_folder(settings: CellSettings | TissueSettings, source: Source) -> Pa
     """
     task, asked = settings.task, settings.output
     folder = home.results(task) / source.name if asked == "auto" else Path(asked)
-    refuse_to_overwrite(source.files, folder, files.of_run(task))
+    given = [Path(settings.marker_genes)] if os.path.isfile(settings.marker_genes) else []
+    refuse_to_overwrite([*source.files, *given], folder, files.of_run(task))
     return folder
 
 
 def _run(settings: CellSettings | TissueSettings, source: Source, watch: Stopwatch) -> None:
     """Lock the folder of results, then read, analyse, write and draw."""
+    require_marker_genes(settings.marker_genes)
     folder = output_folder(settings, source)
     with locked(folder):
         with watch("read"):
@@ -84,18 +87,20 @@ def _run(settings: CellSettings | TissueSettings, source: Source, watch: Stopwat
             results.refuse_other_data(folder, settings, source, hashes)
             adata = source.read()
         log.info("%s: %d %s x %d genes.", source.name, adata.n_obs, settings.unit, adata.n_vars)
-        known = labelled.known_markers(settings.marker_genes, adata.var)  # no hours are spent if this fails
+        labelled.require_markers(settings.marker_genes, adata)
         result = _analyse(settings, source, hashes, adata, folder, watch)
         if settings.figures:
             with staged(folder, files.figures(settings.task)) as stage, watch("draw"):
                 draw(result.cells, settings.task, stage)
-        glance = labelled.at_a_glance(result.cells, OURS.labels, known)
+        asked = labelled.markers_left(settings.marker_genes, result.cells)
+        glance = labelled.at_a_glance(result.cells, OURS.labels, asked)
         print(f"\n{summary(result, glance)}\nResults: {folder}")
         if settings.report:
             written = results.read_run(folder)
             assert written is not None
             cells = labelled.of_result(result, written)
-            ranking.describe(cells, written, labelled.settings_of(settings, folder), folder)
+            of_report = MarkerSettings(task=settings.task, dataset=str(folder), marker_genes=asked)
+            ranking.describe(cells, written, of_report, folder)
 
 
 def draw(cells: ad.AnnData, task: str, folder: Path) -> None:

@@ -82,7 +82,11 @@ def _holds_ids(column: pd.Series) -> bool:
 def _say_that_names_are_ids(names: pd.Index, var: pd.DataFrame) -> None:
     """Log that no column of symbols was found, and which columns might hold them."""
     text = [str(key) for key in var if not _holds_ids(var[key]) and var[key].nunique() > len(var) / 2]
-    advice = f"the symbols may be in {', '.join(text)}: --gene-key names a column" if text else "var has no symbols"
+    advice = (
+        f"the symbols may be in {', '.join(text)}: gene_key (--gene-key) names a column"
+        if text
+        else "var has no symbols"
+    )
     log.warning("The genes have ids or numbers such as %s instead of names; %s.", names[0], advice)
 
 

@@ -144,7 +144,7 @@ def rank(
 
 
 def at_a_glance(cells: ad.AnnData, groupby: str, n_genes: int = 4) -> dict[str, list[str]]:
-    """Return the first top genes of every cluster by a t-test, on at most 20,000 cells drawn at random.
+    """Return the first top genes of every cluster by a t-test, of the cells of `drawn_for_a_glance`.
 
     It takes a second, for the end of a run. `rank` is for figures and tables.
 
@@ -159,7 +159,7 @@ def at_a_glance(cells: ad.AnnData, groupby: str, n_genes: int = 4) -> dict[str, 
     -------
     By cluster; without those of a single cell, and empty where no two clusters can be compared.
     """
-    bare = bare_copy(drawn_for_a_glance(cells), groupby)
+    bare = bare_copy(cells, groupby)
     sizes = bare.obs[GROUP].value_counts(sort=False)
     tested = list(sizes.index[sizes > 1])
     if len(sizes) < 2 or not tested:
@@ -186,7 +186,7 @@ def _to_test(bare: ad.AnnData, groups: Sequence[str]) -> tuple[list[str], list[s
     """Return the clusters asked for that a test can rank, and the ones of a single cell."""
     sizes = bare.obs[GROUP].value_counts(sort=False)
     wanted = list(sizes.index) if list(groups) == ["all"] else list(dict.fromkeys(groups))
-    _require_groups(wanted, sizes)
+    require_groups(wanted, sizes)
     untested = [name for name in wanted if sizes[name] < 2]
     if untested:
         log.info("Clusters of a single cell, which no test can rank: %s.", ", ".join(untested))
@@ -196,7 +196,7 @@ def _to_test(bare: ad.AnnData, groups: Sequence[str]) -> tuple[list[str], list[s
     return tested, untested
 
 
-def _require_groups(wanted: list[str], sizes: pd.Series) -> None:
+def require_groups(wanted: Sequence[str], sizes: pd.Series) -> None:
     """Raise UserError when a cluster is not there, or when the labels are no clusters that could be compared."""
     unknown = [name for name in wanted if name not in sizes.index]
     if unknown:

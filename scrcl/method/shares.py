@@ -66,7 +66,7 @@ class Share:
         return whole
 
     def join(self, part: Tensor, dim: int = -1) -> Tensor:
-        """Return what all cells have in the first process, in CPU memory; elsewhere what it was given.
+        """Return what all cells have in the first process, and elsewhere what it was given, in CPU memory.
 
         Parameters
         ----------
@@ -144,7 +144,7 @@ class Part(Share):
         whole.narrow(dim, 0, part.shape[dim]).copy_(part)
         for other, (start, stop) in enumerate(zip(self.starts[1:], self.starts[2:]), 1):
             place = whole.narrow(dim, start, stop - start)
-            arrived = torch.empty_like(place, memory_format=torch.contiguous_format)
+            arrived = place.contiguous()  # itself, where the cells are rows
             dist.recv(arrived, other)
             place.copy_(arrived)
         return whole

@@ -133,16 +133,10 @@ def plan_of(cells: ad.AnnData, settings: CellSettings | TissueSettings) -> plan.
     UserError
         When max_memory is too small, or the card.
     """
-    n_cells, n_genes, _ = _sizes(cells)
-    sizes = n_cells, n_genes, cells.X.nnz, settings.n_neighbors, settings.hidden, settings.refined_width
+    n_genes = int(cells.var[HIGHLY_VARIABLE].sum())
+    sizes = cells.n_obs, n_genes, cells.X.nnz, settings.n_neighbors, settings.hidden, settings.refined_width
     of_cards = card_memory_gib(settings.device) * processes.number()  # each has a share of the cells, and a card
     return plan.plan(*sizes, settings.max_memory, of_cards)
-
-
-def _sizes(cells: ad.AnnData) -> tuple[int, int, int]:
-    """Return the number of cells, of highly variable genes, and of values of these genes that are stored."""
-    hvgs = cells.var[HIGHLY_VARIABLE].to_numpy()
-    return cells.n_obs, int(hvgs.sum()), int(cells.X.getnnz(axis=0)[hvgs].sum())
 
 
 def pcs_and_inputs(
@@ -189,8 +183,9 @@ def pcs_and_inputs(
 
 def _few_are_stored(cells: ad.AnnData, settings: CellSettings | TissueSettings) -> bool:
     """Return whether cells are worked on faster with sparse values, as those of droplets; smoothed values are dense."""
-    n_cells, n_genes, n_stored = _sizes(cells)
-    return settings.task == "SC" and not any(settings.hops) and n_stored <= SPARSE_UP_TO * n_cells * n_genes
+    hvgs = cells.var[HIGHLY_VARIABLE].to_numpy()
+    is_sparse = cells.X.getnnz(axis=0)[hvgs].sum() <= SPARSE_UP_TO * cells.n_obs * hvgs.sum()
+    return settings.task == "SC" and not any(settings.hops) and bool(is_sparse)
 
 
 def without_batches(

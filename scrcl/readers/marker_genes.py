@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -37,12 +37,22 @@ def marker_genes(asked: str | Mapping[str, Sequence[str]], genes: pd.Index) -> d
     UserError
         When there is no such table, or nothing of it is in the data.
     """
-    if not isinstance(asked, str):
-        return _in_the_data({str(name): list(map(str, own)) for name, own in asked.items()}, genes, "marker_genes")
+    if isinstance(asked, Mapping):
+        return _in_the_data(_by_type(asked), genes, "marker_genes")
     require_marker_genes(asked)
     if not asked:
         return {}
     return common_marker_genes(genes) if asked == BUILTIN else read_marker_genes(Path(asked), genes)
+
+
+def _by_type(asked: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return markers by type as strings, after a check that each type has a list of genes."""
+    known = {str(name): [own] if isinstance(own, str) else own for name, own in asked.items()}
+    wrong = [name for name, own in known.items() if not isinstance(own, Iterable)]
+    if wrong:
+        example = {"B cell": ["MS4A1", "CD79A"]}
+        raise UserError(f"marker_genes has no list of genes for {wrong[0]}; it takes genes by type, as {example}.")
+    return {name: list(map(str, own)) for name, own in known.items()}
 
 
 def read_marker_genes(path: Path, genes: pd.Index) -> dict[str, list[str]]:
@@ -110,7 +120,7 @@ def common_marker_genes(genes: pd.Index) -> dict[str, list[str]]:
     if not found:
         raise UserError(
             f"No marker of a common cell type is in the data, whose genes are named like {', '.join(genes[:3])}; "
-            "--gene-key names a column of var with symbols, and --marker-genes takes a table of your own."
+            "put symbols into var['gene_symbols'], or let --marker-genes name markers of your own in this form."
         )
     log.info("Names: markers of %d of %d common cell types are in the data.", len(found), len(rows))
     return found

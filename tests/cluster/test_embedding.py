@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scrcl.cluster.embedding import embedding, shortened_rows, unit_variance
+from scrcl.cluster.embedding import embedding, shortened_rows, to_unit_variance
 from scrcl.method.training import Embedded
+
+
+def unit_variance(points: np.ndarray) -> np.ndarray:
+    scaled = points.copy()
+    to_unit_variance(scaled)
+    return scaled
 
 
 def test_joint_embedding_by_hand():

@@ -57,15 +57,49 @@ def test_clusters_are_named_at_the_end_by_known_markers(capsys, caplog, tmp_path
     argv = ["--dataset", tmp_path / "in.h5ad", "--output", tmp_path / "out", *FAST, "--report", "--marker-genes"]
     code, text, _ = run("cells", capsys, *argv, known)
     assert code == 0 and "None of the markers of none is in the data" in caplog.text
-    rows = text[text.index("verdict") : text.index("Against")]
-    assert re.search(r"clear +first +SYM\d+,", rows) and "second" in rows and "third" in rows
-    named = pd.read_csv(tmp_path / "out" / "cluster_names.csv", dtype=str)
-    assert set(named["name"]) == {"first", "second", "third"}
+    named = pd.read_csv(tmp_path / "out" / "cluster_names.csv", dtype=str).set_index("cluster")["name"]
+    assert set(named) == {"first", "second", "third"}
+    labels = pd.read_csv(tmp_path / "out" / "labels.csv", index_col=0, dtype=str)["scrcl"]
+    assert dict(zip(labels, counts.obs["cell_type1"])) == {
+        cluster: {"first": "type 0", "second": "type 1", "third": "type 2"}[name] for cluster, name in named.items()
+    }
+    for cluster, name in named.items():
+        assert re.search(rf"(?m)^{cluster} +\d.+clear +{name} +SYM\d+,", text)
     assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["settings"]["marker_genes"] == str(known)
     empty.write_text("type,gene\nfirst,SYM100\n")
-    for wrong, says in (("nowhere.csv", "is not a file; builtin means"), (empty, "None of the 1 genes in")):
+    own = tmp_path / "out" / "markers.csv"
+    own.write_text(known.read_text())
+    for wrong, says in (
+        ("nowhere.csv", "is not a file; builtin means"),
+        (empty, "None of the 1 genes in"),
+        (own, "would overwrite the input"),
+    ):
         code, _, err = run("cells", capsys, *argv, wrong)
         assert code == 2 and says in err
+
+
+def test_markers_that_are_in_raw_alone_name_clusters_too(capsys, caplog, tmp_path, counts):
+    """As in many finished files: some genes, scaled, in X, and all in .raw."""
+    adata = counts[:, 40:].copy()
+    adata.raw = counts
+    adata.X = adata.X.toarray() - 1.5
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    (tmp_path / "known.csv").write_text("type,gene\nfirst,gene-0\nsecond,gene-15\nthird,gene-30\n")
+    argv = ["--dataset", tmp_path / "in.h5ad", "--output", tmp_path / "out", *QUICK]
+    code, text, _ = run("cells", capsys, *argv, "--marker-genes", tmp_path / "known.csv")
+    assert code == 0 and all(re.search(rf"clear +{name} +gene-", text) for name in ("first", "second", "third"))
+    assert "None of the markers" not in caplog.text
+
+
+def test_a_run_that_has_kept_no_marker_says_so_and_ends_well(capsys, caplog, tmp_path):
+    counts = simulate(150)
+    counts.X = counts.X.toarray() * (np.arange(80) != 79)  # gene-79 is in no cell
+    counts.write_h5ad(tmp_path / "in.h5ad")
+    (tmp_path / "known.csv").write_text("type,gene\nfirst,gene-79\n")
+    argv = ["--dataset", tmp_path / "in.h5ad", "--output", tmp_path / "out", *FAST, "--report"]
+    code, text, _ = run("cells", capsys, *argv, "--marker-genes", tmp_path / "known.csv")
+    assert code == 0 and " name " not in text and (tmp_path / "out" / "report.html").exists()
+    assert "None of the known markers is among the genes that the run has kept" in caplog.text
 
 
 def test_files_of_a_run(capsys, tmp_path, counts):

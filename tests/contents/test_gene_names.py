@@ -38,7 +38,7 @@ def test_ids_without_symbols_are_said_with_the_columns_that_may_hold_them(caplog
     assert list(gene_names(table)) == IDS
     assert (
         "The genes have ids or numbers such as ENSG00000000003 instead of names; the symbols may be in hugo: "
-        "--gene-key names a column." in caplog.text
+        "gene_key (--gene-key) names a column." in caplog.text
     )
     caplog.clear()
     gene_names(table[["length"]])

@@ -127,9 +127,9 @@ def test_gaps_are_no_clusters():
 @pytest.mark.parametrize(
     ("groupby", "says"),
     [
-        ("scrlc", r"no obs column 'scrlc' to rank genes by \(did you mean scrcl\?\)"),
+        ("scrlc", r"no obs column 'scrlc' \(did you mean scrcl\?\)"),
         ("CELL_type", r"no obs column 'CELL_type' .*did you mean cell_type1"),
-        ("xyzzy", "no obs column 'xyzzy' to rank genes by.$"),
+        ("xyzzy", "no obs column 'xyzzy'.$"),
     ],
 )
 def test_a_mistyped_column(groupby, says):

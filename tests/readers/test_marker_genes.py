@@ -34,6 +34,9 @@ def test_markers_by_type(tmp_path, caplog):
     assert marker_genes("", genes) == {} and marker_genes("builtin", genes)["pancreatic alpha cell"] == ["GCG", "ARX"]
     (tmp_path / "own.csv").write_text("type,gene\nbeta,INS\n")
     assert marker_genes(str(tmp_path / "own.csv"), genes) == {"beta": ["INS"]}
+    assert marker_genes({"beta": "INS"}, genes) == {"beta": ["INS"]}  # no list of letters
+    with pytest.raises(UserError, match="no list of genes for beta; it takes genes by type"):
+        marker_genes({"beta": None}, genes)
     with pytest.raises(UserError, match="None of the 1 genes in marker_genes is in the data"):
         marker_genes({"beta": ["FOO"]}, genes)
     with pytest.raises(UserError, match="--marker-genes nowhere is not a file; builtin means common types"):
