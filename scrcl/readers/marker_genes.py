@@ -122,7 +122,14 @@ def common_marker_genes(genes: pd.Index) -> dict[str, list[str]]:
             f"No marker of a common cell type is in the data, whose genes are named like {', '.join(genes[:3])}; "
             "put symbols into var['gene_symbols'], or let --marker-genes name markers of your own in this form."
         )
-    log.info("Names: markers of %d of %d common cell types are in the data.", len(found), len(rows))
+    if 2 * len(found) < len(rows):
+        log.warning(
+            "Markers of only %d of %d common cell types are in the data, so names can be far off.",
+            len(found),
+            len(rows),
+        )
+    else:
+        log.info("Names: markers of %d of %d common cell types are in the data.", len(found), len(rows))
     return found
 
 

@@ -43,10 +43,13 @@ def test_markers_by_type(tmp_path, caplog):
         marker_genes("nowhere", genes)
 
 
-def test_common_types_of_human_and_mouse():
+def test_common_types_of_human_and_mouse(caplog):
     human = common_marker_genes(pd.Index(["INS", "IAPP", "MAFA", "CD3D", "CD3E", "CD4"]))
     assert human["pancreatic beta cell"] == ["INS", "IAPP", "MAFA"] and human["T cell CD4"] == ["CD3D", "CD3E", "CD4"]
     assert "NK cell" not in human
+    assert (
+        f"Markers of only {len(human)} of 72 common cell types are in the data, so names can be far off" in caplog.text
+    )
     assert common_marker_genes(pd.Index(["Gcg", "Arx"])) == {"pancreatic alpha cell": ["Gcg", "Arx"]}
     with pytest.raises(UserError, match="No marker of a common cell type .* named like x1"):
         common_marker_genes(pd.Index(["x1", "x2"]))
