@@ -27,6 +27,7 @@ from scrcl.contents.values import find_expression
 from scrcl.disk import home
 from scrcl.messages import UserError
 from scrcl.method import training
+from scrcl.readers import h5ad
 from scrcl.recipes import BUNDLED, CellSettings
 
 QUICK = [*FAST, "--no-figures"]
@@ -100,6 +101,20 @@ def test_a_run_that_has_kept_no_marker_says_so_and_ends_well(capsys, caplog, tmp
     code, text, _ = run("cells", capsys, *argv, "--marker-genes", tmp_path / "known.csv")
     assert code == 0 and " name " not in text and (tmp_path / "out" / "report.html").exists()
     assert "None of the known markers is among the genes that the run has kept" in caplog.text
+
+
+@pytest.mark.parametrize("kept", ["gene-0", "gene-1"])
+def test_values_left_on_disk_name_clusters_by_the_genes_that_are_kept(kept, capsys, caplog, tmp_path, monkeypatch):
+    """Of these the result has its highly variable genes alone, and gene-1 is none of them."""
+    monkeypatch.setattr(h5ad, "IN_MEMORY_UP_TO", 0)
+    simulate(150).write_h5ad(tmp_path / "in.h5ad")
+    (tmp_path / "known.csv").write_text(f"type,gene\nfirst,{kept}\n")
+    argv = ["--dataset", tmp_path / "in.h5ad", "--output", tmp_path / "out", *FAST, "--n-top-genes", 30, "--report"]
+    code, text, _ = run("cells", capsys, *argv, "--marker-genes", tmp_path / "known.csv")
+    saved = ad.read_h5ad(tmp_path / "out" / "result.h5ad")
+    assert code == 0 and (tmp_path / "out" / "report.html").exists() and saved.var["highly_variable"].all()
+    assert (" name " in text) == (kept in saved.var_names) == (kept == "gene-0")
+    assert ("among the genes that the run has kept" in caplog.text) == (kept == "gene-1")
 
 
 def test_files_of_a_run(capsys, tmp_path, counts):
