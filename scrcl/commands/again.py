@@ -23,7 +23,6 @@ from scrcl.commands.run import draw
 from scrcl.contents.labels import find_labels
 from scrcl.disk import home
 from scrcl.disk.folders import locked, refuse_to_overwrite, staged
-from scrcl.genes.settings import MarkerSettings
 from scrcl.keys import COUNTS, HIGHLY_VARIABLE, OURS, PCS, UMAP
 from scrcl.messages import UserError, format_table, log, natural_order, without_home
 from scrcl.plot import style
@@ -31,7 +30,7 @@ from scrcl.plot.layout import add_umap
 from scrcl.plot.trust import compared
 from scrcl.prepare.prepared import Prepared
 from scrcl.readers.find import dataset_name
-from scrcl.readers.marker_genes import require_marker_genes
+from scrcl.readers.marker_genes import require_marker_table
 from scrcl.recipes import RECIPES, CellSettings, TissueSettings
 from scrcl.result import Result, cluster_lines
 from scrcl.runtime import Stopwatch, limited_threads, sha256
@@ -68,12 +67,12 @@ def run(settings: CellSettings | TissueSettings) -> None:
             "Numbers of clusters are compared in the folder of the run; leave out --output, --report and "
             "--marker-genes."
         )
-    require_marker_genes(settings.marker_genes)
+    require_marker_table(settings.marker_genes)
     before, watch = find(settings), Stopwatch()
     with limited_threads(settings.threads):
         with watch("read"):
             cells, recipe = before.cells(), recipe_of(before, settings)
-        labelled.require_markers(settings.marker_genes, cells)
+        labelled.require_markers_in_data(settings.marker_genes, cells)
         if several:
             _compare(cells, recipe, before)
             return
@@ -218,11 +217,7 @@ def _write(result: Result, before: Run, folder: Path) -> None:
             draw(result.cells, recipe.task, stage)
     print(f"\n{in_words(result, before)}\nResults: {folder}")
     if recipe.report:
-        written = results.read_run(folder)
-        assert written is not None
-        cells = labelled.of_result(result, written)
-        of_report = MarkerSettings(task=recipe.task, dataset=str(folder), marker_genes=recipe.marker_genes)
-        ranking.describe(cells, written, of_report, folder)
+        ranking.describe_result(result, folder, recipe.marker_genes)
     else:
         log.info("Genes of these clusters: draw_DEGs.py --dataset %s", folder)
 

@@ -88,7 +88,7 @@ def at_a_glance(cells: ad.AnnData, key: str, asked: str = "") -> pd.DataFrame:
     return table
 
 
-def require_markers(asked: str, adata: ad.AnnData) -> None:
+def require_markers_in_data(asked: str, adata: ad.AnnData) -> None:
     """Say what --marker-genes finds in the data; raise UserError where that is nothing, before hours are spent."""
     with nothing_said_twice():
         names = gene_names(adata.var)

@@ -28,7 +28,8 @@ from scrcl.messages import UserError, format_table, log, progress, whole_path
 from scrcl.plot import style
 from scrcl.plot.genes import GeneScene
 from scrcl.prepare.graphs import nearest_spots
-from scrcl.readers.marker_genes import marker_genes
+from scrcl.readers.marker_genes import marker_genes as known_genes
+from scrcl.result import Result
 from scrcl.runtime import limited_threads, sha256, versions
 
 BEYOND = ("enrichment", "spatial_genes", "pseudotime", "conditions")
@@ -80,6 +81,24 @@ def output_folder(cells: Labelled, of_run: Run | None, settings: MarkerSettings)
     return place if cells.own else place.with_name(f"{place.name}_by_{name}")
 
 
+def describe_result(result: Result, folder: Path, marker_genes: str) -> None:
+    """Describe a run or a look that has just been written, as --report does.
+
+    Parameters
+    ----------
+    result
+        What was found.
+    folder
+        Where it was written, and where the tables, figures and the report go.
+    marker_genes
+        Known markers to name the clusters by; '' for none.
+    """
+    written = results.read_run(folder)
+    assert written is not None
+    settings = MarkerSettings(task=result.settings.task, dataset=str(folder), marker_genes=marker_genes)
+    describe(labelled.of_result(result, written), written, settings, folder)
+
+
 def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, folder: Path) -> None:
     """Write all tables, figures and the report of labelled cells into a folder.
 
@@ -108,7 +127,7 @@ def describe(cells: Labelled, of_run: Run | None, settings: MarkerSettings, fold
     refuse_to_overwrite([*given, *cells.files], folder, files.OF_GENES)
     if of_run is None and not settings.overwrite:
         _refuse_other_data(folder, cells, settings)
-    known_markers = marker_genes(settings.marker_genes, cells.cells.var_names)
+    known_markers = known_genes(settings.marker_genes, cells.cells.var_names)
     found = ranking.rank(cells.cells, **settings.of_ranking)
     named = naming.name_clusters(cells.cells, known_markers) if known_markers else None
     types = None if cells.known is None else largest_overlaps(cells.cells.obs[GROUP], cells.known)

@@ -14,14 +14,13 @@ from scrcl.commands import files, labelled, ranking, results
 from scrcl.disk import checkpoints, home
 from scrcl.disk.checkpoints import Checkpoints
 from scrcl.disk.folders import locked, refuse_to_overwrite, staged
-from scrcl.genes.settings import MarkerSettings
 from scrcl.keys import OURS
 from scrcl.messages import UserError, log
 from scrcl.method import worker
 from scrcl.plot import style
 from scrcl.plot.layout import add_umap
 from scrcl.readers import Source
-from scrcl.readers.marker_genes import require_marker_genes
+from scrcl.readers.marker_genes import require_marker_table
 from scrcl.recipes import CellSettings, TissueSettings
 from scrcl.result import Result, summary
 from scrcl.runtime import Stopwatch, find_device, limited_threads
@@ -79,7 +78,7 @@ def output_folder(settings: CellSettings | TissueSettings, source: Source) -> Pa
 
 def _run(settings: CellSettings | TissueSettings, source: Source, watch: Stopwatch) -> None:
     """Lock the folder of results, then read, analyse, write and draw."""
-    require_marker_genes(settings.marker_genes)
+    require_marker_table(settings.marker_genes)
     folder = output_folder(settings, source)
     with locked(folder):
         with watch("read"):
@@ -87,7 +86,7 @@ def _run(settings: CellSettings | TissueSettings, source: Source, watch: Stopwat
             results.refuse_other_data(folder, settings, source, hashes)
             adata = source.read()
         log.info("%s: %d %s x %d genes.", source.name, adata.n_obs, settings.unit, adata.n_vars)
-        labelled.require_markers(settings.marker_genes, adata)
+        labelled.require_markers_in_data(settings.marker_genes, adata)
         result = _analyse(settings, source, hashes, adata, folder, watch)
         if settings.figures:
             with staged(folder, files.figures(settings.task)) as stage, watch("draw"):
@@ -96,11 +95,7 @@ def _run(settings: CellSettings | TissueSettings, source: Source, watch: Stopwat
         glance = labelled.at_a_glance(result.cells, OURS.labels, asked)
         print(f"\n{summary(result, glance)}\nResults: {folder}")
         if settings.report:
-            written = results.read_run(folder)
-            assert written is not None
-            cells = labelled.of_result(result, written)
-            of_report = MarkerSettings(task=settings.task, dataset=str(folder), marker_genes=asked)
-            ranking.describe(cells, written, of_report, folder)
+            ranking.describe_result(result, folder, asked)
 
 
 def draw(cells: ad.AnnData, task: str, folder: Path) -> None:

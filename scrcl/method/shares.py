@@ -66,7 +66,7 @@ class Share:
         return whole
 
     def join(self, part: Tensor, dim: int = -1) -> Tensor:
-        """Return what all cells have in the first process, and elsewhere what it was given, in CPU memory.
+        """Return what all cells have in the first of several processes, in CPU memory; elsewhere what it was given.
 
         Parameters
         ----------
@@ -75,7 +75,7 @@ class Share:
         dim
             Which of its dimensions is that of the cells.
         """
-        return part.cpu()
+        return part
 
     def same(self, values: Sequence[float]) -> list[float]:
         """Return the values of the first process."""

@@ -302,7 +302,7 @@ def embed(model: ScRCL, inputs: GraphInputs) -> Embedded:
     lengths = torch.stack([h.norm(dim=1) for h in hidden], dim=1)
     e1, e2, z1, z2 = model.contrasted(*hidden, model.encode_genes(inputs), inputs.block, inputs.share)
     views = torch.cat([e1, e2], dim=1), torch.cat([z1, z2], dim=1), lengths
-    found = Embedded(*(inputs.share.join(points.float(), dim=0).numpy() for points in views))
+    found = Embedded(*(inputs.share.join(points.float(), dim=0).cpu().numpy() for points in views))
     if not all(np.isfinite(points).all() for points in found):
         raise _diverged("The embedding is not finite after the last epoch")
     return found

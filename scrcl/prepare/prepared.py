@@ -183,9 +183,10 @@ def pcs_and_inputs(
 
 def _few_are_stored(cells: ad.AnnData, settings: CellSettings | TissueSettings) -> bool:
     """Return whether cells are worked on faster with sparse values, as those of droplets; smoothed values are dense."""
+    if settings.task != "SC" or any(settings.hops):
+        return False
     hvgs = cells.var[HIGHLY_VARIABLE].to_numpy()
-    is_sparse = cells.X.getnnz(axis=0)[hvgs].sum() <= SPARSE_UP_TO * cells.n_obs * hvgs.sum()
-    return settings.task == "SC" and not any(settings.hops) and bool(is_sparse)
+    return bool(cells.X.getnnz(axis=0)[hvgs].sum() <= SPARSE_UP_TO * cells.n_obs * hvgs.sum())
 
 
 def without_batches(

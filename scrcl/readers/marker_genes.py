@@ -16,7 +16,7 @@ FEWEST = 2  # markers of a common type
 BUILTIN = "builtin"
 
 
-def require_marker_genes(asked: str) -> None:
+def require_marker_table(asked: str) -> None:
     """Raise UserError where --marker-genes names neither the built-in table nor a file; '' is for none."""
     if asked not in ("", BUILTIN) and not os.path.isfile(asked):
         raise UserError(f"--marker-genes {asked} is not a file; {BUILTIN} means common types of human and mouse.")
@@ -39,7 +39,7 @@ def marker_genes(asked: str | Mapping[str, Sequence[str]], genes: pd.Index) -> d
     """
     if isinstance(asked, Mapping):
         return _in_the_data(_by_type(asked), genes, "marker_genes")
-    require_marker_genes(asked)
+    require_marker_table(asked)
     if not asked:
         return {}
     return common_marker_genes(genes) if asked == BUILTIN else read_marker_genes(Path(asked), genes)
