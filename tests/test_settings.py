@@ -50,6 +50,7 @@ ALL = [*RECIPES.values(), MarkerSettings]
 @pytest.mark.parametrize("settings", ALL)
 def test_every_setting_is_a_flag_with_help(settings):
     text = flags.build_parser(settings, "scrcl", "What it does.", WORDS).format_help()
+    assert "(default: )" not in " ".join(text.split())
     assert "What it does." in text
     for field in dataclasses.fields(settings):
         assert f"--{field.name.replace('_', '-')}" in text and settings.fields[field.name].help

@@ -108,10 +108,10 @@ def build_parser(
         field, default = settings_class.fields[f.name], getattr(defaults, f.name)
         if field.group not in groups:
             groups[field.group] = parser.add_argument_group(field.group)
-        shown = " ".join(map(str, default)) or "none" if isinstance(default, list) else default
+        shown = " ".join(map(str, default)) if isinstance(default, list) else str(default)
         text = settings_class.help_of(f.name, **(words or {})).replace("%", "%%")
         groups[field.group].add_argument(
-            flag(f.name), help=f"{text} (default: {shown})", **_argument(hints[f.name], f.name, field.choices)
+            flag(f.name), help=f"{text} (default: {shown or 'none'})", **_argument(hints[f.name], f.name, field.choices)
         )
     if "seeds" in hints:
         groups["run"].add_argument("--seed", dest="seeds", type=_one_seed, metavar="N", help="this one seed alone")

@@ -12,7 +12,7 @@ FIELDS = {
     "task": Field("data", "runs and data sets of cells (SC) or of tissue (ST)"),
     "dataset": Field(
         "data",
-        "a finished run, by name or folder; or any data set, by name or path (default: the latest run)",
+        "a finished run, by name or folder; or any data set, by name or path; none given: the latest run",
         is_path=True,
     ),
     "labels": Field(
