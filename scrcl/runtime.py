@@ -203,6 +203,17 @@ def _imported_cached(name: str) -> ModuleType:
     return import_module(name)
 
 
+def compiled_by_numba(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Have numba compile a function when it is first called, and keep that on disk where it may write."""
+    import numba
+
+    compiles = partial(numba.njit, nogil=True, error_model="numpy", fastmath={"contract"})
+    try:
+        return compiles(cache=True)(function)
+    except RuntimeError:  # there is no folder that numba may write to
+        return compiles()(function)
+
+
 def release_memory() -> None:
     """Give freed memory back to the system, where the C library keeps it for later; large searches leave gigabytes."""
     gc.collect()  # pynndescent's index holds on to itself

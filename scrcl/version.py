@@ -1,3 +1,3 @@
 """The version of this software."""
 
-VERSION = "0.13.0"
+VERSION = "0.14.0"

@@ -12,13 +12,13 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from scrcl.method import sparse_products
 from scrcl.method.kernels import Graph, symmetric_product
 from scrcl.method.shares import ALL, Share, graphs_of_share
+from scrcl.method.sparse_products import Stored
 from scrcl.prepare import graphs
 from scrcl.prepare.features import SPARSE_UP_TO, Features
 from scrcl.runtime import sparse_tensors_expected
-
-ROWS_IN_CACHE = 4096  # cells of the sparse values at a time, so that what they are multiplied with stays in the cache
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def sparse_tensor(matrix: sparse.spmatrix, device: torch.device, dtype: torch.dt
     """
     matrix = matrix.tocsr()
     matrix.sort_indices()
-    # With 32-bit indices MKL needs no conversion; it would convert 64-bit ones at every product.
+    # 32-bit indices are half as large.
     index = torch.int32 if matrix.nnz < 2**31 else torch.int64
     with sparse_tensors_expected():
         return torch.sparse_csr_tensor(
@@ -216,8 +216,8 @@ class SparseView:
     """A_hat^hops X of sparse features X, which torch's linear layers accept in place of a tensor, as is or transposed.
 
     Both factors are linear, so A_hat^hops (X W) gives the same as (A_hat^hops X) W, and nothing of size [N, G] is
-    formed. The gradient of W is X^T (A_hat^hops gradient). A block of cells at a time is multiplied as it is stored
-    where that is faster, and made dense where it is not.
+    formed. The gradient of W is X^T (A_hat^hops gradient). X is multiplied as it is stored where that is faster. Where
+    it is not, a block of cells at a time is made dense.
 
     Parameters
     ----------
@@ -228,7 +228,7 @@ class SparseView:
     hops
         How often A_hat is applied.
     block
-        Cells at a time, at most.
+        Cells that are made dense at a time, at most.
     """
 
     def __init__(self, features: Features, a_hat: Graph, hops: int, block: int) -> None:
@@ -236,11 +236,13 @@ class SparseView:
         self.shape = torch.Size(features.shape)
         self.device, self.dtype = a_hat.device, a_hat.dtype
         self.is_dense_faster = a_hat.device.type != "cpu" or features.density > SPARSE_UP_TO
-        self.block = min(block, self.shape[0]) if self.is_dense_faster else min(ROWS_IN_CACHE, block, self.shape[0])
+        self.block = min(block, self.shape[0])
         self.starts = features.values.indptr.tolist()  # a list on the host, so that no block waits for the device
-        self.ends = torch.as_tensor(features.values.indptr, dtype=torch.int64, **place)
-        self.genes = torch.as_tensor(features.values.indices, dtype=torch.int32, **place)
-        self.values = torch.as_tensor(features.values.data, dtype=self.dtype, **place)
+        self.stored = Stored(
+            ends=torch.as_tensor(features.values.indptr, dtype=torch.int64, **place),
+            columns=torch.as_tensor(features.values.indices, dtype=torch.int32, **place),
+            values=torch.as_tensor(features.values.data, dtype=self.dtype, **place),
+        )
         self.offset = torch.as_tensor(features.offset, dtype=self.dtype, **place)
         self.a_hat, self.hops = a_hat, hops
         self.transposed = False
@@ -292,55 +294,37 @@ class SparseView:
             rows = slice(start, min(start + self.block, n_cells))
             yield rows, slice(self.starts[rows.start], self.starts[rows.stop])
 
-    def _ends(self, rows: slice) -> Tensor:
-        """Return where the values of these cells begin, and where the last end, counted from the first."""
-        return self.ends[rows.start : rows.stop + 1] - self.starts[rows.start]
-
     def _dense(self, rows: slice, stored: slice) -> Tensor:
         """Return the values of these cells without the offset, [cells, G], valid until the next call."""
         dense = self._buffer[: rows.stop - rows.start]
         if self._held == [rows]:  # always, where a block holds all cells
             return dense
-        ends = self._ends(rows)
         # Position of each stored value in the flat buffer: the start of its row plus its gene.
-        firsts = torch.arange(len(ends) - 1, device=self.device) * len(self.offset)
-        where = torch.repeat_interleave(firsts, ends.diff(), output_size=stored.stop - stored.start)
+        firsts = torch.arange(len(dense), device=self.device) * len(self.offset)
+        in_rows = self.stored.ends[rows.start : rows.stop + 1].diff()
+        where = torch.repeat_interleave(firsts, in_rows, output_size=stored.stop - stored.start)
         self._held.clear()  # while it is neither the one nor the other
-        dense.zero_().view(-1).index_put_((where + self.genes[stored],), self.values[stored])
+        dense.zero_().view(-1).index_put_((where + self.stored.columns[stored],), self.stored.values[stored])
         self._held.append(rows)
         return dense
 
-    def _stored(self, rows: slice, stored: slice) -> Tensor:
-        """Return the values of these cells without the offset, [cells, G] sparse."""
-        ends = self._ends(rows).to(torch.int32)
-        size = (len(ends) - 1, len(self.offset))
-        # scipy has checked the whole matrix, so a part of it needs no check.
-        return torch.sparse_csr_tensor(ends, self.genes[stored], self.values[stored], size=size, check_invariants=False)
-
-    def _stored_transposed(self, rows: slice, stored: slice) -> Tensor:
-        """Return the transpose of `_stored`, [G, cells], as CSR: MKL multiplies it far faster than by transposing."""
-        own = self.values[stored].numpy(), self.genes[stored].numpy(), self._ends(rows).to(torch.int32).numpy()
-        size = (len(own[2]) - 1, len(self.offset))
-        by_gene = sparse.csr_matrix(own, shape=size).tocsc()
-        ends, cells, values = (torch.as_tensor(x) for x in (by_gene.indptr, by_gene.indices, by_gene.data))
-        return torch.sparse_csr_tensor(ends, cells, values, size=size[::-1], check_invariants=False)
-
     def times(self, x: Tensor) -> Tensor:
         """Return X x, [N, d], for x [G, d]."""
-        part = self._dense if self.is_dense_faster else self._stored
+        start = -(self.offset @ x)  # (values - offset) x, without forming the difference
+        if not self.is_dense_faster:
+            return sparse_products.times(self.stored, x, start)
         product = torch.empty(len(self.starts) - 1, x.shape[1], device=self.device, dtype=self.dtype)
         for rows, stored in self._blocks():
-            torch.mm(part(rows, stored), x, out=product[rows])
-        return product.sub_(self.offset @ x)  # (values - offset) x, without forming the difference
+            torch.mm(self._dense(rows, stored), x, out=product[rows])
+        return product.add_(start)
 
     def transposed_times(self, x: Tensor) -> Tensor:
         """Return X^T x, [G, d], for x [N, d]."""
         product = torch.outer(-self.offset, x.sum(0))
+        if not self.is_dense_faster:
+            return product.add_(sparse_products.transposed_times(self.stored, x, len(self.offset)))
         for rows, stored in self._blocks():
-            if self.is_dense_faster:
-                product.addmm_(self._dense(rows, stored).T, x[rows])
-            else:
-                torch.addmm(product, self._stored_transposed(rows, stored), x[rows], out=product)
+            product.addmm_(self._dense(rows, stored).T, x[rows])
         return product
 
 

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from scrcl.messages import UserError, one_line
+from scrcl.method import sparse_products
 from scrcl.method.shares import ALL, PartOfGraph, Share
 
 Graph = Tensor | PartOfGraph  # sparse, and of the cells of this process
@@ -198,12 +199,9 @@ class _GraphProduct(torch.autograd.Function):
         return None, None, _product(ctx.transposed, grad)
 
 
-def _product(graph: Graph, x: Tensor) -> Tensor:
-    """Return graph @ x in two thirds of the time of @, which first writes zeros and copies them."""
-    if isinstance(graph, PartOfGraph):
-        return graph.times(x)
-    # With beta=0 the summand is ignored, so it may be uninitialised memory.
-    return torch.addmm(result := torch.empty_like(x), graph, x, beta=0, out=result)
+def _product(graph: Graph, x: Tensor, onto: Tensor | None = None) -> Tensor:
+    """Return graph @ x, or add it to a tensor in place."""
+    return graph.times(x, onto) if isinstance(graph, PartOfGraph) else sparse_products.of_graph(graph, x, onto)
 
 
 graph_product = _GraphProduct.apply
@@ -318,30 +316,32 @@ class _RowProducts(torch.autograd.Function):
         for part in parts:
             own = u[part], v[part], q[part], v_near[part], q_near[part]
             results[:, part] = _products_of(*own, v_all, q_all)
-        ctx.save_for_backward(u, v, v_near, q_near, v_all, q_all)
+        ctx.save_for_backward(u, v, v_all, q_all)
+        ctx.near = v_near, q_near  # whose memory the backward pass takes
         ctx.neighbourhood, ctx.parts, ctx.share = neighbourhood, parts, share
         return results
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        u, v, v_near, q_near, v_all, q_all = ctx.saved_tensors
-        # q and v also get gradient through the products of other cells: dq and dv through near, dq_all and dv_all
-        # through all. The neighbourhood is symmetric, so the same product carries gradients back.
-        weighted = RowProducts(*grad[:, :, None]).with_near * u
-        dq = _product(ctx.neighbourhood, weighted)
+        u, v, v_all, q_all = ctx.saved_tensors
+        (v_near, q_near), ctx.near = ctx.near, None
+        # q and v also get gradient through the products of other cells, near ones and all: dq and dv. The neighbourhood
+        # is symmetric, so the same product carries gradients back.
+        du, passed_on = q_near, v_near
         dq_all, dv_all = torch.zeros_like(q_all), torch.zeros_like(v_all)
         for part in ctx.parts:
-            weighted[part], through_u, through_p = _passed_on(u[part], grad[:, part])
+            du[part], through_u, through_p = _gradient_of_u(
+                u[part], v[part], v_near[part], q_near[part], v_all, q_all, grad[:, part]
+            )
             dq_all += through_u
             dv_all += through_p
+            passed_on[part] = RowProducts(*grad[:, part, None]).with_near * u[part]
         dq_all, dv_all = ctx.share.add_up(dq_all), ctx.share.add_up(dv_all)
-        dv = _product(ctx.neighbourhood, weighted)
-        du = weighted  # its memory is free again
+        dv = _product(ctx.neighbourhood, passed_on)  # so far of q
         for part in ctx.parts:
-            own = u[part], v[part], v_near[part], q_near[part], dq[part], dv[part]
-            du[part], dv[part] = _gradients_of(*own, v_all, q_all, dq_all, dv_all, grad[:, part])
-        return du, dv, None, None, None
+            dv[part], passed_on[part] = _gradient_of_v(u[part], v[part], dv[part], dq_all, dv_all, grad[:, part])
+        return du, _product(ctx.neighbourhood, passed_on, onto=dv), None, None, None
 
 
 def _softmax(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -379,58 +379,50 @@ def _products_of(
 
 
 @rowwise
-def _passed_on(u: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what a block of cells passes on: [block, H] to v of neighbours, and [H] each to q and v of all cells.
-
-    Parameters
-    ----------
-    u
-        [block, H], the logits.
-    grad
-        [9, block], the gradients of the products.
-    """
-    p, g = _softmax(u)[1], RowProducts(*grad[:, :, None])
-    return g.with_near * p, (g.with_all * u).sum(0), (g.with_all * p).sum(0)
-
-
-@rowwise
-def _gradients_of(
-    u: Tensor,
-    v: Tensor,
-    v_near: Tensor,
-    q_near: Tensor,
-    dq: Tensor,
-    dv: Tensor,
-    v_all: Tensor,
-    q_all: Tensor,
-    dq_all: Tensor,
-    dv_all: Tensor,
-    grad: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of u and v for a block of cells.
+def _gradient_of_u(
+    u: Tensor, v: Tensor, v_near: Tensor, q_near: Tensor, v_all: Tensor, q_all: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradient of u for a block of cells, and what these pass on to q and to v of all cells, [H] each.
 
     Parameters
     ----------
     u, v, v_near, q_near, v_all, q_all
         As in `_products_of`.
-    dq, dv, dq_all, dv_all
-        What reaches q and v through the neighbours of other cells, and through all cells.
     grad
         The gradients of the products, [9, block].
     """
-    (shares_u, p), (shares_v, q), d = _softmax(u), _softmax(v), u - v
+    (shares, p), q, d = _softmax(u), _softmax(v)[1], u - v
     g = RowProducts(*grad[:, :, None])
-    # Product rule: first the gradients of p and q as if they were free.
+    # Product rule: first the gradient of p as if it were free.
     dp = add_products(g.pu * u, (g.pd, d), (g.with_near, v_near), (g.with_all, v_all))
-    dq = add_products(dq + dq_all, (g.qv, v), (g.qd, d))
     # s * (dp - s . dp) is the gradient through a softmax s, and s itself the gradient of its log-normaliser.
-    du = dp.sub_(row_dot(shares_u, dp)[:, None] - g.size_u).mul_(shares_u)
-    dq = dq.sub_(row_dot(shares_v, dq)[:, None] - g.size_v).mul_(shares_v)
-    # Then the gradients of u and v where they are factors themselves, also in d = u - v.
+    du = dp.sub_(row_dot(shares, dp)[:, None] - g.size_u).mul_(shares)
+    # Then the gradient of u where it is a factor itself, also in d = u - v.
     add_products(du, (g.pu + g.pd, p), (g.qd, q), (g.with_near, q_near), (g.with_all, q_all))
-    dv = add_products(dq.add_(dv).add_(dv_all), (g.qv - g.qd, q), (-g.pd, p))
-    drift = g.drift / u.shape[1]
-    return du.add_(drift), dv.sub_(drift)
+    return du.add_(g.drift / u.shape[1]), (g.with_all * u).sum(0), (g.with_all * p).sum(0)
+
+
+@rowwise
+def _gradient_of_v(
+    u: Tensor, v: Tensor, dq: Tensor, dq_all: Tensor, dv_all: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of v for a block of cells but for what reaches v from near cells, and what u passes on there.
+
+    Parameters
+    ----------
+    u, v, grad
+        As in `_gradient_of_u`.
+    dq
+        What reaches q from near cells, [block, H].
+    dq_all, dv_all
+        What reaches q and v from all cells, [H] each.
+    """
+    p, (shares, q), d = _softmax(u)[1], _softmax(v), u - v
+    g = RowProducts(*grad[:, :, None])
+    dq = add_products(dq + dq_all, (g.qv, v), (g.qd, d))
+    dv = dq.sub_(row_dot(shares, dq)[:, None] - g.size_v).mul_(shares).add_(dv_all)
+    add_products(dv, (g.qv - g.qd, q), (-g.pd, p))
+    return dv.sub_(g.drift / v.shape[1]), g.with_near * p
 
 
 def add_products(total: Tensor, *pairs: tuple[Tensor, Tensor]) -> Tensor:

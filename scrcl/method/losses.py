@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scrcl.method.kernels import Graph, RowProducts, row_products, symmetric_product
+from scrcl.method.kernels import Graph, RowProducts, row_dot, row_products, symmetric_product
 from scrcl.method.network import Embeddings
 from scrcl.method.shares import ALL, Share, fixed_sum
 
@@ -174,7 +174,7 @@ def consistency(z1: Tensor, z2: Tensor, neighbourhood: Graph, degree: Tensor, sh
         As for `losses`.
     """
     all_pairs = (share.total(z1.T @ z1) * share.total(z2.T @ z2)).sum()
-    neighbours = share.total(fixed_sum(z1 * symmetric_product(neighbourhood, z2)))
+    neighbours = share.total(fixed_sum(row_dot(z1, symmetric_product(neighbourhood, z2))))
     return (all_pairs - 2 * neighbours + share.total(fixed_sum(degree))) / share.n_cells(len(z1)) ** 2
 
 
@@ -195,7 +195,7 @@ def scale_free_consistency(z1: Tensor, z2: Tensor, neighbourhood: Graph, degree:
         As for `consistency`.
     """
     all_pairs = (share.total(z1.T @ z1) * share.total(z2.T @ z2)).sum()
-    neighbours = share.total(fixed_sum(z1 * symmetric_product(neighbourhood, z2)))
+    neighbours = share.total(fixed_sum(row_dot(z1, symmetric_product(neighbourhood, z2))))
     tiny = torch.finfo(z1.dtype).tiny ** 0.5  # keeps the logarithms finite
     return (all_pairs.clamp_min(tiny) * share.total(fixed_sum(degree))).log() - 2 * neighbours.clamp_min(tiny).log()
 

@@ -152,33 +152,32 @@ class ScRCL(nn.Module):
         share
             The cells that this process holds.
         """
-        z1, z2 = self.refine(q, h1, h2, block=block, share=share)
-        (e1,), (e2,) = (by_rows(lambda h: (unit_rows(h),), block, (h,)) for h in (h1, h2))
+        found: list[tuple[Tensor, ...]] = []
+        associations = self.associations(q)
+        for h in (h1, h2):
+            with share.turn(random_numbers(h, self.dropout, self.training)):
+                found.append(by_rows(self._contrasted_rows, block, (h,), associations))
+        (e1, z1), (e2, z2) = found
         return Embeddings(e1, e2, z1, z2)
 
-    def refine(self, q: Tensor, *hidden: Tensor, block: int = 0, share: Share = ALL) -> list[Tensor]:
-        """Return Z = rownorm(P(h) Q), [N, K'], for each h.
+    def _contrasted_rows(self, h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Return E and Z of some rows of one view."""
+        return unit_rows(h), self.refine(h, weight, bias)
+
+    def associations(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Return W^T Q, [H, K'], and b Q, [K'], of the projector P(h) = h W^T + b and the encoded genes Q, [G, K']."""
+        return self.projector.weight.T @ q, self.projector.bias @ q
+
+    def refine(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return Z = rownorm(P(h) Q), [n, K'], for hidden units h, [n, H].
 
         P(h) Q = h (W^T Q) + b Q. The small factors are multiplied first, so the N x G matrix P(h) is never formed.
 
         Parameters
         ----------
-        q
-            [G, K'], the encoded genes.
-        hidden
-            [N, H] each, hidden units.
-        block
-            Cells at a time; 0 for all.
-        share
-            The cells that this process holds.
+        h
+            Hidden units of some cells.
+        weight, bias
+            What `associations` returns.
         """
-
-        def refined(h: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor]:
-            return (unit_rows(dropout(h, self.dropout, self.training) @ weight + bias),)
-
-        projected = self.projector.weight.T @ q, self.projector.bias @ q
-        found: list[Tensor] = []
-        for h in hidden:
-            with share.turn(random_numbers(h, self.dropout, self.training)):
-                found += by_rows(refined, block, (h,), projected)
-        return found
+        return unit_rows(dropout(h, self.dropout, self.training) @ weight + bias)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from scrcl import processes
+from scrcl.method.sparse_products import of_graph
 
 WORDS_AT_A_TIME = 2**22  # random numbers that are drawn for others, and thrown away
 
@@ -244,11 +245,11 @@ class PartOfGraph:
         self.inner, self.outer, self.halo = inner, outer, halo
         self.device, self.dtype = inner.device, inner.dtype
 
-    def times(self, x: Tensor) -> Tensor:
-        """Return these rows of S x, for the rows of x [n, d] that are here."""
+    def times(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Return these rows of S x, for the rows of x [n, d] that are here; or add them to `onto`, in place."""
         elsewhere = self.halo.fetch(x.contiguous())
-        result = torch.addmm(here := torch.empty_like(x), self.inner, x, beta=0, out=here)
-        return result if self.outer is None else result.addmm_(self.outer, elsewhere)
+        result = of_graph(self.inner, x, onto)
+        return result if self.outer is None else of_graph(self.outer, elsewhere, result)
 
 
 def graphs_of_share(

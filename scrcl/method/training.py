@@ -15,6 +15,7 @@ from scrcl.messages import UserError, log, progress
 from scrcl.method.inputs import GraphInputs
 from scrcl.method.losses import Losses, Objective
 from scrcl.method.network import PER_CELL, Architecture, ScRCL
+from scrcl.method.reuse import kept_memory
 from scrcl.method.shares import Share
 from scrcl.method.updates import Updates
 from scrcl.runtime import keep_freed_memory
@@ -89,8 +90,12 @@ def fit(
     """
     keep_freed_memory()
     device, share, checkpoints = inputs.view1.device, inputs.share, checkpoints or Checkpoints()
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), interrupts.deferred() as asked_to_end:
+    devices, of_hidden = [device] if device.type == "cuda" else [], inputs.view1.shape[0] * architecture.hidden
+    with (
+        torch.random.fork_rng(devices=devices),
+        interrupts.deferred() as asked_to_end,
+        kept_memory(of_hidden, device),
+    ):
         model, optimizer, history = _begin(inputs, architecture, schedule, seed, checkpoints)
         for record in history:
             on_epoch(record)

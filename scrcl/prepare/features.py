@@ -15,9 +15,9 @@ BLOCK = 4096  # cells made dense at a time
 
 
 # Up to this share of stored values, a CPU multiplies sparse values faster than dense ones. On two cores, a product of
-# 32,768 x 2,000 values with 256 columns takes 0.2 s at a share of 0.08, growing in proportion, and that of the
-# transpose, which the gradient needs, 0.19 s. Dense products take 0.4 s each.
-SPARSE_UP_TO = 0.12
+# 32,768 x 2,000 values with 256 columns takes 0.06 s at a share of 0.08, growing in proportion, and that of the
+# transpose, which the gradient needs, 0.07 s. Dense products take 0.17 to 0.25 s each.
+SPARSE_UP_TO = 0.2
 
 
 @dataclass(frozen=True)

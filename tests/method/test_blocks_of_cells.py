@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from scrcl.analysis import analyse
-from scrcl.method import training
+from scrcl.method import reuse, training
 from scrcl.method.inputs import graph_inputs
 from scrcl.method.losses import Objective, losses
 from scrcl.method.network import Architecture
@@ -165,3 +165,18 @@ def test_products_with_stored_values_do_not_depend_on_the_number_of_threads():
     assert not view.is_dense_faster
     for others in found[1:]:
         assert all(torch.equal(x, y) for x, y in zip(found[0], others))
+
+
+def test_training_with_kept_memory_gives_the_same_bits(monkeypatch):
+    in_blocks = both(random_features(5, 300, 50, 0.1), (0, 0), 64, torch.float32)[1]
+    how = SMALL._replace(dropout=0.2), Objective(1.0, 100, 1, "scale-free"), training.Schedule(4, 1e-2, 1e-4)
+    asked = training.fit(in_blocks, *how, seed=1)
+    used: list[torch.Size] = []
+    monkeypatch.setattr(reuse, "LARGE", 4 * 300 * SMALL.hidden)
+    original = reuse.KeptMemory._memory
+    monkeypatch.setattr(reuse.KeptMemory, "_memory", lambda kept, shape: used.append(shape) or original(kept, shape))
+    found = training.fit(in_blocks, *how, seed=1)
+    assert used
+    assert found.history == asked.history
+    for name, value in asked.model.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], value), name
