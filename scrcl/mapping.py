@@ -19,8 +19,9 @@ from scrcl.messages import UserError, log
 from scrcl.method.inputs import host_inputs, on_device
 from scrcl.method.kernels import unit_rows
 from scrcl.method.network import Architecture, ScRCL
-from scrcl.prepare import genes
+from scrcl.prepare import batches, genes
 from scrcl.prepare.features import BLOCK, Features
+from scrcl.prepare.prepared import Matrix, first_points
 from scrcl.recipes import CellSettings
 from scrcl.runtime import limited_threads
 
@@ -43,7 +44,7 @@ class Mapped(NamedTuple):
         [N], the share of the nearest cells of the run that are of this cluster, 0 to 1.
     unlike
         [N], whether the cell is unlike any of the run: it and the new cells around it express other genes than the
-        cells of the run that are nearest.
+        cells of the run that are nearest. Missing where the run has batches.
     values
         What the values are, for people to read.
     """
@@ -99,10 +100,7 @@ def space_of(reference: ad.AnnData) -> Space:
     scale = np.sqrt(variance * (cells.n_obs / (cells.n_obs - 1)))  # the sample's variance, as in scanpy
     scale = np.where(scale == 0, 1, scale)
     space = Space(cells.var_names, mean / scale, scale, np.empty((0, 0)))
-    pcs = np.asarray(reference.obsm[PCS], dtype=np.float64)
-    pcs = pcs - pcs.mean(axis=0)
-    products = sum(rows.T @ pcs[part] for part, rows in space.standardised(values).blocks())
-    return space._replace(axes=products / np.maximum((pcs**2).sum(axis=0), np.finfo(float).tiny))
+    return space._replace(axes=_axes(space.standardised(values), reference))
 
 
 def place(
@@ -141,8 +139,6 @@ def place(
     """
     if settings.encoder_input != "scaled":
         raise UserError(f"New cells cannot be placed in a run with --encoder-input {settings.encoder_input}.")
-    if settings.batch_key != "none":
-        raise UserError("New cells cannot be placed in a run with --batch-key, since their own batch is not known.")
     expression = find_expression(adata, settings.layer, settings.values, settings.features)
     space = space_of(reference)
     known = _known(space, expression.cells.var_names)  # a gene of the data that no cell has is known to be 0
@@ -151,26 +147,93 @@ def place(
         target_sum = str(float(reference.obs[OURS.total].median()))
     own = genes.log_normalised(expression, "auto" if expression.kind == "log-normalised" else target_sum)
     new = _genes_of(own, space.names)
-    seen = space.standardised(sparse.csr_matrix(reference[:, space.names].X)), space.standardised(new, known)
-    pcs = [part.times(space.axes) for part in seen]
-    index = NearestNeighbors(n_neighbors=NEIGHBORS).fit(pcs[0])
-    nearest = index.kneighbors(pcs[1], return_distance=False)
+    seen = _seen(reference, space, new, known, settings)
+    index = NearestNeighbors(n_neighbors=NEIGHBORS).fit(seen.pcs_of_run)
+    nearest = index.kneighbors(seen.pcs_of_new, return_distance=False)
     codes = _codes(seen, reference.obsp[OURS.graph], nearest, model, settings)
     alike = NearestNeighbors(n_neighbors=NEIGHBORS).fit(codes[0]).kneighbors(codes[1], return_distance=False)
     clusters = reference.obs[OURS.labels].cat.codes.to_numpy()
     found, agreement = _vote(clusters[alike])
-    cells = ad.AnnData(new, obs=own.obs, var=reference.var.loc[space.names], obsm={PCS: pcs[1]})
+    cells = ad.AnnData(new, obs=own.obs, var=reference.var.loc[space.names], obsm={PCS: seen.pcs_of_new})
     if UMAP in reference.obsm:  # the median, since a layout may tear neighbours apart
         cells.obsm[UMAP] = np.nanmedian(np.asarray(reference.obsm[UMAP])[nearest], axis=1)
-    surprise = _surprise(new, reference[:, space.names].X, index, nearest, known, clusters, found)
-    around = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(new.indptr) - 1)).fit(pcs[1])
-    surprise = surprise[around.kneighbors(pcs[1], return_distance=False)].mean(axis=1)
+    unlike = pd.Series(pd.NA, cells.obs_names, dtype="boolean")
+    if settings.batch_key == "none":  # else what differs between batches would make most cells unlike any
+        surprise = _surprise(new, reference[:, space.names].X, index, nearest, known, clusters, found)
+        around = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(new.indptr) - 1)).fit(seen.pcs_of_new)
+        unlike[:] = surprise[around.kneighbors(seen.pcs_of_new, return_distance=False)].mean(axis=1) > UNLIKE
     told = {
         "labels": pd.Series(pd.Categorical.from_codes(found, dtype=reference.obs[OURS.labels].dtype), cells.obs_names),
         "agreement": pd.Series(agreement, cells.obs_names),
-        "unlike": pd.Series(surprise > UNLIKE, cells.obs_names),
+        "unlike": unlike,
     }
     return Mapped(cells, **told, values=expression.in_words())
+
+
+class Seen(NamedTuple):
+    """What the encoders saw of the cells of a run and see of new ones, and their PCs.
+
+    Attributes
+    ----------
+    run, new
+        [N, G]; dense where what differs between the run's batches was taken out.
+    pcs_of_run, pcs_of_new
+        [N, d], in the space of the run.
+    """
+
+    run: Matrix
+    new: Matrix
+    pcs_of_run: np.ndarray
+    pcs_of_new: np.ndarray
+
+
+def _seen(
+    reference: ad.AnnData, space: Space, new: sparse.csr_matrix, known: np.ndarray, settings: CellSettings
+) -> Seen:
+    """Return what the encoders saw and see.
+
+    In a run with batches, dense genes are without what differs between these; its PCs show whether they are. New cells
+    are of another batch, of which nothing is known, so they are standardised like cells of a batch without effect.
+    """
+    run, own = space.standardised(sparse.csr_matrix(reference[:, space.names].X)), space.standardised(new, known)
+    plain = Seen(run, own, run.times(space.axes), own.times(space.axes))
+    if settings.batch_key == "none" or _are_of_run(plain.pcs_of_run, reference):
+        return plain
+    of_cells = batches.batches_of(reference.obs, settings.batch_key)
+    assert of_cells is not None  # with a single one, the PCs are those of the plain genes
+    scaled = genes.encoder_values(reference, "scaled")
+    left = batches.without_effects(scaled, first_points(scaled, settings, of_cells), of_cells)
+    mean, sd = left.mean(axis=0), left.std(axis=0, ddof=1)
+    both = left, np.where(known, own.columns(slice(None)), mean)
+    limits = -genes.MAX_SCALED, genes.MAX_SCALED
+    run, own = (np.clip((values - mean) / np.where(sd == 0, 1, sd), *limits).astype(np.float32) for values in both)
+    axes = _axes(run, reference)
+    evened = Seen(run, own, run @ axes, own @ axes)
+    if not _are_of_run(evened.pcs_of_run, reference):
+        raise UserError(
+            "What the run took out between its batches cannot be found again, so no cells can be placed in it; repeat "
+            "it with the versions that are installed now."
+        )
+    return evened
+
+
+def _axes(values: Matrix, reference: ad.AnnData) -> np.ndarray:
+    """Return the axes of the run's PCs, [G, d], from the values that these are of, [N, G]."""
+    pcs = _centred(reference)
+    blocks = values.blocks() if isinstance(values, Features) else [(slice(None), values)]
+    return sum(rows.T @ pcs[part] for part, rows in blocks) / np.maximum((pcs**2).sum(axis=0), np.finfo(float).tiny)
+
+
+def _centred(reference: ad.AnnData) -> np.ndarray:
+    """Return the PCs of a run with means of 0."""
+    pcs = np.asarray(reference.obsm[PCS], dtype=np.float64)
+    return pcs - pcs.mean(axis=0)
+
+
+def _are_of_run(pcs: np.ndarray, reference: ad.AnnData) -> bool:
+    """Return whether PCs are those of the run, up to 1 %."""
+    asked = _centred(reference)
+    return bool(np.linalg.norm(pcs - asked) <= 0.01 * np.linalg.norm(asked))
 
 
 def _vote(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -209,7 +272,7 @@ def _genes_of(own: ad.AnnData, names: pd.Index) -> sparse.csr_matrix:
 
 
 def _codes(
-    seen: tuple[Features, Features],
+    seen: Seen,
     graph: sparse.csr_matrix,
     nearest: np.ndarray,
     model: dict[str, torch.Tensor],
@@ -222,7 +285,11 @@ def _codes(
     ones = np.ones(neighbours.size, dtype=np.float32)
     edges = sparse.csr_matrix((ones, (rows, neighbours.ravel())), shape=(n_new, n_run))
     joined = sparse.bmat([[graph, edges.T], [edges, None]], format="csr").astype(np.float32)
-    values = Features(sparse.vstack([part.values for part in seen]).tocsr(), seen[0].offset)
+    values: Matrix
+    if isinstance(seen.run, Features) and isinstance(seen.new, Features):
+        values = Features(sparse.vstack([seen.run.values, seen.new.values]).tocsr(), seen.run.offset)
+    else:
+        values = np.vstack([np.asarray(seen.run), np.asarray(seen.new)])
     no_genes = sparse.identity(values.shape[1], dtype=np.float32, format="csr")  # their encoder has no part
     inputs = on_device(host_inputs(values, joined, no_genes, settings.hops, BLOCK), torch.device("cpu"))
     width = len(model["gene_encoder.bias"])

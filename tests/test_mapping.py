@@ -16,6 +16,7 @@ import scrcl
 from scrcl import mapping
 from scrcl.messages import UserError
 from scrcl.prepare import genes
+from scrcl.recipes import CellSettings
 
 QUICK = ["--epochs", 10, "--hidden", 16, "--n-pcs", 10, "--seed", 5]
 
@@ -144,3 +145,57 @@ def test_values_on_disk_and_folders_of_runs(finished, monkeypatch, capsys):
     assert code == 2 and "holds a run" in err
     code, _, err = run("markers", capsys, "--dataset", "small")  # which is no run
     assert code == 2 and "small" in err and "Traceback" not in err
+
+
+@pytest.fixture(scope="module", params=["dense", "sparse"])
+def with_batches(tmp_path_factory, request):
+    """A run on cells of two batches, with dense or with sparse values, and cells of a third one."""
+    folder, rng = tmp_path_factory.mktemp("batches"), np.random.default_rng(0)
+    whole = simulate(360, 120, 3)
+    whole.obs["donor"] = rng.choice(["a", "b", "c"], whole.n_obs)
+    factors = pd.DataFrame(np.exp(rng.normal(0, 0.7, (3, whole.n_vars))), index=["a", "b", "c"])
+    values = rng.poisson(whole.X.toarray() * factors.loc[whole.obs["donor"]].to_numpy())
+    whole.X = sparse.csr_matrix(values.astype(np.float32))
+    is_new = (whole.obs["donor"] == "c").to_numpy()
+    whole[~is_new].copy().write_h5ad(folder / "old.h5ad")
+    whole[is_new].copy().write_h5ad(folder / "new.h5ad")
+    flags = ["--dataset", folder / "old.h5ad", *QUICK, "--n-clusters", 3, "--batch-key", "donor"]
+    from scrcl.commands import script
+    from scrcl.prepare import plan
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "sparse":
+            patch.setattr(plan, "ALL_AT_ONCE_UP_TO", 0.0)
+        assert script.run("cells", [str(word) for word in [*flags, "--output", folder / "run"]], "scrcl cells") == 0
+    return folder
+
+
+def test_cells_of_another_batch_are_placed_in_a_run_with_batches(with_batches, monkeypatch, capsys):
+    monkeypatch.chdir(with_batches)
+    old, new = ad.read_h5ad("old.h5ad"), ad.read_h5ad("new.h5ad")
+    scrcl.map_cells(old, "run")
+    assert adjusted_rand_score(old.obs["scrcl"], reference(with_batches).obs["scrcl"]) > 0.8
+    scrcl.map_cells(new, "run")
+    assert adjusted_rand_score(new.obs["scrcl"], new.obs["cell_type1"]) > 0.9
+    assert new.obs["scrcl_unlike"].isna().all()
+    code, out, err = run("cells", capsys, "new.h5ad", "--map-onto", "run", "--output", "placed")
+    assert code == 0, err
+    assert "The run has batches, so it is not told which of them are unlike any." in out and "chance" not in out
+    labels = pd.read_csv("placed/labels.csv", index_col=0, dtype={"scrcl": str})
+    assert labels["scrcl"].tolist() == new.obs["scrcl"].tolist() and labels["unlike"].isna().all()
+    assert json.loads((with_batches / "placed/metrics.json").read_text())["n_unlike"] is None
+    assert (with_batches / "placed/umap.png").stat().st_size > 10_000
+
+
+def test_what_a_run_took_out_between_batches_is_found_again(with_batches, monkeypatch):
+    cells, settings = reference(with_batches), CellSettings(batch_key="donor", n_pcs=10)
+    space = mapping.space_of(cells)
+    known = np.arange(len(space.names)) > 0
+    new = sparse.csr_matrix(cells[:5, space.names].X)
+    seen = mapping._seen(cells, space, new, known, settings)
+    assert np.allclose(seen.pcs_of_run, cells.obsm["X_pca"], atol=1e-2)
+    if isinstance(seen.run, np.ndarray):
+        assert np.allclose(seen.run.mean(axis=0), 0, atol=0.02) and np.allclose(seen.new[:, 0], 0, atol=1e-6)
+        monkeypatch.setattr(mapping, "first_points", lambda scaled, *_: np.flip(scaled[:, :10], axis=0).copy())
+        with pytest.raises(UserError, match="took out between its batches cannot be found again"):
+            mapping._seen(cells, space, new, known, settings)

@@ -110,7 +110,8 @@ def map_cells(
     -------
     None. Written are obs['scrcl'], a categorical of the run's clusters; obs['scrcl_confidence'], the share of the 15
     cells that are of that cluster; obs['scrcl_unlike'], whether the cell is unlike any of the run (about 3 of 100 are
-    by chance); and obsm['X_pca_scrcl'], its PCs in the run's space. They are missing for cells without any count.
+    by chance); and obsm['X_pca_scrcl'], its PCs in the run's space. They are missing for cells without any count, and
+    obs['scrcl_unlike'] for all cells where the run has batches.
 
     Raises
     ------
@@ -166,7 +167,8 @@ def _write(
     columns = {OURS.confidence: found.agreement.round(4), "unlike": found.unlike, OURS.labels: found.labels}
     pd.DataFrame(columns).reindex(adata.obs_names).to_csv(folder / "labels.csv", index_label="barcode")
     found.cells.write_h5ad(folder / "result.h5ad", compression="gzip")
-    told = {"n_cells": adata.n_obs, "n_placed": len(found.labels), "n_unlike": int(found.unlike.sum()), "scores": own}
+    n_unlike = None if found.unlike.isna().all() else int(found.unlike.sum())
+    told = {"n_cells": adata.n_obs, "n_placed": len(found.labels), "n_unlike": n_unlike, "scores": own}
     (folder / "metrics.json").write_text(json.dumps(told, indent=2) + "\n")
     run_of = {"file": without_home(str(source.path)), "sha256": dict(hashes)} if source.path else {"file": source.name}
     content = {
@@ -180,16 +182,19 @@ def in_words(found: Mapped, own: dict | None) -> str:
     """Return the table that ends the command."""
     table = pd.DataFrame({"cells": found.labels.value_counts(sort=False)})
     table["agreement"] = found.agreement.groupby(found.labels, observed=False).mean()
-    table["unlike"] = found.unlike.groupby(found.labels, observed=False).sum()
     rows = [
-        [str(name), f"{row['cells']:.0f}", f"{row['agreement']:.2f}" if row["cells"] else "-", f"{row['unlike']:.0f}"]
+        [str(name), f"{row['cells']:.0f}", f"{row['agreement']:.2f}" if row["cells"] else "-"]
         for name, row in table.iterrows()
     ]
-    lines = [format_table(["cluster", "cells", "agreement", "unlike any"], rows), ""]
-    lines.append(
-        f"{len(found.labels)} cells were placed by the cells of the run that are most like them; "
-        f"{found.unlike.sum()} are unlike any, where about 3 in 100 are by chance."
-    )
+    titles, placed = ["cluster", "cells", "agreement"], "were placed by the cells of the run that are most like them"
+    if found.unlike.isna().all():
+        ending = f"{placed}. The run has batches, so it is not told which of them are unlike any."
+    else:
+        titles.append("unlike any")
+        unlike = found.unlike.groupby(found.labels, observed=False).sum()
+        rows = [[*row, str(number)] for row, number in zip(rows, unlike)]
+        ending = f"{placed}; {found.unlike.sum()} are unlike any, where about 3 in 100 are by chance."
+    lines = [format_table(titles, rows), "", f"{len(found.labels)} cells {ending}"]
     if own:
         lines.append("Scores: " + ", ".join(f"{name} {own[name]:.3f}" for name in scores.METRICS) + ".")
     return "\n".join(lines)

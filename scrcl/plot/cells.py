@@ -71,17 +71,18 @@ def mapped(new: AnnData, reference: AnnData, key: str = "scrcl") -> Figure | Non
     """
     if UMAP not in new.obsm:
         return None
-    labels, unlike = new.obs[key], new.obs[f"{key}_unlike"].fillna(False).to_numpy(dtype=bool)
+    labels, unlike = new.obs[key], new.obs[f"{key}_unlike"]
+    titles = ["new cells, by cluster", "unlike any cell of the run"][: 1 if unlike.isna().all() else 2]
     palette = new.uns.get(f"{key}_colors", [*PALETTE, *sc.pl.palettes.default_102])
-    figure = Figure(figsize=(12.5, 5), layout="constrained")
-    for axes, title in zip(figure.subplots(1, 2), ("new cells, by cluster", "unlike any cell of the run")):
+    figure = Figure(figsize=(6.25 * len(titles), 5), layout="constrained")
+    for axes, title in zip(figure.subplots(1, len(titles), squeeze=False)[0], titles):
         axes.scatter(*reference.obsm[UMAP].T, s=4, color=BACKGROUND, linewidths=0)
         if title.startswith("new"):
             for name, colour in zip(labels.cat.categories, palette):
                 own = (labels == name).to_numpy()
                 axes.scatter(*new.obsm[UMAP][own].T, s=6, color=colour, linewidths=0, label=name)
         else:
-            axes.scatter(*new.obsm[UMAP][unlike].T, s=8, color=ORANGE, linewidths=0)
+            axes.scatter(*new.obsm[UMAP][unlike.fillna(False).to_numpy(dtype=bool)].T, s=8, color=ORANGE, linewidths=0)
         axes.set(title=title, xticks=[], yticks=[])
         axes.set_frame_on(False)
     columns = 1 + len(labels.cat.categories) // 18

@@ -81,8 +81,24 @@ def corrected_points(points: np.ndarray, batches: pd.Series) -> np.ndarray:
     return np.ascontiguousarray(found.Z_corr, dtype=np.float32)
 
 
-@limited_threads(1)  # so that the order of sums does not depend on the number of threads
 def corrected_values(values: np.ndarray, points: np.ndarray, batches: pd.Series) -> np.ndarray:
+    """Return standardised genes without what differs between batches among cells that are alike, standardised anew.
+
+    Parameters
+    ----------
+    values, points, batches
+        As for `without_effects`.
+
+    Returns
+    -------
+    [N, G] float32.
+    """
+    left = without_effects(values, points, batches)
+    return np.asarray(sc.pp.scale(left, zero_center=True, max_value=MAX_SCALED, copy=True), dtype=np.float32)
+
+
+@limited_threads(1)  # so that the order of sums does not depend on the number of threads
+def without_effects(values: np.ndarray, points: np.ndarray, batches: pd.Series) -> np.ndarray:
     """Return standardised genes without what differs between batches among cells that are alike.
 
     For each gene a model value = group + batch is fitted, with groups of cells near each other in `points`. The batch's
@@ -99,7 +115,7 @@ def corrected_values(values: np.ndarray, points: np.ndarray, batches: pd.Series)
 
     Returns
     -------
-    [N, G] float32, standardised anew.
+    [N, G], no longer of unit variance.
     """
     n_groups = int(np.clip(len(points) // CELLS_PER_GROUP, 2, MOST_GROUPS))
     groups = KMeans(n_groups, n_init=3, random_state=0).fit_predict(points)
@@ -109,5 +125,4 @@ def corrected_values(values: np.ndarray, points: np.ndarray, batches: pd.Series)
     ridge = np.diag([1e-8] * n_groups + [1e-3] * len(names))
     effects = np.linalg.solve(design.T @ design + ridge, design.T @ values)[n_groups:]
     effects -= effects.mean(axis=0)
-    left = values - effects[codes].astype(values.dtype)
-    return np.asarray(sc.pp.scale(left, zero_center=True, max_value=MAX_SCALED, copy=True), dtype=np.float32)
+    return values - effects[codes].astype(values.dtype)

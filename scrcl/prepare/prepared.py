@@ -203,9 +203,14 @@ def without_batches(
         return scaled
     points = cells.obsm.get(HARMONY)
     if points is None:
-        pcs = genes.principal_components(scaled, settings.n_pcs, card_or_cpu(settings.device))
-        points = batches.corrected_points(pcs, of_cells)
+        points = first_points(scaled, settings, of_cells)
     return batches.corrected_values(scaled, points, of_cells)
+
+
+def first_points(scaled: np.ndarray, settings: CellSettings | TissueSettings, of_cells: pd.Series) -> np.ndarray:
+    """Return the PCs of scaled genes without what differs between batches, in which like cells are near each other."""
+    pcs = genes.principal_components(scaled, settings.n_pcs, card_or_cpu(settings.device))
+    return batches.corrected_points(pcs, of_cells)
 
 
 def pcs_of(cells: ad.AnnData) -> np.ndarray:

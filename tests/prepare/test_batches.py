@@ -131,10 +131,6 @@ def test_the_command_and_what_it_writes(tmp_path, capsys):
     cells = ad.read_h5ad(tmp_path / "out" / "result.h5ad")
     assert cells.obsm["X_pca_harmony"].shape == cells.obsm["X_pca"].shape
     assert cells.uns["scrcl"]["params"]["batch_key"] == "donor"
-    code, _, err = run(
-        "cells", capsys, tmp_path / "in.h5ad", "--map-onto", tmp_path / "out", "--output", tmp_path / "on"
-    )
-    assert code == 2 and "cannot be placed in a run with --batch-key" in err
 
 
 def test_without_harmonypy(monkeypatch):
