@@ -211,8 +211,8 @@ def _seen(
     evened = Seen(run, own, run @ axes, own @ axes)
     if not _are_of_run(evened.pcs_of_run, reference):
         raise UserError(
-            "What the run took out between its batches cannot be found again, so no cells can be placed in it; repeat "
-            "it with the versions that are installed now."
+            "What the run took out between its batches cannot be found again, so no cells can be placed in it; run it "
+            "again with the versions that are installed now."
         )
     return evened
 
