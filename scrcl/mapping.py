@@ -135,7 +135,8 @@ def place(
     Raises
     ------
     UserError
-        When the values cannot be used, or few genes of the run are in the data.
+        When the values cannot be used, or few genes of the run are in the data, or what the run took out between its
+        batches is not found again.
     """
     if settings.encoder_input != "scaled":
         raise UserError(f"New cells cannot be placed in a run with --encoder-input {settings.encoder_input}.")

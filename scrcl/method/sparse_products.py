@@ -58,8 +58,9 @@ def times(matrix: Stored, x: Tensor, start: Tensor | None = None, onto: Tensor |
     n = len(matrix.ends) - 1
     begun = x.new_zeros(x.shape[1]) if start is None else start
     out = x.new_empty(n, x.shape[1]) if onto is None else onto
-    arrays = [tensor.contiguous().numpy() for tensor in (*matrix, x, begun, out)]
-    _in_threads(_add_rows, [(*arrays, onto is None, *rows) for rows in _parts(n, ROWS_OF_A_CALL)])
+    arrays = [tensor.contiguous().numpy() for tensor in (*matrix, x, begun)]
+    # What is added to is never copied, so that it may lie in memory in any way.
+    _in_threads(_add_rows, [(*arrays, out.numpy(), onto is None, *rows) for rows in _parts(n, ROWS_OF_A_CALL)])
     return out
 
 

@@ -90,11 +90,11 @@ def fit(
     """
     keep_freed_memory()
     device, share, checkpoints = inputs.view1.device, inputs.share, checkpoints or Checkpoints()
-    devices, of_hidden = [device] if device.type == "cuda" else [], inputs.view1.shape[0] * architecture.hidden
+    devices = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=devices),
         interrupts.deferred() as asked_to_end,
-        kept_memory(of_hidden, device),
+        kept_memory(inputs.view1.shape[0] * architecture.hidden, device),
     ):
         model, optimizer, history = _begin(inputs, architecture, schedule, seed, checkpoints)
         for record in history:

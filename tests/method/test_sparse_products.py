@@ -63,6 +63,9 @@ def test_a_product_is_added_to_what_is_there_in_place():
     asked = there + torch.as_tensor(matrix().toarray()) @ x
     assert times(as_stored(own), x, onto=there) is there
     assert torch.allclose(there, asked)
+    column_by_column = dense(N, 2).T.contiguous().T
+    times(as_stored(own), x, onto=column_by_column)
+    assert torch.allclose(column_by_column, asked)
 
 
 def test_matrices_need_not_be_stored_row_by_row_to_be_multiplied():
@@ -84,8 +87,7 @@ def test_any_number_of_threads_gives_the_same_bits():
         assert torch.equal(transposed, found[0][1])
 
 
-def test_the_order_of_sums_depends_on_the_number_of_rows_alone():
-    """Twice the rows that are summed apart at most: some parts hold several blocks of rows."""
+def test_transposed_products_where_each_sum_is_over_several_blocks_of_rows():
     n = 2 * sparse_products.ROWS * sparse_products.MOST_SUMS
     values = sparse.random(n, 3, density=0.4, format="csr", random_state=3)
     y = torch.ones(n, 1, dtype=torch.float64)
